@@ -1,0 +1,213 @@
+"""Backbones by plain name: the timm model, its preprocessing and what identifies its weights."""
+
+import os
+import re
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+
+import timm
+import torch
+from torch import nn
+
+from .checkpoints import fingerprint, read_state_dict, vision_transformer
+from .errors import InputError, unknown
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What becomes of a picture before the backbone: squashed to a square, scaled to 0..1, standardised.
+
+    Attributes:
+        size: Edge in pixels.
+        interpolation: A key of `pictures.INTERPOLATIONS`.
+        mean: Subtracted, by channel.
+        std: Divided by, by channel.
+    """
+
+    size: int
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone ready for use.
+
+    Attributes:
+        name: As given to `load_backbone`.
+        model: In evaluation mode, float32, on the CPU; for `pixels` a module that flattens.
+        preprocessing: The exact preprocessing.
+        patch_size: Pixels, 0 for `pixels`.
+        num_prefix_tokens: Class and register tokens before the patch tokens.
+        embedding_dim: Width of a token.
+        fingerprint: Identifies the weights, 12 hexadecimal digits.
+        source: Where the weights come from.
+        outputs: Names of the features that it gives, the embedding first.
+    """
+
+    name: str
+    model: nn.Module
+    preprocessing: Preprocessing
+    patch_size: int
+    num_prefix_tokens: int
+    embedding_dim: int
+    fingerprint: str
+    source: str
+    outputs: tuple[str, ...]
+
+    def describe(self) -> dict[str, object]:
+        """All but the model, as JSON values."""
+        facts = {name: value for name, value in vars(self).items() if name != "model"}
+        return facts | {"preprocessing": asdict(self.preprocessing), "outputs": list(self.outputs)}
+
+
+class Pixels(nn.Module):
+    """The floor of every comparison: the grey picture as a vector."""
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Flattens the mean over the channels: [n, 3, height, width] to [n, height x width]."""
+        return pictures.mean(1).flatten(1)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    kind: str  # hub, random, bundled or pixels
+    model: str = ""  # repository on the Hub, or timm architecture
+    options: tuple[tuple[str, object], ...] = ()
+    interpolation: str | None = None
+
+
+_RADIODINO = {"interpolation": "bilinear"}  # torchvision's default, which the published code uses
+_REGISTRY = {
+    "radiodino-s16": _Entry("hub", "Snarcy/RadioDino-s16", **_RADIODINO),
+    "radiodino-b16": _Entry("hub", "Snarcy/RadioDino-b16", **_RADIODINO),
+    "radiodino-s8": _Entry("hub", "Snarcy/RadioDino-s8", **_RADIODINO),
+    "radiodino-mini": _Entry("bundled", "radiodino-mini.safetensors"),
+    "dino-s16": _Entry("hub", "timm/vit_small_patch16_224.dino"),
+    "dino-b16": _Entry("hub", "timm/vit_base_patch16_224.dino"),
+    "dinov2-s14": _Entry("hub", "timm/vit_small_patch14_dinov2.lvd142m", (("img_size", 224),)),
+    "dinov2-b14": _Entry("hub", "timm/vit_base_patch14_dinov2.lvd142m", (("img_size", 224),)),
+    "random-t16": _Entry("random", "vit_tiny_patch16_224"),
+    "random-s16": _Entry("random", "vit_small_patch16_224"),
+    "random-b16": _Entry("random", "vit_base_patch16_224"),
+    "pixels": _Entry("pixels"),
+}
+
+
+def backbone_names() -> list[str]:
+    """The registered names, without the open one (`file:PATH`)."""
+    return list(_REGISTRY)
+
+
+def load_backbone(name: str, *, revision: str | None = None, seed: int = 0) -> Backbone:
+    """Loads a backbone by its plain name.
+
+    Args:
+        name: `radiodino-s16`, `-b16`, `-s8` (the released weights), `radiodino-mini` (bundled), `dino-s16`, `dino-b16`,
+            `dinov2-s14`, `dinov2-b14` (for comparison), `random-t16`, `-s16`, `-b16` (seeded random weights), `pixels`
+            (the 32 x 32 grey picture), or `file:PATH` (a weights file).
+        revision: Branch, tag or commit on the Hub; `main` by default. `HF_HUB_OFFLINE` and `HF_ENDPOINT` are honoured.
+        seed: Of the random weights.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        InputError: If the name is unknown, or weights are missing, damaged, or cannot be downloaded.
+    """
+    if name.startswith("file:"):
+        path = Path(name.removeprefix("file:")).expanduser()
+        return _from_model(name, vision_transformer(read_state_dict(path), str(path)), f"file {path.name}")
+    if name not in _REGISTRY:
+        raise unknown("backbone", name, [*_REGISTRY, "file:PATH"])
+    entry = _REGISTRY[name]
+    if entry.kind == "pixels":
+        plain = Preprocessing(32, "bilinear", (0.0,) * 3, (1.0,) * 3)
+        return Backbone(name, Pixels(), plain, 0, 0, 32 * 32, "pixels-32x32", "none", ("pixels",))
+    if entry.kind == "random":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = timm.create_model(entry.model, num_classes=0)
+        return _from_model(name, model, f"random weights, seed {seed}")
+    if entry.kind == "bundled":
+        path = Path(str(resources.files(__package__) / "weights" / entry.model))
+        if not path.is_file():
+            raise InputError(f"{name}: this version does not carry the checkpoint yet; use random-t16 or file:PATH.")
+        return _from_model(name, vision_transformer(read_state_dict(path), str(path)), f"bundled {entry.model}")
+    folder, commit = _download(entry.model, revision)
+    try:
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0, **dict(entry.options))
+    except RuntimeError as error:
+        raise InputError(f"{entry.model}: the weights do not fit the architecture of their config.json ({error}).") from error
+    config = timm.data.resolve_data_config(model=model)
+    preprocessing = Preprocessing(
+        config["input_size"][-1], entry.interpolation or config["interpolation"], config["mean"], config["std"]
+    )
+    return _from_model(name, model, f"{entry.model}@{commit}", preprocessing)
+
+
+def _from_model(name: str, model: nn.Module, source: str, preprocessing: Preprocessing | None = None) -> Backbone:
+    size, patch = model.patch_embed.img_size[0], model.patch_embed.patch_size[0]
+    outputs = ("class_token", "mean_patch_token") if model.cls_token is not None else ("mean_patch_token",)
+    return Backbone(
+        name=name,
+        model=model.eval(),
+        preprocessing=preprocessing or Preprocessing(size, "bilinear", IMAGENET_MEAN, IMAGENET_STD),
+        patch_size=patch,
+        num_prefix_tokens=model.num_prefix_tokens,
+        embedding_dim=model.embed_dim,
+        fingerprint=fingerprint(model),
+        source=source,
+        outputs=outputs,
+    )
+
+
+def _download(repository: str, revision: str | None) -> tuple[Path, str]:
+    """Gets `config.json` and `model.safetensors` through the Hub's own client and checks what came."""
+    import httpx
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    where = f"{repository}@{revision or 'main'}"
+    try:
+        config, weights = (
+            Path(hf_hub_download(repository, file, revision=revision)) for file in ("config.json", "model.safetensors")
+        )
+    except RevisionNotFoundError as error:
+        raise InputError(f"{where}: the Hub knows no such revision.") from error
+    except RepositoryNotFoundError as error:
+        raise InputError(f"{where}: the Hub knows no such repository, or it needs a login (HF_TOKEN).") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise InputError(
+            f"{where}: the weights are not in the local cache and the Hub cannot be reached (no network, or "
+            "HF_HUB_OFFLINE is set); run once with internet, or use random-t16."
+        ) from error
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        _forget_halves(repository)
+        raise InputError(f"{where}: the download was cut or is corrupt ({error}); try again.") from error
+    _verify(weights, where)
+    return config.parent, weights.parent.name[:10]
+
+
+def _verify(weights: Path, where: str) -> None:
+    """Compares the weights with the SHA-256 that names their blob; a damaged blob is removed, to be fetched again."""
+    from .files import file_hash
+
+    blob = weights.resolve()
+    if re.fullmatch(r"[0-9a-f]{64}", blob.name) and file_hash(blob) != blob.name:
+        blob.unlink()
+        weights.unlink(missing_ok=True)
+        raise InputError(f"{where}: model.safetensors is corrupt (its SHA-256 is not the Hub's) and was removed; try again.")
+
+
+def _forget_halves(repository: str) -> None:
+    from huggingface_hub import constants
+
+    folder = Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    for half in folder.rglob("*.incomplete"):
+        half.unlink()

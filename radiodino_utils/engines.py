@@ -1,0 +1,179 @@
+"""Engines that run a backbone on batches of 8-bit pictures: torch and OpenVINO."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from .backbones import Backbone
+from .errors import InputError, unknown
+from .provenance import cpu_count
+
+ENGINES = ("auto", "torch", "openvino")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+class FeatureModel(nn.Module):
+    """A backbone with its standardisation in front and the pooling of its tokens behind.
+
+    Args:
+        backbone: What `load_backbone` gives.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.model, self.outputs, self.prefix = backbone.model, backbone.outputs, backbone.num_prefix_tokens
+        self.register_buffer("mean", torch.tensor(backbone.preprocessing.mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(backbone.preprocessing.std).view(1, 3, 1, 1) * 255)
+
+    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Gives the features of a batch.
+
+        Args:
+            pictures: uint8, [n, height, width, channels], one channel or three.
+
+        Returns:
+            One tensor [n, width] for each of the backbone's outputs.
+        """
+        standardised = (pictures.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        if self.outputs == ("pixels",):
+            return (self.model(standardised),)
+        tokens = self.model.forward_features(standardised)
+        mean_patch_token = tokens[:, self.prefix :].mean(1)
+        return (tokens[:, 0], mean_patch_token) if "class_token" in self.outputs else (mean_patch_token,)
+
+
+class TorchEngine:
+    """Runs a backbone with torch, in fp32 or under autocast.
+
+    Args:
+        backbone: What `load_backbone` gives.
+        precision: "fp32", "bf16" or "fp16".
+        device: "cpu", "cuda", "cuda:1", ...
+    """
+
+    name = "torch"
+
+    def __init__(self, backbone: Backbone, *, precision: str = "fp32", device: str = "cpu") -> None:
+        self.precision, self.device = precision, torch.device(device)
+        self._model = FeatureModel(backbone).to(self.device).eval()
+        self._type = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+    @torch.inference_mode()
+    def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Features (float32, [n, width]) of a batch (uint8, [n, height, width, channels])."""
+        batch = torch.from_numpy(np.ascontiguousarray(pictures)).to(self.device, non_blocking=True)
+        with torch.autocast(self.device.type, dtype=self._type, enabled=self._type is not None):
+            outputs = self._model(batch)
+        return tuple(output.float().cpu().numpy() for output in outputs)
+
+    def map(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, ...]]:
+        """Features of each batch, in order."""
+        return map(self, batches)
+
+
+class OpenVinoEngine:
+    """Runs a backbone with OpenVINO on the CPU.
+
+    Args:
+        backbone: What `load_backbone` gives.
+        precision: "fp32" or "bf16".
+        threads: Processors to use; all by default.
+    """
+
+    name = "openvino"
+
+    def __init__(self, backbone: Backbone, *, precision: str = "fp32", threads: int | None = None) -> None:
+        import openvino
+
+        self.precision = precision
+        size = backbone.preprocessing.size
+        example = torch.zeros((1, size, size, 3), dtype=torch.uint8)
+        with torch.inference_mode():
+            graph = openvino.convert_model(FeatureModel(backbone).eval(), example_input=example)
+        graph.reshape({0: [-1, size, size, -1]})
+        options = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+            "INFERENCE_NUM_THREADS": threads or cpu_count(),
+        }
+        self._compiled = openvino.Core().compile_model(graph, "CPU", options)
+
+    def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Features (float32, [n, width]) of a batch (uint8, [n, height, width, channels])."""
+        return next(iter(self.map([pictures])))
+
+    def map(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, ...]]:
+        """Features of each batch, in order, with as many batches under way as the processor has streams."""
+        from collections import deque
+
+        free = [self._compiled.create_infer_request() for _ in range(self.streams)]
+        under_way = deque()
+        for batch in batches:
+            if not free:
+                yield self._finished(under_way, free)
+            request = free.pop()
+            request.start_async([np.ascontiguousarray(batch)])
+            under_way.append(request)
+        while under_way:
+            yield self._finished(under_way, free)
+
+    @property
+    def streams(self) -> int:
+        """The number of batches that run at once."""
+        return self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+
+    def _finished(self, under_way: "deque", free: list) -> tuple[np.ndarray, ...]:  # noqa: F821
+        request = under_way.popleft()
+        request.wait()
+        free.append(request)
+        return tuple(request.get_output_tensor(i).data.copy() for i in range(len(self._compiled.outputs)))
+
+
+def make_engine(
+    backbone: Backbone,
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
+    device: str | None = None,
+    threads: int | None = None,
+) -> TorchEngine | OpenVinoEngine:
+    """Chooses the fastest engine of this machine.
+
+    Args:
+        backbone: What `load_backbone` gives.
+        engine: "auto" takes torch on a GPU, else OpenVINO, else torch; "torch"; "openvino".
+        precision: "auto" takes bf16 where the processor computes in it, else fp32; "fp32", "bf16", "fp16" (GPU only).
+        device: For torch; a GPU where there is one, by default.
+        threads: Processors that OpenVINO may use; all by default. torch: see `provenance.set_threads`.
+
+    Returns:
+        The engine; its `name` and `precision` say what was chosen.
+
+    Raises:
+        InputError: If a choice is unknown or impossible.
+    """
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    on_gpu = device.startswith("cuda")
+    if engine == "openvino" and precision == "fp16":
+        raise InputError("precision fp16: OpenVINO has it on no CPU; use bf16 or fp32.")
+    if not on_gpu and engine != "torch" and precision != "fp16":
+        try:
+            import openvino
+        except ImportError as error:
+            if engine == "openvino":
+                raise InputError("engine openvino: the package is not installed; pip install openvino.") from error
+        else:
+            has_bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            chosen = precision if precision != "auto" else "bf16" if has_bf16 and backbone.patch_size else "fp32"
+            return OpenVinoEngine(backbone, precision=chosen, threads=threads)
+    if precision == "auto":
+        precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() and backbone.patch_size else "fp32"
+    if precision == "fp16" and not on_gpu:
+        raise InputError("precision fp16: needs a GPU; use bf16 or fp32 on a CPU.")
+    return TorchEngine(backbone, precision=precision, device=device)

@@ -1,0 +1,294 @@
+"""Features of a data set, computed once and kept in a checked file."""
+
+import argparse
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import safetensors
+from filelock import FileLock
+from safetensors.numpy import load_file, save_file
+from tqdm.auto import tqdm
+
+from .backbones import Backbone, load_backbone
+from .datasets import PictureSet, Split, load_dataset
+from .engines import make_engine
+from .errors import InputError
+from .files import atomic, data_folder, file_hash, make_folder, require_space, value_hash, write_json
+from .pictures import resized
+from .provenance import git_revision, versions
+
+FORMAT = 1
+CHUNK = 1024  # pictures a chunk: what an interruption can lose, and what a process of several takes at a time
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of every split of a data set.
+
+    Attributes:
+        dataset: Name of the data set.
+        classes: The name of each label.
+        caveat: What must be said wherever results on the set are shown.
+        arrays: By split and output (`class_token`, `mean_patch_token`, `pixels`): float32, [n, width].
+        labels: By split: int64, [n].
+        ids: By split: n names, in the order of the rows.
+        sidecar: Backbone, preprocessing, data, engine, versions, revision, time.
+        path: The safetensors file.
+    """
+
+    dataset: str
+    classes: tuple[str, ...]
+    caveat: str
+    arrays: dict[str, dict[str, np.ndarray]]
+    labels: dict[str, np.ndarray]
+    ids: dict[str, list[str]]
+    sidecar: dict
+    path: Path
+
+    def embedding(self, split: str) -> np.ndarray:
+        """The embedding (the first output: the class token where there is one) of a split, float32, [n, width]."""
+        return self.arrays[split][self.sidecar["backbone"]["outputs"][0]]
+
+
+def extract_features(
+    backbone: Backbone,
+    dataset: PictureSet,
+    *,
+    folder: Path | None = None,
+    engine: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 16,
+    threads: int | None = None,
+) -> Features:
+    """Computes class token and mean patch token of every picture of every split, or reads them where they are kept.
+
+    Written once as `NAME.safetensors`, with a sidecar `NAME.json` and an index `NAME.parquet` (split, row, id, label,
+    class, sha256 of the picture). The name holds a hash of all that the values depend on. A damaged file is made anew;
+    an interrupted extraction goes on at its last chunk; under `torchrun` the processes share the chunks.
+
+    Args:
+        backbone: What `load_backbone` gives.
+        dataset: What `load_dataset` gives.
+        folder: Where feature files are kept; the data folder's `features` by default.
+        engine: See `make_engine`.
+        precision: See `make_engine`.
+        batch_size: Pictures a forward pass.
+        threads: See `make_engine`.
+
+    Returns:
+        The features, in data set order.
+
+    Raises:
+        InputError: If a picture cannot be read, a feature is not finite, or the disk is full.
+    """
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if _has_gpu() else None
+    runner = make_engine(backbone, engine=engine, precision=precision, device=device, threads=threads)
+    declared = {
+        "format": FORMAT,
+        "backbone": {key: backbone.describe()[key] for key in ("fingerprint", "preprocessing", "outputs")},
+        "data": dataset.digest,
+        "splits": {name: len(split) for name, split in dataset.splits.items()},
+        "engine": runner.name,
+        "precision": runner.precision,
+        "versions": versions(("torch", "timm", "openvino", "pillow")),
+    }
+    plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{_short(dataset.name)}_{_short(backbone.name)}")
+    path = make_folder(folder or data_folder() / "features") / f"{plain}_{value_hash(declared)}.safetensors"
+    chunks = _chunks(dataset)
+    partial = path.with_suffix(".partial")
+    with FileLock(path.with_suffix(f".{rank}.lock")):
+        if not _is_whole(path):
+            require_space(
+                path.parent, 2 * 4 * len(backbone.outputs) * backbone.embedding_dim * sum(map(len, dataset.splits.values()))
+            )
+            _extract(
+                runner, backbone, dataset, [chunk for i, chunk in enumerate(chunks) if i % world == rank], partial, batch_size
+            )
+            _wait_for_all(world)
+            if rank == 0:
+                _join(chunks, partial, path, dataset, backbone, declared)
+            _wait_for_all(world)
+    return _read(path, dataset)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    split: str
+    start: int
+    stop: int
+
+    def file(self, folder: Path) -> Path:
+        return folder / f"{self.split}-{self.start:09d}.safetensors"
+
+
+def _chunks(dataset: PictureSet) -> list[_Chunk]:
+    return [
+        _Chunk(name, start, min(start + CHUNK, len(split)))
+        for name, split in dataset.splits.items()
+        for start in range(0, len(split), CHUNK)
+    ]
+
+
+def _extract(runner, backbone: Backbone, dataset: PictureSet, chunks: list[_Chunk], folder: Path, batch_size: int) -> None:  # noqa: ANN001
+    make_folder(folder)
+    total = sum(chunk.stop - chunk.start for chunk in chunks)
+    with tqdm(total=total, desc=f"{_short(dataset.name)} × {_short(backbone.name)}", unit="picture") as bar:
+        for chunk in chunks:
+            if not _is_readable(chunk.file(folder)):
+                hashes, features = [], []
+                batches = _batches(dataset.splits[chunk.split], chunk, backbone, batch_size, hashes)
+                for outputs in runner.map(batches):
+                    features.append(outputs)
+                    bar.update(len(outputs[0]))
+                arrays = {
+                    name: np.concatenate(parts) for name, parts in zip(backbone.outputs, zip(*features, strict=True), strict=True)
+                }
+                for name, array in arrays.items():
+                    _refuse_nan(array, name, dataset, chunk, backbone)
+                with atomic(chunk.file(folder)) as temporary:
+                    save_file({**arrays, "sha256": np.array(hashes)}, temporary)
+            else:
+                bar.update(chunk.stop - chunk.start)
+
+
+def _batches(split: Split, chunk: _Chunk, backbone: Backbone, batch_size: int, hashes: list) -> Iterator[np.ndarray]:
+    """Batches of resized pictures, uint8 [n, size, size, channels]; the hash of each picture goes to `hashes`."""
+    import hashlib
+
+    how = backbone.preprocessing
+    for start in range(chunk.start, chunk.stop, batch_size):
+        pictures = split.pictures[start : min(start + batch_size, chunk.stop)]
+        hashes += [np.frombuffer(hashlib.sha256(np.ascontiguousarray(picture)).digest(), np.uint8) for picture in pictures]
+        fitted = [resized(np.asarray(picture), how.size, how.interpolation) for picture in pictures]
+        if len({picture.ndim for picture in fitted}) > 1:
+            fitted = [picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, -1) for picture in fitted]
+        batch = np.stack(fitted)
+        yield batch if batch.ndim == 4 else batch[..., None]
+
+
+def _refuse_nan(array: np.ndarray, output: str, dataset: PictureSet, chunk: _Chunk, backbone: Backbone) -> None:
+    bad = np.flatnonzero(~np.isfinite(array).all(1))
+    if len(bad):
+        first = dataset.splits[chunk.split].ids[chunk.start + bad[0]]
+        raise InputError(
+            f"{backbone.name} on {dataset.name}: {output} of {len(bad)} pictures is NaN or infinite, first of '{first}'; "
+            "check the weights, or extract with precision fp32."
+        )
+
+
+def _join(chunks: list[_Chunk], folder: Path, path: Path, dataset: PictureSet, backbone: Backbone, declared: dict) -> None:
+    parts = {name: [load_file(chunk.file(folder)) for chunk in chunks if chunk.split == name] for name in dataset.splits}
+    arrays = {
+        f"{split}/{output}": np.concatenate([part[output] for part in loaded])
+        for split, loaded in parts.items()
+        for output in backbone.outputs
+    }
+    index = pd.concat(
+        pd.DataFrame(
+            {
+                "split": name,
+                "row": np.arange(len(split)),
+                "id": split.ids,
+                "label": split.labels,
+                "class": [dataset.classes[label] for label in split.labels],
+                "sha256": [bytes(digest).hex() for part in parts[name] for digest in part["sha256"]],
+            }
+        )
+        for name, split in dataset.splits.items()
+    )
+    with atomic(path.with_suffix(".parquet")) as temporary:
+        index.to_parquet(temporary, index=False)
+    with atomic(path) as temporary:
+        save_file(arrays, temporary)
+    sidecar = declared | {
+        "dataset": dataset.name,
+        "backbone": backbone.describe(),
+        "all_versions": versions(),
+        "git": git_revision(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "sha256": {file.name: file_hash(file) for file in (path, path.with_suffix(".parquet"))},
+    }
+    write_json(path.with_suffix(".json"), sidecar)
+    shutil.rmtree(folder)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        sidecar = json.loads(path.with_suffix(".json").read_text())
+        return all(file_hash(path.with_name(name)) == digest for name, digest in sidecar["sha256"].items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        with safetensors.safe_open(path, "numpy"):
+            return True
+    except (OSError, safetensors.SafetensorError):
+        return False
+
+
+def _read(path: Path, dataset: PictureSet) -> Features:
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    arrays = {name: {} for name in dataset.splits}
+    for key, array in load_file(path).items():
+        split, output = key.split("/")
+        arrays[split][output] = array
+    index = pd.read_parquet(path.with_suffix(".parquet"))
+    rows = dict(tuple(index.groupby("split", sort=False)))
+    labels = {name: rows[name]["label"].to_numpy() for name in dataset.splits}
+    ids = {name: rows[name]["id"].tolist() for name in dataset.splits}
+    return Features(dataset.name, dataset.classes, dataset.caveat, arrays, labels, ids, sidecar, path)
+
+
+def _short(name: str) -> str:
+    kind, _, rest = name.partition(":")
+    return f"{kind}-{Path(rest).stem}" if rest else name
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _wait_for_all(world: int) -> None:
+    if world == 1:
+        return
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        distributed.init_process_group("gloo")
+    distributed.barrier()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Extracts features from the command line: `[torchrun --nproc-per-node 2] -m radiodino_utils.features ...`."""
+    parser = argparse.ArgumentParser(prog="python -m radiodino_utils.features", description=main.__doc__)
+    parser.add_argument("--dataset", required=True, help="plain name, npz:PATH or folder:PATH")
+    parser.add_argument("--backbone", required=True, help="plain name or file:PATH")
+    parser.add_argument("--folder", type=Path, help="where feature files are kept")
+    parser.add_argument("--engine", default="auto", help="auto, torch or openvino")
+    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
+    parser.add_argument("--batch-size", type=int, default=16, help="pictures a forward pass")
+    parser.add_argument("--threads", type=int, help="processors to use; all by default")
+    options = vars(parser.parse_args(arguments))
+    try:
+        backbone, dataset = load_backbone(options.pop("backbone")), load_dataset(options.pop("dataset"))
+        features = extract_features(backbone, dataset, **options)
+    except InputError as error:
+        parser.exit(2, f"{error}\n")
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(features.path)
+
+
+if __name__ == "__main__":
+    main()

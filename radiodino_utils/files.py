@@ -1,0 +1,117 @@
+"""Folders, hashes and writes that leave either the whole file or nothing."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def data_folder() -> Path:
+    """The folder for downloads and caches: `$RADIODINO_DATA`, else the platform's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get("RADIODINO_DATA") or platformdirs.user_cache_path("radiodino"))
+
+
+def results_folder(profile: str) -> Path:
+    """The folder for tables and figures: `$RADIODINO_RESULTS`, else `results/<profile>` of the repository."""
+    return Path(os.environ.get("RADIODINO_RESULTS") or REPOSITORY / "results" / profile)
+
+
+def make_folder(folder: Path) -> Path:
+    """Makes a folder and its parents.
+
+    Raises:
+        InputError: If the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _explained(folder, error) from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{folder}: the folder is read-only; make it writable or choose another one.")
+    return folder
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Checks, before any work, that a folder's disk has room.
+
+    Args:
+        folder: An existing folder.
+        needed: Bytes that are about to be written.
+
+    Raises:
+        InputError: If fewer bytes are free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"{folder}: no disk space: {needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free; "
+            "free some, or move the data folder with RADIODINO_DATA."
+        )
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yields a temporary path that becomes `path` when the block ends well and vanishes when it does not.
+
+    Raises:
+        InputError: If the disk is full or the folder cannot be written to.
+    """
+    make_folder(path.parent)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary / path.name
+        os.replace(temporary / path.name, path)
+    except OSError as error:
+        if error.errno in _REASONS:
+            raise _explained(path, error) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+_REASONS = {
+    errno.ENOSPC: "no disk space is left; free some, or move the data folder with RADIODINO_DATA",
+    errno.EDQUOT: "the disk quota is used up; free some, or move the data folder with RADIODINO_DATA",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "writing is not permitted; make the folder writable or choose another one",
+    errno.EPERM: "writing is not permitted; make the folder writable or choose another one",
+    errno.ENOTDIR: "a parent of the path is a file, not a folder; choose another folder",
+    errno.EEXIST: "a file stands where a folder is needed; move it or choose another folder",
+}
+
+
+def _explained(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: {_REASONS.get(error.errno, error.strerror)}.")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in UTF-8, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes a value as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """The hexadecimal digest of a file's bytes, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def value_hash(value: object) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of a JSON value, keys sorted."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

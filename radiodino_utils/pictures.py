@@ -1,0 +1,139 @@
+"""Picture files of any usual format as 8-bit arrays."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from .errors import InputError
+
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".dcm", ".nii", ".nii.gz")
+
+
+def read_picture(path: str | Path, *, window: tuple[float, float] | None = None, index: int | None = None) -> np.ndarray:
+    """Reads a PNG, JPEG, TIFF, DICOM or NIfTI file as an 8-bit picture.
+
+    Colour stays colour; transparency is laid over black. Values of more than 8 bits are scaled to 0..255 from
+    `window`, else from the DICOM file's own window, else from the least and greatest value of the picture.
+
+    Args:
+        path: The file.
+        window: Lower and upper value (CT: in HU) that become 0 and 255.
+        index: Frame of a DICOM file or slice along the third axis of a NIfTI volume; the middle one by default.
+
+    Returns:
+        uint8, [height, width] or [height, width, 3].
+
+    Raises:
+        InputError: If the file is missing, empty, damaged, or not a picture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such picture file.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes); copy or download it again.")
+    name = path.name.lower()
+    if name.endswith((".nii", ".nii.gz")):
+        return _scaled(_nifti_slice(path, index), window, path)
+    if name.endswith(".dcm") or _has_dicom_mark(path):
+        return _dicom_frame(path, window, index)
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path}: not a picture that can be read (known: {', '.join(SUFFIXES)}).") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path}: the picture is damaged or truncated ({error}); copy or download it again.") from error
+    if image.mode in ("L", "RGB"):
+        return np.asarray(image)
+    if image.mode.startswith(("I", "F")):
+        return _scaled(np.asarray(image), window, path)
+    if image.mode in ("1", "CMYK", "YCbCr", "LAB", "HSV"):
+        return np.asarray(image.convert("L" if image.mode == "1" else "RGB"))
+    layer = image.convert("RGBA")  # palette and transparent pictures
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer).convert("RGB"))
+
+
+def resized(picture: np.ndarray, size: int, interpolation: str) -> np.ndarray:
+    """Resizes to a square as the published RadioDINO code does: without keeping the aspect ratio, by PIL.
+
+    Args:
+        picture: uint8, [height, width] or [height, width, 3].
+        size: Edge in pixels.
+        interpolation: A key of `INTERPOLATIONS`.
+
+    Returns:
+        uint8, [size, size] or [size, size, 3]; the very array where nothing is to be done.
+    """
+    if picture.shape[:2] == (size, size):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((size, size), INTERPOLATIONS[interpolation]))
+
+
+def _scaled(values: np.ndarray, window: tuple[float, float] | None, path: Path) -> np.ndarray:
+    values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: the picture holds NaN or infinite values; repair or leave out the file.")
+    low, high = window or (float(values.min()), float(values.max()))
+    if window is None:
+        warnings.warn(f"{path}: scaled from {low:g}..{high:g} to 0..255; give a window to choose otherwise.", stacklevel=3)
+    if high <= low:
+        return np.zeros(values.shape, np.uint8)
+    return np.round(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+def _nifti_slice(path: Path, index: int | None) -> np.ndarray:
+    import nibabel
+
+    try:
+        image = nibabel.as_closest_canonical(nibabel.load(path))
+        volume = image.dataobj
+        middle = volume.shape[2] // 2 if len(volume.shape) > 2 else None
+        index = middle if index is None else index
+        plane = np.asarray(volume[:, :, index] if len(volume.shape) > 2 else volume)
+    except IndexError as error:
+        raise InputError(f"{path}: slice {index} is outside the volume of {volume.shape[2]} slices.") from error
+    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
+        raise InputError(f"{path}: the NIfTI file is damaged or truncated ({error}).") from error
+    if plane.ndim != 2:
+        raise InputError(f"{path}: a volume of shape {tuple(volume.shape)}; only 2-D and 3-D files are read.")
+    return plane.T[::-1, ::-1]  # canonical axes point right, anterior, superior: shown anterior up, patient's right at left
+
+
+def _has_dicom_mark(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _dicom_frame(path: Path, window: tuple[float, float] | None, index: int | None) -> np.ndarray:
+    import pydicom
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut, convert_color_space
+
+    try:
+        file = pydicom.dcmread(path)
+        pixels = file.pixel_array
+    except (pydicom.errors.InvalidDicomError, AttributeError, OSError, EOFError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: the DICOM file cannot be decoded ({error}).") from error
+    if int(file.get("NumberOfFrames", 1)) > 1:
+        index = len(pixels) // 2 if index is None else index
+        if index >= len(pixels):
+            raise InputError(f"{path}: frame {index} is outside the file's {len(pixels)} frames.")
+        pixels = pixels[index]
+    if file.SamplesPerPixel == 3:
+        space = file.PhotometricInterpretation
+        return pixels if space == "RGB" else convert_color_space(pixels, space, "RGB")
+    values = apply_modality_lut(pixels, file)
+    if window is None and "VOILUTSequence" in file:
+        values = apply_voi_lut(values, file)
+    elif window is None and "WindowCenter" in file:
+        centre, width = (np.atleast_1d(file[key].value)[0] for key in ("WindowCenter", "WindowWidth"))
+        window = (float(centre) - float(width) / 2, float(centre) + float(width) / 2)
+    picture = _scaled(values, window, path)
+    return 255 - picture if file.PhotometricInterpretation == "MONOCHROME1" else picture
