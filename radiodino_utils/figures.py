@@ -1,0 +1,260 @@
+"""Figures fit for print: each function draws one and gives it back."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from .attention import Attention
+from .datasets import PictureSet
+from .files import atomic
+from .metrics import confusion_matrix
+from .predictions import Prediction
+from .rows import label_of
+
+# Wong's colour-blind-safe palette (Nature Methods 8:441) twice, told apart by the marker
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+_MARKERS = ("o", "^", "s", "D")
+_STYLE = {"axes.grid": False, "font.size": 9, "axes.titlesize": 9, "figure.constrained_layout.use": True, "pdf.fonttype": 42}
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Writes a figure as PNG (200 dpi) and PDF, without dates, so that the same figure gives the same file.
+
+    Args:
+        figure: What a function of this module gives.
+        folder: Where to.
+        name: File name without suffix.
+
+    Returns:
+        Both paths.
+    """
+    paths = [folder / f"{name}.png", folder / f"{name}.pdf"]
+    for path, metadata in zip(paths, ({"Software": None}, {"CreationDate": None, "Producer": None}), strict=True):
+        with atomic(path) as temporary:
+            figure.savefig(temporary, dpi=200, bbox_inches="tight", metadata=metadata)
+    return paths
+
+
+def sample_sheet(dataset: PictureSet, *, split: str = "train", per_class: int = 8) -> Figure:
+    """Draws the first pictures of each class of a split, a line a class."""
+    part = dataset.splits[split]
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(
+            len(dataset.classes), per_class, figsize=(0.62 * per_class + 0.9, 0.64 * len(dataset.classes) + 0.5), squeeze=False
+        )
+        for label, line in enumerate(axes):
+            shown = np.flatnonzero(part.labels == label)[:per_class]
+            for axis in line:
+                axis.set(xticks=[], yticks=[])
+                sns.despine(ax=axis, left=True, bottom=True)
+            for axis, row in zip(line, shown, strict=False):
+                axis.imshow(part.pictures[row], cmap="gray", vmin=0, vmax=255)
+            line[0].set_ylabel(dataset.classes[label], rotation=0, ha="right", va="center")
+        _titled(figure, f"{dataset.name}: first pictures of the {split} split", dataset.caveat)
+    return figure
+
+
+def attention_heads(attention: Attention, *, title: str, block: int = 0) -> Figure:
+    """Draws a picture and, over it, where each head of the class token looks.
+
+    Args:
+        attention: What `attention_maps` gives.
+        title: Above the figure: the backbone and the picture.
+        block: Which of the computed blocks.
+    """
+    maps = attention.maps[block]
+    edges = attention.picture.shape[:2]
+    panels = [("picture", None), *((f"head {i + 1}", one) for i, one in enumerate(maps)), ("mean of heads", maps.mean(0))]
+    columns = min(len(panels), 5)
+    lines = -(-len(panels) // columns)
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(lines, columns, figsize=(1.75 * columns + 0.6, 1.95 * lines + 0.3), squeeze=False)
+        for axis in axes.flat:
+            axis.axis("off")
+        top = np.percentile(maps, 99.5)
+        for axis, (name, one) in zip(axes.flat, panels, strict=False):
+            axis.imshow(attention.picture, cmap="gray", vmin=0, vmax=255)
+            axis.set_title(name)
+            if one is not None:
+                extent = (-0.5, edges[1] - 0.5, edges[0] - 0.5, -0.5)
+                layer = axis.imshow(one, cmap="inferno", vmin=0, vmax=top, alpha=0.6, extent=extent, interpolation="nearest")
+        bar = figure.colorbar(layer, ax=axes, shrink=0.7, aspect=25, label="attention of the class token")
+        bar.solids.set_alpha(1)
+        _titled(figure, title)
+    return figure
+
+
+def k_curves(curves: pd.DataFrame, chosen: dict[tuple[str, str], int], *, metric: str = "accuracy", caveat: str = "") -> Figure:
+    """Draws a metric over k, a panel a data set, with 95 % intervals; a ring marks the k chosen on validation.
+
+    Args:
+        curves: What `knn_curve` gives, of several data sets and backbones.
+        chosen: k by (data set, backbone).
+        metric: Which one.
+        caveat: Below the figure.
+    """
+    datasets, backbones = curves["dataset"].unique(), curves["backbone"].unique()
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(1, len(datasets), figsize=(2.7 * len(datasets) + 0.6, 3.2), sharey=True, squeeze=False)
+        for axis, dataset in zip(axes[0], datasets, strict=True):
+            for i, backbone in enumerate(backbones):
+                for split, line in (("val", "--"), ("test", "-")):
+                    keys = {"dataset": dataset, "backbone": backbone, "split": split, "metric": metric}
+                    one = curves[(curves[list(keys)] == pd.Series(keys)).all(axis=1)].sort_values("k")
+                    values = one["value"] * 100
+                    axis.plot(
+                        one["k"], values, line, color=_COLOURS[i], marker=_MARKERS[i % 4], ms=3.5, label=_line(backbone, split)
+                    )
+                    if split == "test":
+                        axis.fill_between(
+                            one["k"], one["ci_low"] * 100, one["ci_high"] * 100, color=_COLOURS[i], alpha=0.12, lw=0
+                        )
+                    else:
+                        at = one[one["k"] == chosen[dataset, backbone]]
+                        axis.plot(at["k"], at["value"] * 100, "o", mfc="none", mec=_COLOURS[i], ms=10)
+            ticks = sorted(curves["k"].unique())
+            axis.set(xscale="log", xlabel="k", title=dataset, xticks=ticks, xticklabels=ticks)
+            axis.minorticks_off()
+            axis.grid(alpha=0.25)
+        axes[0, 0].set_ylabel(f"{_plain(metric)} %")
+        _legend_below(figure, axes[0, 0])
+        _titled(figure, "Weighted kNN over k (ring: the k chosen on validation; band: 95 % interval, test)", caveat)
+    return figure
+
+
+def _line(backbone: str, split: str) -> str:
+    return f"{label_of(backbone)}, {'validation' if split == 'val' else split}"
+
+
+def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
+    """Draws confusion matrices side by side, in percent of the true class."""
+    first = predictions[0]
+    edge = 0.27 * len(first.classes) + 0.5
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(
+            1, len(predictions), figsize=(edge * len(predictions) + 1.6, edge + 1.4), sharey=True, squeeze=False
+        )
+        for i, (axis, one) in enumerate(zip(axes[0], predictions, strict=True)):
+            counts = confusion_matrix(one.labels, one.probabilities)
+            shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+            sns.heatmap(
+                shares,
+                ax=axis,
+                cmap="cividis",
+                vmin=0,
+                vmax=100,
+                square=True,
+                annot=np.where(shares >= 0.5, np.round(shares).astype(int).astype(str), ""),
+                fmt="",
+                annot_kws={"size": 5.5},
+                cbar=i == len(predictions) - 1,
+                cbar_kws={"label": "% of the true class", "shrink": 0.6},
+                xticklabels=one.classes,
+                yticklabels=one.classes if i == 0 else False,
+            )
+            axis.set(xlabel="predicted", ylabel="true" if i == 0 else "", title=label_of(one.backbone))
+            axis.tick_params(axis="x", rotation=90)
+            axis.tick_params(axis="y", rotation=0)
+        choice = ", ".join(f"{name} by validation" for name in first.choice)
+        _titled(figure, f"{first.dataset}, {first.protocol} ({choice}), test split, n = {len(first.labels)}", first.caveat)
+    return figure
+
+
+def scree(variances: pd.DataFrame, *, caveat: str = "") -> Figure:
+    """Draws the cumulative share of variance over the principal components, a panel a data set."""
+    datasets, backbones = variances["dataset"].unique(), variances["backbone"].unique()
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(1, len(datasets), figsize=(2.7 * len(datasets) + 0.4, 2.9), sharey=True, squeeze=False)
+        for axis, dataset in zip(axes[0], datasets, strict=True):
+            for i, backbone in enumerate(backbones):
+                one = variances[(variances["dataset"] == dataset) & (variances["backbone"] == backbone)]
+                label = label_of(backbone)
+                axis.plot(
+                    one["component"], 100 * one["cumulative"], color=_COLOURS[i], marker=_MARKERS[i % 4], ms=3.5, label=label
+                )
+            axis.set(title=dataset, xlabel="principal components", ylim=(0, 100))
+            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.grid(alpha=0.25)
+        axes[0, 0].set_ylabel("cumulative variance %")
+        _legend_below(figure, axes[0, 0])
+        _titled(figure, "Scree: variance of the L2-normalised embeddings", caveat)
+    return figure
+
+
+def scatter_grid(points: pd.DataFrame, *, method: str, caveat: str = "") -> Figure:
+    """Draws the projected pictures by class: a line a backbone, a column a data set.
+
+    Args:
+        points: What `project` gives, of several data sets and backbones.
+        method: "pca" or "umap".
+        caveat: Below the figure.
+    """
+    datasets, backbones = points["dataset"].unique(), points["backbone"].unique()
+    classes = list(points["class"].unique()) if len(datasets) > 1 else sorted(points["class"].unique())
+    look = {name: (_COLOURS[i % len(_COLOURS)], _MARKERS[i // len(_COLOURS) % 4]) for i, name in enumerate(sorted(classes))}
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(
+            len(backbones), len(datasets), figsize=(2.7 * len(datasets) + 0.3, 2.55 * len(backbones) + 1.2), squeeze=False
+        )
+        for line, backbone in zip(axes, backbones, strict=True):
+            for axis, dataset in zip(line, datasets, strict=True):
+                one = points[(points["dataset"] == dataset) & (points["backbone"] == backbone)]
+                for name, (colour, marker) in look.items():
+                    part = one[one["class"] == name]
+                    axis.scatter(
+                        part[f"{method}1"], part[f"{method}2"], s=7, c=colour, marker=marker, lw=0, alpha=0.75, label=name
+                    )
+                axis.set(xticks=[], yticks=[], title=f"{dataset}\n{label_of(backbone)}")
+                axis.set(xlabel=f"{method.upper()} 1", ylabel=f"{method.upper()} 2" if axis is line[0] else "")
+        _legend_below(figure, axes[0, 0], columns=6, markerscale=2)
+        _titled(figure, f"{method.upper()} of the embeddings, every picture of every split", caveat)
+    return figure
+
+
+def metric_bars(rows: pd.DataFrame, *, protocol: str = "knn", metrics: Sequence[str] = ("accuracy", "f1_macro", "auc")) -> Figure:
+    """Draws metrics with their 95 % intervals by data set and backbone, a panel a metric.
+
+    Args:
+        rows: Result rows.
+        protocol: Which one.
+        metrics: Which ones.
+    """
+    rows = rows[rows["protocol"] == protocol]
+    datasets, backbones = rows["dataset"].unique(), rows["backbone"].unique()
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(1, len(metrics), figsize=(2.7 * len(metrics) + 1, 0.55 * len(datasets) + 1.7), sharey=True)
+        for axis, metric in zip(np.atleast_1d(axes), metrics, strict=True):
+            for i, backbone in enumerate(backbones):
+                one = rows[(rows["backbone"] == backbone) & (rows["metric"] == metric)].set_index("dataset").reindex(datasets)
+                place = np.arange(len(datasets)) + 0.22 * (i - (len(backbones) - 1) / 2)
+                spread = 100 * np.abs(one[["ci_low", "ci_high"]].to_numpy().T - one["value"].to_numpy())
+                axis.errorbar(
+                    100 * one["value"], place, xerr=spread, fmt=_MARKERS[i % 4], color=_COLOURS[i], ms=5, label=label_of(backbone)
+                )
+            axis.set(xlabel=f"{_plain(metric)} %", xlim=(0, 100), yticks=range(len(datasets)), yticklabels=datasets)
+            axis.grid(axis="x", alpha=0.25)
+        np.atleast_1d(axes)[0].invert_yaxis()
+        _legend_below(figure, np.atleast_1d(axes)[0])
+        caveats = "; ".join(sorted(set(rows["caveat"]) - {""}))
+        _titled(figure, f"Protocol {protocol}, test split, with 95 % bootstrap intervals", caveats)
+    return figure
+
+
+def _plain(metric: str) -> str:
+    return {"f1_macro": "macro-F1", "auc": "AUC"}.get(metric, metric.replace("_", " "))
+
+
+def _legend_below(figure: Figure, axis: plt.Axes, *, columns: int = 2, markerscale: float = 1) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), frameon=False, markerscale=markerscale
+    )
+
+
+def _titled(figure: Figure, title: str, caveat: str = "") -> None:
+    figure.suptitle(title + (f"\n{caveat}" if caveat else ""), fontsize=9)

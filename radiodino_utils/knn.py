@@ -1,0 +1,205 @@
+"""k-nearest-neighbour classification on frozen features, one search for every k."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+
+from .errors import InputError, unknown
+from .features import Features
+from .metrics import classification_metrics
+from .predictions import Prediction, prediction
+
+TEMPERATURE = 0.07
+KS = (1, 5, 10, 20, 50, 100, 200)
+PLAIN_KS = {"knn1": 1, "knn11": 11, "knn20": 20}
+METRICS = ("cosine", "euclidean")
+_BLOCK = 131_072  # bank rows that are normalised and searched at a time
+
+
+def nearest(
+    bank: np.ndarray, queries: np.ndarray, k: int, *, metric: str = "cosine", exclude: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the k nearest rows of a bank for each query, exactly, with faiss.
+
+    The bank may be a memory map of any float type: it is read in blocks of 131 072 rows. Memory beyond the arguments:
+    two blocks in float32, the queries in float32, and 2 x queries x (k + block's k) results; so a bank of
+    1.35 million x 384 needs 0.4 GB beside itself.
+
+    Args:
+        bank: [rows, width].
+        queries: [n, width].
+        k: Neighbours; no more than the bank has are given.
+        metric: "cosine" (similarity, greatest first) or "euclidean" (distance, least first).
+        exclude: For each query the bank row that is the query itself, which is left out; -1 for none.
+
+    Returns:
+        Similarities or distances (float32) and bank rows (int64), both [n, min(k, rows)] (one fewer row with `exclude`).
+
+    Raises:
+        InputError: If the bank is empty, widths differ, or values are NaN.
+    """
+    import faiss
+
+    if metric not in METRICS:
+        raise unknown("metric", metric, METRICS)
+    if k < 1:
+        raise InputError(f"k is {k}; at least one neighbour is needed.")
+    if not len(bank):
+        raise InputError("the bank of the kNN is empty: the training split holds no pictures.")
+    if bank.shape[1] != queries.shape[1]:
+        raise InputError(f"bank of width {bank.shape[1]} and queries of width {queries.shape[1]} are of different backbones.")
+    wanted = min(k + (exclude is not None), len(bank))
+    queries = _prepared(queries, metric, "queries")
+    kind = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
+    sign = -1 if metric == "cosine" else 1
+    values, rows = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+    for start in range(0, len(bank), _BLOCK):
+        block = _prepared(bank[start : start + _BLOCK], metric, "bank")
+        new_values, new_rows = faiss.knn(queries, block, min(wanted, len(block)), metric=kind)
+        values, rows = np.hstack([values, new_values]), np.hstack([rows, new_rows + start])
+        if start:
+            order = np.argsort(sign * values, axis=1, kind="stable")[:, :wanted]
+            values, rows = np.take_along_axis(values, order, 1), np.take_along_axis(rows, order, 1)
+    if exclude is not None:
+        is_self = rows == np.asarray(exclude)[:, None]
+        is_self[~is_self.any(1), -1] = True  # nothing to leave out: drop the farthest, so that all keep as many
+        shape = (len(rows), wanted - 1)
+        values, rows = values[~is_self].reshape(shape), rows[~is_self].reshape(shape)
+        if not shape[1]:
+            raise InputError("the bank of the kNN holds nothing but the query itself.")
+    return (values if metric == "cosine" else np.sqrt(np.maximum(values, 0))), rows
+
+
+def _prepared(values: np.ndarray, metric: str, what: str) -> np.ndarray:
+    values = np.ascontiguousarray(values, np.float32)
+    if not np.isfinite(values).all():
+        raise InputError(f"the {what} of the kNN hold NaN or infinite features; extract them again.")
+    if metric == "cosine":
+        length = np.linalg.norm(values, axis=1, keepdims=True)
+        values = values / np.maximum(length, 1e-12)
+    return values
+
+
+def votes(
+    similarities: np.ndarray, neighbour_labels: np.ndarray, *, ks: Sequence[int], classes: int, temperature: float | None
+) -> dict[int, np.ndarray]:
+    """Turns neighbours into class probabilities for every k at once.
+
+    The weight of a neighbour is exp(similarity / temperature), as in DINO (Caron et al., ICCV 2021,
+    facebookresearch/dino, eval_knn.py), or one. Votes are normalised to probabilities, as in DINOv2.
+
+    Args:
+        similarities: [n, k], nearest first.
+        neighbour_labels: Integers, [n, k].
+        ks: Which k to read off; a k above the number of neighbours takes all of them.
+        classes: Number of classes.
+        temperature: Of the weights; `None` for the plain vote.
+
+    Returns:
+        For each k probabilities, float64, [n, classes].
+    """
+    n, most = neighbour_labels.shape
+    weights = np.ones((n, most))
+    if temperature is not None:  # relative to the nearest neighbour: the same probabilities, without overflow
+        weights = np.exp((similarities.astype(np.float64) - similarities[:, :1]) / temperature)
+    total, done, probabilities = np.zeros((n, classes)), 0, {}
+    for k in sorted(ks):
+        k_here = min(k, most)
+        part = slice(done, k_here)
+        pointers = np.arange(n + 1) * (k_here - done)
+        total = total + csr_array((weights[:, part].ravel(), neighbour_labels[:, part].ravel(), pointers), (n, classes)).toarray()
+        probabilities[k], done = total / total.sum(1, keepdims=True), k_here
+    return probabilities
+
+
+def knn_probabilities(
+    bank: np.ndarray,
+    bank_labels: np.ndarray,
+    queries: np.ndarray,
+    *,
+    ks: Sequence[int] = KS,
+    classes: int | None = None,
+    metric: str = "cosine",
+    temperature: float | None = TEMPERATURE,
+    exclude: np.ndarray | None = None,
+) -> dict[int, np.ndarray]:
+    """Class probabilities of a kNN classifier for every k, from one search.
+
+    Args:
+        bank: Features of the labelled pictures, [rows, width].
+        bank_labels: Their labels, [rows].
+        queries: Features to classify, [n, width].
+        ks: Numbers of neighbours.
+        classes: Number of classes; the highest label plus one by default.
+        metric: See `nearest`.
+        temperature: See `votes`; needs the cosine metric.
+        exclude: See `nearest`.
+
+    Returns:
+        See `votes`.
+
+    Raises:
+        InputError: See `nearest`.
+    """
+    if temperature is not None and metric != "cosine":
+        raise InputError(f"metric {metric}: weights exp(similarity / temperature) need the cosine; use temperature=None.")
+    values, rows = nearest(bank, queries, max(ks), metric=metric, exclude=exclude)
+    classes = classes or int(bank_labels.max()) + 1
+    return votes(values, np.asarray(bank_labels)[rows], ks=ks, classes=classes, temperature=temperature)
+
+
+def knn_curve(features: Features, *, ks: Sequence[int] = KS, splits: Sequence[str] = ("val", "test")) -> pd.DataFrame:
+    """Accuracy, macro-F1 and AUC of DINO's weighted kNN for every k and split, with the train split as the bank.
+
+    Returns:
+        Columns dataset, backbone, split, k, metric, value, ci_low, ci_high, n.
+    """
+    backbone = features.sidecar["backbone"]["name"]
+    table = []
+    for split in splits:
+        for k, probabilities in _weighted(features, split, ks).items():
+            for metric, interval in classification_metrics(features.labels[split], probabilities).items():
+                cells = (features.dataset, backbone, split, k, metric, interval.value, interval.low, interval.high)
+                table.append((*cells, len(probabilities)))
+    return pd.DataFrame(table, columns=["dataset", "backbone", "split", "k", "metric", "value", "ci_low", "ci_high", "n"])
+
+
+def classify_knn(features: Features, *, protocol: str = "knn", ks: Sequence[int] = KS, metric: str = "euclidean") -> Prediction:
+    """Classifies the test split by a kNN protocol, with the train split as the bank.
+
+    Args:
+        features: What `extract_features` gives.
+        protocol: "knn" is DINO's weighted vote (cosine, temperature 0.07) with the k of the best accuracy on
+            validation, the smallest of equals. "knn1", "knn11" and "knn20" are plain majority votes; "knn11" with
+            Euclidean distance is that of the MedMNIST+ benchmark (Doerrich et al., Sci. Rep. 15:7669).
+        ks: Candidates of "knn".
+        metric: Of the plain votes, "euclidean" or "cosine".
+
+    Returns:
+        Probabilities of the test split; `choice` names k.
+
+    Raises:
+        InputError: If the protocol is unknown or the set has no train, val or test split.
+    """
+    if absent := [split for split in ("train", "val", "test") if split not in features.labels]:
+        raise InputError(f"{features.dataset}: has no split {', '.join(absent)}; kNN needs train, val and test.")
+    if protocol in PLAIN_KS:
+        k, labels = PLAIN_KS[protocol], features.labels["train"]
+        bank, queries = features.embedding("train"), features.embedding("test")
+        options = {"ks": (k,), "classes": len(features.classes), "metric": metric, "temperature": None}
+        probabilities = knn_probabilities(bank, labels, queries, **options)[k]
+        return prediction(features, protocol=protocol, split="test", probabilities=probabilities, choice={"k": k})
+    if protocol != "knn":
+        raise unknown("kNN protocol", protocol, ["knn", *PLAIN_KS])
+    validation = _weighted(features, "val", ks)
+    accuracy = {k: float((p.argmax(1) == features.labels["val"]).mean()) for k, p in validation.items()}
+    k = max(sorted(accuracy), key=accuracy.get)
+    probabilities = _weighted(features, "test", (k,))[k]
+    return prediction(features, protocol="knn", split="test", probabilities=probabilities, choice={"k": k})
+
+
+def _weighted(features: Features, split: str, ks: Sequence[int]) -> dict[int, np.ndarray]:
+    bank, queries = features.embedding("train"), features.embedding(split)
+    return knn_probabilities(bank, features.labels["train"], queries, ks=ks, classes=len(features.classes))
