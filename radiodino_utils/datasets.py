@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from . import organct
 from .errors import InputError, unknown
@@ -65,6 +66,17 @@ def dataset_names() -> list[str]:
 
 
 _TASKS = ("binary-class", "multi-class")
+
+
+def summary(sets: Sequence[PictureSet]) -> pd.DataFrame:
+    """How many pictures of how many classes each split of each set holds, and the set's digest."""
+    return pd.DataFrame(
+        [
+            {"dataset": one.name, **{split: len(part) for split, part in one.splits.items()}, "classes": len(one.classes)}
+            | {"digest": one.digest, "caveat": one.caveat}
+            for one in sets
+        ]
+    )
 
 
 def load_dataset(name: str, *, folder: str | Path | None = None) -> PictureSet:

@@ -1,5 +1,6 @@
 """Engines that run a backbone on batches of 8-bit pictures: torch and OpenVINO."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -90,7 +91,8 @@ class OpenVinoEngine:
         self.precision = precision
         size = backbone.preprocessing.size
         example = torch.zeros((1, size, size, 3), dtype=torch.uint8)
-        with torch.inference_mode():
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns that tracing is deprecated; OpenVINO traces
             graph = openvino.convert_model(FeatureModel(backbone).eval(), example_input=example)
         graph.reshape({0: [-1, size, size, -1]})
         options = {

@@ -119,6 +119,24 @@ def extract_features(
     return _read(path, dataset)
 
 
+def describe_features(features: Features) -> dict[str, object]:
+    """One line about a feature file, for a table."""
+    sidecar = features.sidecar
+    return {
+        "dataset": features.dataset,
+        "backbone": sidecar["backbone"]["name"],
+        "source": sidecar["backbone"]["source"],
+        "weights": sidecar["backbone"]["fingerprint"],
+        "width": sidecar["backbone"]["embedding_dim"],
+        "features": ", ".join(sidecar["backbone"]["outputs"]),
+        **sidecar["splits"],
+        "data_md5": sidecar["data"],
+        "engine": sidecar["engine"],
+        "precision": sidecar["precision"],
+        "versions": ", ".join(f"{name} {version}" for name, version in sidecar["versions"].items()),
+    }
+
+
 @dataclass(frozen=True)
 class _Chunk:
     split: str
