@@ -157,7 +157,7 @@ def run_profile(
             }
 
     config = {
-        "dep_file": str(folder / "state" / ".doit.json"),
+        "dep_file": str(folder / "state" / "doit.db"),
         "backend": "json",
         "continue": True,
         "always": force,
