@@ -69,13 +69,16 @@ def sample_sheet(dataset: PictureSet, *, split: str = "train", per_class: int = 
     return figure
 
 
-def attention_heads(attention: Attention, *, title: str, block: int = 0) -> Figure:
+def attention_heads(attention: Attention, *, title: str, block: int = 0, caveat: str = "") -> Figure:
     """Draws a picture and, over it, where each head of the class token looks.
+
+    Under the maps the picture is dimmed, so that their colours can be read by the scale.
 
     Args:
         attention: What `attention_maps` gives.
         title: Above the figure: the backbone and the picture.
         block: Which of the computed blocks.
+        caveat: Below the title.
     """
     maps = attention.maps[block]
     edges = attention.picture.shape[:2]
@@ -88,14 +91,15 @@ def attention_heads(attention: Attention, *, title: str, block: int = 0) -> Figu
             axis.axis("off")
         top = np.percentile(maps, 99.5)
         for axis, (name, one) in zip(axes.flat, panels, strict=False):
-            axis.imshow(attention.picture, cmap="gray", vmin=0, vmax=255)
+            dimmed = attention.picture if one is None else attention.picture // 2
+            axis.imshow(dimmed, cmap="gray", vmin=0, vmax=255)
             axis.set_title(name)
             if one is not None:
                 extent = (-0.5, edges[1] - 0.5, edges[0] - 0.5, -0.5)
-                layer = axis.imshow(one, cmap="inferno", vmin=0, vmax=top, alpha=0.6, extent=extent, interpolation="nearest")
-        bar = figure.colorbar(layer, ax=axes, shrink=0.7, aspect=25, label="attention of the class token")
+                layer = axis.imshow(one, cmap="inferno", vmin=0, vmax=top, alpha=0.7, extent=extent, interpolation="nearest")
+        bar = figure.colorbar(layer, ax=axes, shrink=0.9, aspect=25, extend="max", label="class-token attention")
         bar.solids.set_alpha(1)
-        _titled(figure, title)
+        _titled(figure, title, caveat)
     return figure
 
 
@@ -106,7 +110,7 @@ def k_curves(curves: pd.DataFrame, chosen: dict[tuple[str, str], int], *, metric
         curves: What `knn_curve` gives, of several data sets and backbones.
         chosen: k by (data set, backbone).
         metric: Which one.
-        caveat: Below the figure.
+        caveat: Below the title.
     """
     datasets, backbones = curves["dataset"].unique(), curves["backbone"].unique()
     with plt.rc_context(_STYLE):
@@ -208,7 +212,7 @@ def scatter_grid(points: pd.DataFrame, *, method: str, caveat: str = "") -> Figu
     Args:
         points: What `project` gives, of several data sets and backbones.
         method: "pca" or "umap".
-        caveat: Below the figure.
+        caveat: Below the title.
     """
     datasets, backbones = points["dataset"].unique(), points["backbone"].unique()
     points = points.astype({"class": str})
@@ -226,7 +230,7 @@ def scatter_grid(points: pd.DataFrame, *, method: str, caveat: str = "") -> Figu
                 one = points[(points["dataset"] == dataset) & (points["backbone"] == backbone)]
                 place = {"x": f"{method}1", "y": f"{method}2", "hue": "class", "style": "class"}
                 order = {"hue_order": classes, "style_order": classes}  # points themselves lie in data set order: no class on top
-                sns.scatterplot(one, **place, **order, **look, s=13, lw=0, alpha=0.75, ax=axis)
+                sns.scatterplot(one, **place, **order, **look, s=10, lw=0, alpha=0.75, ax=axis)
                 axis.set_aspect("equal", adjustable="datalim")
                 handles = axis.get_legend_handles_labels()
                 axis.get_legend().remove()

@@ -53,7 +53,7 @@ def drawn(features):
     attention = Attention(np.zeros((1, 3, 17)), maps, pictures[0], np.zeros(8))
     return {
         "sample_sheet": lambda: figures.sample_sheet(PictureSet("made", ("liver", "lung", "rib"), {"train": train}, "", CAVEAT)),
-        "attention_heads": lambda: figures.attention_heads(attention, title="random-t16: a picture"),
+        "attention_heads": lambda: figures.attention_heads(attention, title="random-t16: a picture", caveat=CAVEAT),
         "k_curves": lambda: figures.k_curves(curves, chosen, caveat=CAVEAT),
         "confusion_matrices": lambda: figures.confusion_matrices(predictions[:3]),
         "scree": lambda: figures.scree(pd.concat([explained_variance(one) for one in features]), caveat=CAVEAT),
@@ -116,7 +116,7 @@ def test_a_figure_saved_again_is_the_same_file(drawn, name, tmp_path):
     assert first[0].read_bytes()[:4] == b"\x89PNG" and first[1].read_bytes()[:5] == b"%PDF-"
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "attention_heads"])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_caveat_is_in_the_figure(drawn, name):
     assert CAVEAT in drawn[name]().get_suptitle().replace("\n", " ")
 
