@@ -27,6 +27,7 @@ _STYLE = {
     "axes.titlesize": 9,
     "figure.constrained_layout.use": True,
     "figure.constrained_layout.wspace": 0.05,
+    "figure.dpi": 72,  # in a notebook; files are written with 200
     "pdf.fonttype": 42,
 }
 
@@ -107,7 +108,7 @@ def k_curves(curves: pd.DataFrame, chosen: dict[tuple[str, str], int], *, metric
     """Draws a metric over k, a panel a data set, with 95 % intervals; a ring marks the k chosen on validation.
 
     Args:
-        curves: What `knn_curve` gives, of several data sets and backbones.
+        curves: What `rows.curve_rows` makes of `knn_curve`, of several data sets and backbones.
         chosen: k by (data set, backbone).
         metric: Which one.
         caveat: Below the title.

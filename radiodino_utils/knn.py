@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from scipy.sparse import csr_array
 
 from .errors import InputError, unknown
 from .features import Features
 from .predictions import Prediction, prediction
-from .rows import classification_rows
 
 TEMPERATURE = 0.07
 KS = (1, 5, 10, 20, 50, 100, 200)
@@ -157,30 +155,26 @@ def knn_probabilities(
     return votes(values, bank_labels[rows], ks=ks, classes=classes, temperature=temperature)
 
 
-def knn_curve(
-    features: Features, *, ks: Sequence[int] = KS, splits: Sequence[str] = ("val", "test"), seed: int = 0
-) -> pd.DataFrame:
-    """The metrics of DINO's weighted kNN for every k and split, with the train split as the bank.
+def knn_curve(features: Features, *, ks: Sequence[int] = KS, splits: Sequence[str] = ("val", "test")) -> list[Prediction]:
+    """Classifies splits by DINO's weighted kNN for every k, with the train split as the bank.
 
     Args:
         features: What `extract_features` gives.
         ks: Numbers of neighbours.
         splits: Which splits to classify.
-        seed: Of the bootstrap.
 
     Returns:
-        Result rows (`rows.COLUMNS`) and a column k.
+        A prediction for each split and k; `rows.curve_rows` makes the curve of them.
 
     Raises:
         InputError: If the set lacks one of the splits or the train split.
     """
     _require(features, "train", *splits)
-    table = []
-    for split in splits:
-        for k, probabilities in _weighted(features, split, ks).items():
-            one = prediction(features, protocol="knn", split=split, probabilities=probabilities, choice={"k": k})
-            table.append(classification_rows(one, seed=seed).assign(k=k))
-    return pd.concat(table, ignore_index=True)
+    return [
+        prediction(features, protocol="knn", split=split, probabilities=probabilities, choice={"k": k})
+        for split in splits
+        for k, probabilities in _weighted(features, split, ks).items()
+    ]
 
 
 def classify_knn(features: Features, *, protocol: str = "knn", ks: Sequence[int] = KS, metric: str = "euclidean") -> Prediction:

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image
 
 from .errors import InputError
 from .files import REPOSITORY, results_folder, write_text
@@ -38,7 +39,7 @@ figure { margin: 1em 0 2em; } img { max-width: 100%; height: auto; } figcaption,
 <h3>All tables as CSV</h3><p>{% for link in links %}<a href="{{ link }}">{{ link }}</a> {% endfor %}</p>
 <p class="note">{{ intervals }}</p>
 <h2>Figures</h2>
-{% for f in figures %}<figure><img alt="{{ f.title }}" src="data:image/png;base64,{{ f.data }}">
+{% for f in figures %}<figure><img alt="{{ f.title }}" width="{{ f.width }}" src="data:image/png;base64,{{ f.data }}">
 <figcaption>{{ f.title }} — <a href="{{ f.link }}">PNG</a>{% if f.pdf %}, <a href="{{ f.pdf }}">PDF</a>{% endif %}</figcaption>
 </figure>{% endfor %}
 <h2>Provenance</h2>
@@ -47,7 +48,11 @@ figure { margin: 1em 0 2em; } img { max-width: 100%; height: auto; } figcaption,
 </body></html>
 """
 _LIMIT = 60  # table lines on the page; longer tables are linked only
-_TABLES = {"classification": "Classification", "published": "Beside the published numbers", "02_features": "Feature files"}
+_TABLES = {
+    "09_classification": "Classification",
+    "09_published": "Beside the published numbers",
+    "02_features": "Feature files",
+}
 _INTERVALS = (
     "Intervals are percentile bootstrap 95 % intervals over the test pictures (1000 seeded resamples). They treat the "
     "pictures as independent and know nothing of other patients or trainings."
@@ -75,7 +80,7 @@ def build_report(profile: str) -> Path:
     if not tables:
         raise InputError(f"{folder / 'tables'}: holds no tables; run the notebooks of the profile first.")
     features = tables.get("02_features", pd.DataFrame(columns=["backbone", "weights", "source"]))
-    rows = tables.get("results", pd.DataFrame(columns=["caveat", "backbone"]))
+    rows = tables.get("09_results", pd.DataFrame(columns=["caveat", "backbone"]))
     caveats = [f"{caveat[0].upper()}{caveat[1:]}." for caveat in rows["caveat"].unique() if caveat]
     if pd.concat([features["backbone"], rows["backbone"]]).str.startswith("random-").any():
         caveats.append(_RANDOM)
@@ -133,9 +138,12 @@ def _as_page(notebook: Path) -> Path:
     return page
 
 
-def _figure(path: Path, folder: Path) -> dict[str, str]:
+def _figure(path: Path, folder: Path) -> dict[str, object]:
     pdf = path.with_suffix(".pdf")
+    with Image.open(path) as image:
+        width = round(image.width * 110 / image.info.get("dpi", (200, 200))[0])  # a little above the size in print
     return {
+        "width": width,
         "title": path.stem.replace("_", " "),
         "data": base64.b64encode(path.read_bytes()).decode(),
         "link": os.path.relpath(path, folder),

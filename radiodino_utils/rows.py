@@ -50,6 +50,11 @@ def classification_rows(prediction: Prediction, *, seed: int = 0, resamples: int
     return pd.DataFrame(table, columns=COLUMNS)
 
 
+def curve_rows(predictions: Iterable[Prediction], *, seed: int = 0) -> pd.DataFrame:
+    """The result rows of predictions that differ in what was chosen, such as k, with a column for each choice."""
+    return pd.concat([classification_rows(one, seed=seed).assign(**one.choice) for one in predictions], ignore_index=True)
+
+
 def write_table(table: pd.DataFrame, path: Path) -> Path:
     """Writes a table as CSV with six significant digits, whole or not at all."""
     with atomic(Path(path)) as temporary:
@@ -98,14 +103,7 @@ def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = ("accuracy", "f1_
         raise InputError(f"{', '.join(twice[0])}: two result rows for the same cell; choose one split, seed and weights first.")
     wide = shown.pivot_table(index=keys, columns="metric", values="cell", aggfunc="first", sort=False)
     wide = wide.reindex(columns=metrics).astype(object).fillna(_DASH)
-    return (
-        wide.reindex(columns=metrics)
-        .astype(object)
-        .fillna(_DASH)
-        .rename(columns=METRIC_LABELS)
-        .reset_index()
-        .rename_axis(columns=None)
-    )
+    return wide.rename(columns=METRIC_LABELS).reset_index().rename_axis(columns=None)
 
 
 _DASH = "–"

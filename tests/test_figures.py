@@ -10,6 +10,7 @@ from radiodino_utils.attention import Attention
 from radiodino_utils.datasets import PictureSet, Split
 from radiodino_utils.errors import InputError
 from radiodino_utils.knn import classify_knn, knn_curve
+from radiodino_utils.rows import curve_rows
 from radiodino_utils.projections import explained_variance
 from radiodino_utils.rows import classification_rows
 
@@ -39,7 +40,7 @@ def closed():
 def drawn(features):
     """Every figure, by the name of its function."""
     generator = np.random.default_rng(0)
-    curves = pd.concat([knn_curve(one, ks=KS) for one in features], ignore_index=True)
+    curves = curve_rows(one for part in features for one in knn_curve(part, ks=KS))
     chosen = {(one.dataset, one.backbone): one.choice["k"] for one in (classify_knn(each, ks=KS) for each in features)}
     predictions = [classify_knn(one, ks=KS) for one in features]
     rows = pd.concat([classification_rows(one, resamples=50) for one in predictions], ignore_index=True)
@@ -189,7 +190,7 @@ def test_twelve_classes_are_told_apart_by_colour_and_marker(drawn):
 
 def test_more_backbones_than_colours_can_be_drawn():
     many = [made_features(backbone=f"file:{i}", noise=2.0, seed=i) for i in range(9)]
-    curves = pd.concat([knn_curve(one, ks=(1, 5)) for one in many], ignore_index=True)
+    curves = curve_rows(one for part in many for one in knn_curve(part, ks=(1, 5)))
     assert len(figures.k_curves(curves, {}).legends[0].get_texts()) == 9
 
 

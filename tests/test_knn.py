@@ -7,7 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from radiodino_utils import knn
 from radiodino_utils.errors import InputError
 from radiodino_utils.knn import classify_knn, knn_curve, knn_probabilities, nearest, votes
-from radiodino_utils.rows import COLUMNS
+from radiodino_utils.rows import COLUMNS, curve_rows
 
 from .made import made_features
 
@@ -198,7 +198,7 @@ def test_k_is_chosen_on_validation_only():
     features.labels["test"][:] = (features.labels["test"] + 1) % 3
     features.arrays["test"]["class_token"][:] *= -1
     assert classify_knn(features, ks=ks).choice == chosen.choice
-    curve = knn_curve(features, ks=ks, splits=("val",))
+    curve = curve_rows(knn_curve(features, ks=ks, splits=("val",)))
     accuracy = curve[curve["metric"] == "accuracy"].set_index("k")["value"]
     assert chosen.choice["k"] == min(accuracy.index[accuracy == accuracy.max()])
     features.labels["val"][:] = 0
@@ -247,7 +247,7 @@ def test_unknown_protocols_are_named():
 
 def test_the_curve_holds_result_rows_of_every_k_and_split():
     features = made_features(noise=2.0)
-    curve = knn_curve(features, ks=(1, 7, 500), seed=3)
+    curve = curve_rows(knn_curve(features, ks=(1, 7, 500)), seed=3)
     assert set(COLUMNS) | {"k"} == set(curve.columns)
     assert len(curve) == 3 * 2 * 4 and set(curve["seed"]) == {3} and set(curve["protocol"]) == {"knn"}
     assert curve.groupby("split")["n"].first().to_dict() == {"test": 30, "val": 24}

@@ -23,10 +23,10 @@ def results(tmp_path, monkeypatch):
         (folder / part).mkdir(parents=True)
     monkeypatch.setenv("RADIODINO_RESULTS", str(folder))
     pd.DataFrame({"backbone": ["random-t16"], "caveat": ["one patient & <b>no more</b>"]}).to_csv(
-        folder / "tables" / "results.csv"
+        folder / "tables" / "09_results.csv"
     )
     table = pd.DataFrame({"dataset": ["<script>alert(1)</script>"], "accuracy %": ["48.10 [43.8, 52.5]"]})
-    table.to_csv(folder / "tables" / "classification.csv", index=False)
+    table.to_csv(folder / "tables" / "09_classification.csv", index=False)
     features = pd.DataFrame({"backbone": ["random-t16"], "weights": ["000012345678"], "source": ["random weights, seed 0"]})
     features.to_csv(folder / "tables" / "02_features.csv", index=False)
     (folder / "figures" / "03_k_curve.png").write_bytes(PIXEL)
@@ -45,7 +45,8 @@ def test_the_page_needs_no_network(results):
 def test_links_lead_to_files_beside_the_page(results):
     page = build_report("demo")
     links = re.findall(r'href="([^"]+)"', page.read_text())
-    assert {"tables/results.csv", "tables/classification.csv", "figures/03_k_curve.png", "figures/03_k_curve.pdf"} <= set(links)
+    expected = {"tables/09_results.csv", "tables/09_classification.csv", "figures/03_k_curve.png", "figures/03_k_curve.pdf"}
+    assert expected <= set(links)
     assert all((page.parent / link).is_file() for link in links)
 
 
@@ -61,7 +62,7 @@ def test_numbers_are_shown_as_they_were_written(results):
     assert "<td>000012345678</td>" in page and "48.10 [43.8, 52.5]" in page
 
 
-@pytest.mark.parametrize("gone", ["02_features", "results"])
+@pytest.mark.parametrize("gone", ["02_features", "09_results"])
 def test_random_weights_are_called_so(results, gone):
     (results / "tables" / f"{gone}.csv").unlink()
     assert "random-* have random weights" in build_report("demo").read_text()
@@ -78,9 +79,9 @@ def test_intervals_are_explained(results):
 
 
 def test_a_long_table_is_linked_only(results):
-    pd.DataFrame({"dataset": [f"set {i}" for i in range(61)]}).to_csv(results / "tables" / "published.csv", index=False)
+    pd.DataFrame({"dataset": [f"set {i}" for i in range(61)]}).to_csv(results / "tables" / "09_published.csv", index=False)
     page = build_report("demo").read_text()
-    assert "set 60" not in page and 'href="tables/published.csv"' in page
+    assert "set 60" not in page and 'href="tables/09_published.csv"' in page
 
 
 @pytest.mark.parametrize("folder", [True, False])

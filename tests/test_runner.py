@@ -14,7 +14,8 @@ import yaml
 from radiodino_utils import runner
 from radiodino_utils.errors import InputError
 
-WRITE = "from pathlib import Path\nimport os\ntables = Path(os.environ['RADIODINO_RESULTS']) / 'tables'\ntables.mkdir(exist_ok=True)\n"
+WRITE = "from pathlib import Path\nimport os\n"
+WRITE += "tables = Path(os.environ['RADIODINO_RESULTS']) / 'tables'\ntables.mkdir(exist_ok=True)\n"
 FAULTS = {
     "error": ("1 / 0", "ZeroDivisionError"),
     "killed": ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "the kernel died"),
@@ -64,9 +65,7 @@ def _states(printed: str) -> list[str]:
     return [" ".join(line.split()[:2]) for line in printed.splitlines() if line.startswith("0")]
 
 
-def test_runs_what_is_out_of_date_and_nothing_else(
-    notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_runs_what_is_out_of_date_and_nothing_else(notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def run(**options: object) -> list[str]:
         assert runner.run_profile("small", **options)
         return _states(capfd.readouterr().out)
@@ -99,9 +98,7 @@ def test_changed_code_runs_again_but_outputs_are_no_code(notebooks: Path, capfd:
     assert _states(capfd.readouterr().out) == ["01_first done"]
 
 
-def test_a_file_that_a_parameter_names_is_an_input(
-    notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_a_parameter_names_is_an_input(notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "picture.png"
     picture.write_bytes(b"1")
     _profile(notebooks, {"01_first": {"value": [f"file:{picture}"]}})
@@ -143,7 +140,8 @@ def _command(notebooks: Path, *arguments: str) -> list[str]:
 def test_ctrl_c_leaves_nothing_half_written_and_the_next_run_goes_on(notebooks: Path, tmp_path: Path) -> None:
     flag, marker = tmp_path / "started", tmp_path / "slow"
     marker.touch()
-    slow = f"import time\nfrom pathlib import Path\nPath({str(flag)!r}).touch()\nif Path({str(marker)!r}).exists(): time.sleep(60)"
+    slow = f"import time\nfrom pathlib import Path\nPath({str(flag)!r}).touch()\n"
+    slow += f"if Path({str(marker)!r}).exists(): time.sleep(60)"
     _notebook(notebooks, "02_second", slow)
     process = subprocess.Popen(_command(notebooks), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 90
@@ -237,9 +235,7 @@ def test_a_profile_may_name_only_what_exists(notebooks: Path) -> None:
         runner.load_profile("small")
 
 
-def test_a_results_folder_that_cannot_be_written_to(
-    notebooks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_results_folder_that_cannot_be_written_to(notebooks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "results").mkdir()
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     with pytest.raises(InputError, match="results: the folder is read-only"):
