@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -308,9 +309,7 @@ def test_two_gloo_processes_write_what_one_writes(inputs, tmp_path):
 
 
 def test_a_killed_process_leaves_what_the_next_one_can_use(inputs, tmp_path):
-    code = FOUR_A_CHUNK + (
-        "import os, signal; join = features._join; features._join = lambda *a: os.kill(os.getpid(), signal.SIGKILL); features.main()"
-    )
+    code = FOUR_A_CHUNK + ("import os, signal; features._join = lambda *_: os.kill(os.getpid(), signal.SIGKILL); features.main()")
     arguments = command(*inputs, tmp_path / "features")
     killed = subprocess.run([sys.executable, "-c", code, *arguments], env=environment(), timeout=120)
     assert killed.returncode == -signal.SIGKILL
@@ -354,7 +353,7 @@ print(peak - before, sum(array.nbytes for part in features.arrays.values() for a
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux's /proc to see the memory")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc to see the memory")
 def test_memory_grows_with_the_features_only(run_python, weights_file, tmp_path):
     small = weights_file(tiny_transformer(img_size=64, patch_size=32, embed_dim=32, num_heads=1, depth=1))
     paths = [tmp_path / "small.npz", tmp_path / "large.npz"]
