@@ -151,7 +151,7 @@ def load_backbone(name: str, *, revision: str | None = None, seed: int = 0) -> B
     config = timm.data.resolve_data_config(model=model)
     published = dict(entry.preprocessing)
     preprocessing = Preprocessing(
-        config["input_size"][-1],
+        model.patch_embed.img_size[0],
         published.get("interpolation", config["interpolation"]),
         published.get("mean", config["mean"]),
         published.get("std", config["std"]),
