@@ -1,10 +1,10 @@
-"""A small server on 127.0.0.1 that serves repositories as the Hub does: metadata in headers, files by redirect, API by JSON."""
+"""A small server on 127.0.0.1 that serves repositories as the Hub does, large files from a second address."""
 
 import hashlib
 import json
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ def hub_server(repositories, *, cut=None, corrupt=False):
         cut: Bytes of a large file after which the connection is closed, each time.
         corrupt: Whether a byte of large files is another than their hash says.
     """
-    seen = SimpleNamespace(requests=[], cut=cut, corrupt=corrupt, url="")
+    seen = SimpleNamespace(requests=[], cut=cut, corrupt=corrupt)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -71,11 +71,12 @@ def hub_server(repositories, *, cut=None, corrupt=False):
                 headers |= {
                     "X-Linked-Etag": f'"{hashlib.sha256(files[name]).hexdigest()}"',
                     "X-Linked-Size": str(len(files[name])),
-                    "Location": f"{seen.url}/cdn/{repository}/{'older' if self.commit(revision) == OLDER else 'main'}/{name}",
+                    "Location": f"{seen.cdn}/cdn/{repository}/{'older' if self.commit(revision) == OLDER else 'main'}/{name}",
                 }
                 self.send(302, b"", headers)
             else:
-                headers["ETag"] = f'"{hashlib.sha1(b"blob %d\0" % len(files[name]) + files[name]).hexdigest()}"'
+                blob = b"blob %d\0" % len(files[name]) + files[name]  # small files go by git's hash
+                headers["ETag"] = f'"{hashlib.sha1(blob).hexdigest()}"'
                 self.send(200, files[name], headers)
 
         def large(self, content, body):
@@ -101,14 +102,18 @@ def hub_server(repositories, *, cut=None, corrupt=False):
             if self.command == "GET":
                 self.wfile.write(content[:stop])
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    seen.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with ExitStack() as stack:
+        seen.url, seen.cdn = stack.enter_context(_serving(Handler)), stack.enter_context(_serving(Handler))
         yield seen
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+
+
+@contextmanager
+def _serving(handler):
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
