@@ -100,11 +100,13 @@ def _nifti_slice(path: Path, index: int | None) -> np.ndarray:
     try:
         image = nibabel.as_closest_canonical(nibabel.load(path))
         volume = image.dataobj
-        middle = volume.shape[2] // 2 if len(volume.shape) > 2 else None
-        index = middle if index is None else index
+        if len(volume.shape) > 2:
+            index = volume.shape[2] // 2 if index is None else index
+            if not -volume.shape[2] <= index < volume.shape[2]:
+                raise InputError(f"{path}: slice {index} is outside the volume of {volume.shape[2]} slices.")
         plane = np.asarray(volume[:, :, index] if len(volume.shape) > 2 else volume)
-    except IndexError as error:
-        raise InputError(f"{path}: slice {index} is outside the volume of {volume.shape[2]} slices.") from error
+    except InputError:
+        raise
     except (nibabel.filebasedimages.ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{path}: the NIfTI file is damaged or truncated ({error}).") from error
     if plane.ndim != 2:
