@@ -205,7 +205,7 @@ def test_a_half_written_chunk_is_made_again(tiny_backbone, made_set, counted, mo
     monkeypatch.setattr(module, "_join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         extract_features(tiny_backbone, dataset, **FP32)
-    chunk = sorted(next((dataset_folder := module.data_folder() / "features").glob("*.partial")).iterdir())[0]
+    chunk = sorted(next((dataset_folder := module.features_folder()).glob("*.partial")).iterdir())[0]
     chunk.write_bytes(chunk.read_bytes()[:-1])
     monkeypatch.undo()
     monkeypatch.setenv("RADIODINO_DATA", str(dataset_folder.parent))
@@ -224,7 +224,7 @@ def test_nan_features_are_refused_and_nothing_is_kept(weights_file, made_set, va
     backbone, dataset = load_backbone(f"file:{weights_file(model)}"), made_set()
     with pytest.raises(InputError, match=r"class_token of 5 pictures is NaN or infinite, first of 'train/000000'"):
         extract_features(backbone, dataset, **FP32)
-    assert not list(module.data_folder().rglob("features/*.safetensors"))
+    assert not list(module.features_folder().rglob("*.safetensors"))
 
 
 def test_no_disk_space_is_said_before_any_work(tiny_backbone, made_set, counted, monkeypatch):
@@ -245,7 +245,7 @@ def test_a_damaged_picture_is_named_and_the_rest_is_kept(tiny_backbone, tmp_path
     file.write_bytes(good[: len(good) // 2])
     with pytest.raises(InputError, match=r"3\.png: the picture is damaged or truncated"):
         extract_features(tiny_backbone, load_dataset(f"folder:{tmp_path / 'set'}"), batch_size=1, **FP32)
-    assert len(list(module.data_folder().rglob("all-*.safetensors"))) == 1
+    assert len(list(module.features_folder().rglob("all-*.safetensors"))) == 1
 
 
 def test_mixed_grey_and_colour_files(tiny_backbone, tmp_path):

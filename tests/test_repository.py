@@ -57,8 +57,7 @@ def test_every_import_is_a_declared_dependency(path: str) -> None:
     imported = {name for file in files for name in _imports(file)}
     own = {"radiodino_utils", "__future__", *sys.stdlib_module_names}
     names = {"PIL": "pillow", "sklearn": "scikit-learn", "umap": "umap-learn", "yaml": "pyyaml", "faiss": "faiss-cpu"}
-    transitive = {"jinja2": "nbconvert", "httpx": "huggingface-hub"}  # ours through these
-    wanted = {names.get(name, transitive.get(name, name)).replace("_", "-") for name in imported - own}
+    wanted = {names.get(name, name).replace("_", "-") for name in imported - own}
     assert wanted <= {name.replace("_", "-") for name in PINS}
 
 
