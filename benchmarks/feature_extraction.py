@@ -144,7 +144,7 @@ def main() -> None:
     rows = []
     for name in options.backbones:
         rows.append(time_backbone(name, dataset, options.rounds) | facts)
-        write_table(table := pd.DataFrame(rows), options.out)  # what is done is kept if a later one is interrupted
+        write_table(table := pd.DataFrame(rows).round(3), options.out)  # what is done is kept if a later one is interrupted
     print(table[["backbone", "n", "ours_to_public", "ours_to_engine"]].to_string(index=False))
 
 
