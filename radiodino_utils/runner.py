@@ -264,7 +264,10 @@ class _Processes:
             process.terminate()
 
     def run(self, command: list[str], log: Path) -> tuple[int, float]:
-        """Runs a command with its output in a log; gives the exit code and the peak memory of its largest process in MB."""
+        """Runs a command with its output in a log; gives the exit code and the peak memory of its largest process in MB.
+
+        The kernel counts this process itself before the command takes its place, so no peak is below the runner's own.
+        """
         if self.interrupted:
             return 130, 0.0
         with open(log, "w") as file:
