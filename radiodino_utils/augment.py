@@ -170,13 +170,15 @@ def _masks(recipe: Recipe, pictures: int, generators: list[np.random.Generator])
 
     grid = recipe.global_size // recipe.patch_size
     masks = torch.zeros(2 * pictures, grid, grid, dtype=torch.bool)
-    if recipe.method != "dinov2":
+    if not recipe.masks_patches:
         return masks
     state = random.getstate()  # lightly draws from the global generator
     for row in range(2 * pictures):
         generator = generators[row % pictures]
         random.seed(int(generator.integers(2**31)))
-        if generator.random() < recipe.mask_probability and (wanted := int(grid**2 * generator.uniform(*recipe.mask_ratio))):
+        wanted = max(1, int(grid**2 * generator.uniform(*recipe.mask_ratio)))
+        last_chance = row == 2 * pictures - 1 and not masks.any()  # the loss needs one masked view in every batch
+        if generator.random() < recipe.mask_probability or last_chance:
             masks[row] = random_block_mask_image((grid, grid), wanted, min_num_masks_per_block=min(4, wanted))
     random.setstate(state)
     return masks

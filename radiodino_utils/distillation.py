@@ -36,11 +36,13 @@ class Network(nn.Module):
     def __init__(self, arch: str, recipe: Recipe, *, drop_path: float = 0.0) -> None:
         super().__init__()
         vit = timm.create_model(architecture(arch), num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path)
-        self.backbone = MaskedVisionTransformerTIMM(vit, weight_initialization="skip", pos_embed_initialization="skip")
+        self.backbone = MaskedVisionTransformerTIMM(vit)  # MAE's initialisation with sine and cosine positions
+        vit.pos_embed.requires_grad_(True)
         nn.init.normal_(self.backbone.mask_token, std=0.02)
         sizes = (vit.embed_dim, recipe.hidden_dim, recipe.bottleneck_dim, recipe.output_dim)
         self.head = DINOProjectionHead(*sizes)
-        self.patch_head = DINOProjectionHead(*sizes) if recipe.method == "dinov2" and recipe.ibot_weight else None
+        self.patch_head = DINOProjectionHead(*sizes) if recipe.masks_patches else None
+        self.backbone.mask_token.requires_grad_(recipe.masks_patches)  # DDP bears no parameter without a gradient
 
     def forward(self, views: torch.Tensor, masks: torch.Tensor | None = None, chosen: torch.Tensor | None = None) -> tuple:
         """Class tokens and logits of some views of one size.
@@ -113,9 +115,8 @@ class Criterion(nn.Module):
         self.recipe = recipe
         options = {"student_temp": recipe.student_temp, "center_momentum": recipe.center_momentum}
         self.dino = DINOLoss(recipe.output_dim, warmup_teacher_temp_epochs=1, **options)
-        is_v2 = recipe.method == "dinov2"
-        self.ibot = IBOTPatchLoss(recipe.output_dim, **options) if is_v2 and recipe.ibot_weight else None
-        self.koleo = KoLeoLoss() if is_v2 and recipe.koleo_weight else None
+        self.ibot = IBOTPatchLoss(recipe.output_dim, **options) if recipe.masks_patches else None
+        self.koleo = KoLeoLoss() if recipe.method == "dinov2" and recipe.koleo_weight else None
 
     def forward(self, student: nn.Module, teacher: nn.Module, views: Views, teacher_temp: float) -> Loss:
         """Passes the views through both networks.
@@ -129,7 +130,7 @@ class Criterion(nn.Module):
         Returns:
             The losses; `total` carries the gradient.
         """
-        masks = views.masks if self.ibot and views.masks.any() else None
+        masks = views.masks if self.ibot else None
         with torch.no_grad():
             teacher_tokens, teacher_logits, teacher_patches = teacher(views.global_views, None, masks)
         tokens, logits, patches = student(views.global_views, masks, masks)
@@ -138,7 +139,7 @@ class Criterion(nn.Module):
             outputs += student(views.local_views)[1].chunk(self.recipe.local_count)
         parts = {"dino": self.dino(list(teacher_logits.chunk(2)), outputs, teacher_temp=teacher_temp)}
         total = parts["dino"]
-        if self.ibot and masks is not None:
+        if self.ibot:
             parts["ibot"] = self.ibot(teacher_patches, patches, masks, teacher_temp=teacher_temp)
             total = total + self.recipe.ibot_weight * parts["ibot"]
         if self.koleo:

@@ -127,6 +127,11 @@ class Recipe:
         factor = {"none": 1.0, "linear256": self.batch_size / 256, "sqrt1024": math.sqrt(self.batch_size / 1024)}
         return self.lr * factor[self.lr_scaling]
 
+    @property
+    def masks_patches(self) -> bool:
+        """Whether the student learns masked patches too."""
+        return self.method == "dinov2" and self.ibot_weight > 0
+
     def describe(self) -> dict[str, object]:
         """All settings as JSON values."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()}
