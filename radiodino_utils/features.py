@@ -20,7 +20,7 @@ from .backbones import Backbone, load_backbone
 from .datasets import PictureSet, Split, load_dataset
 from .engines import make_engine
 from .errors import InputError
-from .files import atomic, data_folder, file_hash, make_folder, require_space, value_hash, write_json
+from .files import atomic, features_folder, file_hash, make_folder, require_space, value_hash, write_json
 from .pictures import resized
 from .provenance import git_revision, versions
 
@@ -101,7 +101,7 @@ def extract_features(
         "versions": versions(("torch", "timm", "openvino", "pillow")),
     }
     plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{_short(dataset.name)}_{_short(backbone.name)}")
-    path = make_folder(folder or data_folder() / "features") / f"{plain}_{value_hash(declared)}.safetensors"
+    path = make_folder(folder or features_folder()) / f"{plain}_{value_hash(declared)}.safetensors"
     chunks = _chunks(dataset)
     partial = path.with_suffix(".partial")
     with FileLock(path.with_suffix(f".{rank}.lock")):

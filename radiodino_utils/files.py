@@ -22,6 +22,11 @@ def data_folder() -> Path:
     return Path(os.environ.get("RADIODINO_DATA") or platformdirs.user_cache_path("radiodino"))
 
 
+def features_folder() -> Path:
+    """The folder for feature files: `$RADIODINO_FEATURES`, else `features` in the data folder."""
+    return Path(os.environ.get("RADIODINO_FEATURES") or data_folder() / "features")
+
+
 def results_folder(profile: str) -> Path:
     """The folder for tables and figures: `$RADIODINO_RESULTS`, else `results/<profile>` of the repository."""
     return Path(os.environ.get("RADIODINO_RESULTS") or REPOSITORY / "results" / profile)
