@@ -90,9 +90,7 @@ def _field(picture: np.ndarray, recipe: Recipe, generator: np.random.Generator) 
     return picture[top : top + h, left : left + w]
 
 
-def _crop(
-    field: np.ndarray, size: int, scale: tuple[float, float], recipe: Recipe, generator: np.random.Generator
-) -> np.ndarray:
+def _crop(field: np.ndarray, size: int, scale: tuple[float, float], recipe: Recipe, generator: np.random.Generator) -> np.ndarray:
     height, width = field.shape
     area = height * width * generator.uniform(*scale)
     ratio = math.exp(generator.uniform(math.log(recipe.aspect[0]), math.log(recipe.aspect[1])))

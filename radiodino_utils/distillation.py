@@ -1,6 +1,5 @@
 """Student and teacher of DINO and DINOv2: timm backbones with lightly's heads and losses."""
 
-import math
 from dataclasses import dataclass
 
 import timm
@@ -68,9 +67,14 @@ class Network(nn.Module):
         """The timm vision transformer."""
         return self.backbone.vit
 
+    @property
+    def heads(self) -> list[DINOProjectionHead]:
+        """The head of the class token and, where there is one, of the patches."""
+        return [head for head in (self.head, self.patch_head) if head is not None]
+
 
 def architecture(arch: str) -> str:
-    """timm's name of an architecture.
+    """The name by which timm knows an architecture.
 
     Raises:
         InputError: If it is unknown.
@@ -153,8 +157,7 @@ def parameter_groups(student: Network, recipe: Recipe) -> list[dict]:
     vit = student.vit
     groups = param_groups_layer_decay(vit, 1.0, vit.no_weight_decay(), layer_decay=recipe.layer_decay)
     groups = [{"params": one["params"], "lr_scale": one["lr_scale"], "decays": one["weight_decay"] > 0} for one in groups]
-    heads = [head for head in (student.head, student.patch_head) if head is not None]
-    decayed, plain = get_weight_decay_parameters(heads)
+    decayed, plain = get_weight_decay_parameters(student.heads)
     plain = [*plain, student.backbone.mask_token]
     for parameters, decays in ((decayed, True), (plain, False)):
         groups.append({"params": [one for one in parameters if one.requires_grad], "lr_scale": 1.0, "decays": decays})
@@ -163,26 +166,10 @@ def parameter_groups(student: Network, recipe: Recipe) -> list[dict]:
 
 def schedule(recipe: Recipe, step: int) -> dict[str, float]:
     """Learning rate, weight decay, teacher momentum and teacher temperature of a step."""
-    steps = recipe.steps
+    steps, coldest = recipe.steps, min(recipe.teacher_temp_start, recipe.teacher_temp)
     return {
-        "lr": cosine_warmup_schedule(
-            step, steps, recipe.peak_lr, recipe.lr_end, min(steps, round(recipe.warmup * steps)), 0.0
-        ),
+        "lr": cosine_warmup_schedule(step, steps, recipe.peak_lr, recipe.lr_end, round(recipe.warmup * steps), 0.0),
         "weight_decay": cosine_schedule(step, steps, recipe.weight_decay, recipe.weight_decay_end),
         "momentum": cosine_schedule(step, steps, recipe.momentum, recipe.momentum_end),
-        "teacher_temp": linear_warmup_schedule(
-            step, round(recipe.teacher_temp_warmup * steps), min(recipe.teacher_temp_start, recipe.teacher_temp), recipe.teacher_temp
-        ),
-    }  # fmt: skip
-
-
-def clip_gradients(student: nn.Module, recipe: Recipe) -> float:
-    """Clips the gradient as the recipe says and gives its norm before."""
-    parameters = [one for one in student.parameters() if one.grad is not None]
-    norm = float(torch.nn.utils.get_total_norm([one.grad for one in parameters]))
-    if recipe.clip and recipe.clip_each:
-        for one in parameters:
-            torch.nn.utils.clip_grad_norm_(one, recipe.clip)
-    elif recipe.clip and math.isfinite(norm):
-        torch.nn.utils.clip_grads_with_norm_(parameters, recipe.clip, torch.tensor(norm))
-    return norm
+        "teacher_temp": linear_warmup_schedule(step, round(recipe.teacher_temp_warmup * steps), coldest, recipe.teacher_temp),
+    }

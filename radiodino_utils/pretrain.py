@@ -32,8 +32,8 @@ def make_parser() -> argparse.ArgumentParser:
                       "the recipe's by default")  # fmt: skip
     what.add_argument("--arch", choices=_ARCHITECTURES, default="t16", help="vision transformer: tiny, small or base with "
                       "patches of 16 pixels, or small with 8 (default: t16)")  # fmt: skip
-    what.add_argument("--recipe", default="small", metavar="NAME|FILE", help=f"settings: {', '.join(recipe_names())}, or a YAML "
-                      "file that may start from one with 'base: NAME' (default: small, which scales with the corpus)")  # fmt: skip
+    what.add_argument("--recipe", default="small", metavar="NAME|FILE", help=f"settings: {', '.join(recipe_names())}, or a "
+                      "YAML file that may start from one with 'base: NAME' (default: small, which scales with it)")  # fmt: skip
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the recipe; may "
                       "be given again")  # fmt: skip
     what.add_argument("--epochs", type=float, help="length of the run in times the corpus; the recipe's by default")
@@ -50,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
                       "training rows); PNG, JPEG, TIFF, DICOM and more; may be given again; WEIGHT is the share of the draws, "
                       "the number of pictures by default")  # fmt: skip
     data.add_argument("--hold-out", action="append", default=[], metavar="DATASET", help="labelled set (breastmnist-224, "
-                      "npz:PATH, folder:PATH) whose val and test pictures are left out of the corpus, by their pixels")  # fmt: skip
+                      "npz:PATH, folder:PATH) whose val and test pictures are left out of the corpus by pixels")  # fmt: skip
     data.add_argument("--unreadable", type=float, default=0.01, metavar="SHARE", help="share of unreadable pictures that is "
                       "borne; they are listed in run.json (default: 0.01)")  # fmt: skip
     data.add_argument("--memory", type=float, default=4.0, metavar="GB", help="a corpus that fits is decoded once and kept in "

@@ -2,11 +2,13 @@
 
 import json
 import os
+import pickle
 import resource
 import signal
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,11 +21,11 @@ from tqdm.auto import tqdm
 
 from .augment import Views, ViewSet
 from .corpus import Corpus
-from .distillation import Criterion, Network, clip_gradients, make_pair, parameter_groups, schedule
+from .distillation import Criterion, Loss, Network, make_pair, parameter_groups, schedule
 from .errors import InputError
 from .files import atomic, make_folder, require_space, write_json
 from .monitor import Monitor, measures, require_finite
-from .provenance import cpu_count, git_revision, versions
+from .provenance import git_revision, versions
 from .recipes import Recipe
 
 RUN, STATE, BACKBONE, MONITOR = "run.json", "last.ckpt", "backbone.safetensors", "monitor.csv"
@@ -131,7 +133,8 @@ def pretrain(
     running = running or Running()
     if len(corpus) < plan.recipe.batch_size:
         raise InputError(
-            f"the corpus has {len(corpus)} pictures, fewer than a batch of {plan.recipe.batch_size}; lower batch_size or add some."
+            f"the corpus has {len(corpus)} pictures, fewer than a batch of {plan.recipe.batch_size}; lower batch_size "
+            "or add some."
         )
     make_folder(folder)
     _check_folder(plan, corpus, folder, resume)
@@ -139,10 +142,10 @@ def pretrain(
     per_process, rest = divmod(plan.recipe.batch_size // plan.recipe.accumulate, fabric.world_size)
     if rest or not per_process:
         raise InputError(
-            f"a batch of {plan.recipe.batch_size} in {plan.recipe.accumulate} parts cannot be shared by {fabric.world_size} processes."
+            f"a batch of {plan.recipe.batch_size} in {plan.recipe.accumulate} parts cannot be shared evenly by "
+            f"{fabric.world_size} processes; change batch_size."
         )
-    run = _Run(plan, corpus, folder, running, fabric, resume)
-    return run.train(probe, on_row)
+    return _Run(plan, corpus, folder, running, fabric, resume).train(probe, on_row)
 
 
 def _fabric(running: Running) -> Fabric:
@@ -182,36 +185,31 @@ def _identity(plan: Plan, corpus: Corpus) -> dict[str, object]:
     return {
         "arch": plan.arch,
         "seed": plan.seed,
-        "recipe": plan.recipe.describe(),
-        "corpus": corpus.digest,
         "init": plan.init.name if plan.init else None,
+        "corpus": corpus.digest,
+        "recipe": plan.recipe.describe(),
     }
 
 
 def _check_folder(plan: Plan, corpus: Corpus, folder: Path, resume: bool) -> None:
-    path = folder / RUN
-    if not path.is_file() or not (folder / STATE).is_file():
-        if resume and path.is_file():
-            return
-        if resume:
-            raise InputError(f"{folder}: holds no run to resume; leave out resume to start one.")
-        return
-    if not resume:
+    there = (folder / RUN).is_file() and (folder / STATE).is_file()
+    if resume and not there:
+        raise InputError(f"{folder}: holds no run to resume; leave out resume to start one.")
+    if there and not resume:
         raise InputError(f"{folder}: holds a run already; resume it, or choose another folder.")
-    kept, wanted = json.loads(path.read_text()), _identity(plan, corpus)
-    flat = {**{f"recipe {key}": key for key in wanted["recipe"]}}
-    differing = [name for name in ("arch", "seed", "corpus", "init") if kept.get(name) != wanted[name]]
-    differing += [label for label, key in flat.items() if kept["recipe"].get(key) != wanted["recipe"][key]]
+    if not there:
+        return
+    kept, wanted = json.loads((folder / RUN).read_text()), _identity(plan, corpus)
+    differing = [name for name in ("arch", "seed", "init", "corpus") if kept.get(name) != wanted[name]]
+    differing += [f"recipe's {key}" for key, value in wanted["recipe"].items() if kept["recipe"].get(key) != value]
     if differing:
-        raise InputError(f"{folder}: holds another run: {', '.join(differing)} differ; use its settings or another folder.")
+        raise InputError(f"{folder}: holds another run ({', '.join(differing)} differ); use its settings or another folder.")
 
 
 class _Run:
-    def __init__(
-        self, plan: Plan, corpus: Corpus, folder: Path, running: Running, fabric: Fabric, resume: bool
-    ) -> None:
+    def __init__(self, plan: Plan, corpus: Corpus, folder: Path, running: Running, fabric: Fabric, resume: bool) -> None:
         self.plan, self.recipe, self.corpus, self.folder = plan, plan.recipe, corpus, folder
-        self.running, self.fabric = running, fabric
+        self.running, self.fabric, self.is_sharded = running, fabric, running.strategy == "fsdp"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # lightly's heads use the older weight_norm
             seed_everything(plan.seed, verbose=False)
@@ -219,91 +217,119 @@ class _Run:
         criterion = Criterion(self.recipe)
         if plan.init:
             _start_from(plan.init, student, teacher, criterion)
+        require_space(folder, 40 * sum(one.numel() for one in student.parameters()))
         optimizer = torch.optim.AdamW(parameter_groups(student, self.recipe), lr=self.recipe.peak_lr, fused=True)
+        self.bare = student
         self.student, self.optimizer = fabric.setup(student, optimizer)
-        self.teacher = fabric.setup_module(teacher) if running.strategy == "fsdp" else fabric.to_device(teacher)
-        self.criterion, self.bare = fabric.to_device(criterion), student
-        self.step = 0
-        if resume and (folder / STATE).is_file():
-            self._load()
+        self.teacher = fabric.setup_module(teacher) if self.is_sharded else fabric.to_device(teacher)
+        self.criterion = fabric.to_device(criterion)
+        self.step = fabric.load(folder / STATE, self._state())["step"] if resume else 0
         if fabric.is_global_zero:
-            require_space(folder, 40 * sum(one.numel() for one in student.parameters()))
-            facts = {"versions": versions(("torch", "timm", "lightly", "lightning", "numpy", "pillow")), "git": git_revision()}
-            sources = self.corpus.table().to_dict("records")
-            write_json(folder / RUN, _identity(plan, corpus) | {"sources": sources} | facts | {"unreadable": corpus.unreadable})
-        fabric.barrier()
+            facts = {
+                "sources": corpus.table().to_dict("records"),
+                "unreadable": corpus.unreadable,
+                "processes": fabric.world_size,
+                "device": str(fabric.device),
+                "precision": fabric._precision.precision,
+                "versions": versions(("torch", "timm", "lightly", "lightning", "numpy", "pillow")),
+                "git": git_revision(),
+            }
+            write_json(folder / RUN, _identity(plan, corpus) | facts)
 
-    def train(self, probe: Callable | None, on_row: Callable | None) -> Progress:
-        recipe, fabric = self.recipe, self.fabric
+    def train(
+        self, probe: Callable[[torch.nn.Module], dict[str, float]] | None, on_row: Callable[[Progress], None] | None
+    ) -> Progress:
+        recipe, running = self.recipe, self.running
+        is_first = self.fabric.is_global_zero
         progress = Progress(self.folder, self.step, recipe.steps)
-        monitor = Monitor(self.folder / MONITOR, outputs=recipe.output_dim, step=self.step) if fabric.is_global_zero else None
-        views = iter(self._loader())
-        clock = _Clock()
-        saved = probed = time.monotonic()
-        with _Stop() as stop, tqdm(total=recipe.steps, initial=self.step, unit="step", disable=not fabric.is_global_zero) as bar:
+        monitor = Monitor(self.folder / MONITOR, outputs=recipe.output_dim, step=self.step) if is_first else None
+        batches, clock = iter(self._loader()), _Clock()
+        began = saved = probed = time.monotonic()
+        with (
+            _asked_to_stop() as signals,
+            tqdm(total=recipe.steps, initial=self.step, desc="pre-training", unit="step", disable=not is_first) as bar,
+        ):
             while self.step < recipe.steps:
                 now = schedule(recipe, self.step)
-                loss, norm = self._one_step(views, now, clock)
+                loss, norm = self._one_step(batches, now, clock)
                 self.step += 1
                 progress.step = self.step
                 bar.update()
-                done = self.step == recipe.steps
-                ended = stop.asked or (running_out := clock.minutes > (self.running.stop_after or float("inf")))  # noqa: F841
-                if monitor and (self.step % self.running.monitor_every == 0 or self.step == 1 or done):
+                is_last = self.step == recipe.steps
+                if monitor and (self.step % running.monitor_every == 0 or self.step == 1 or is_last):
                     row = self._row(loss, now, norm, clock)
-                    if probe and (done or time.monotonic() - probed > 60 * self.running.probe_minutes):
+                    if probe and (is_last or time.monotonic() - probed > 60 * running.probe_minutes):
                         row |= probe(_plain(self.teacher).vit)
                         probed = time.monotonic()
                         clock.restart()
                     progress.rows.append(row)
-                    bar.set_postfix(loss=f"{row['loss']:.3f}", rank=f"{row['effective_rank']:.0f}", data=f"{row['data_share']:.0%}")
+                    bar.set_postfix(
+                        loss=f"{row['loss']:.3f}", rank=f"{row['effective_rank']:.0f}", data=f"{row['data_share']:.0%}"
+                    )
                     monitor.write(row)
                     if on_row:
                         on_row(progress)
-                ended = bool(self._agreed(float(ended)))
-                if done or ended or self._agreed(float(time.monotonic() - saved > 60 * self.running.save_minutes)):
+                minutes = (time.monotonic() - began) / 60
+                stops = self._any(signals) or self._any(running.stop_after is not None and minutes > running.stop_after)
+                if is_last or stops or self._any(time.monotonic() - saved > 60 * running.save_minutes):
                     self._save()
                     saved = time.monotonic()
-                if ended:
+                if stops:
                     break
-        if stop.asked and self.step < recipe.steps:
-            raise SystemExit(128 + stop.asked)
+        if signals:
+            raise SystemExit(128 + signals[0])
         return progress
 
     def _loader(self) -> DataLoader:
-        recipe, fabric = self.recipe, self.fabric
-        data = ViewSet(self.corpus, recipe, seed=self.plan.seed, rank=fabric.global_rank, world=fabric.world_size)
-        order = range(self.step * recipe.accumulate, len(data))
-        workers = self.running.workers
-        return DataLoader(data, batch_size=None, sampler=order, num_workers=workers, pin_memory=fabric.device.type == "cuda")
+        data = ViewSet(self.corpus, self.recipe, seed=self.plan.seed, rank=self.fabric.global_rank, world=self.fabric.world_size)
+        return DataLoader(
+            data,
+            batch_size=None,
+            sampler=range(self.step * self.recipe.accumulate, len(data)),
+            num_workers=self.running.workers,
+            pin_memory=self.fabric.device.type == "cuda",
+        )
 
-    def _one_step(self, views: object, now: dict[str, float], clock: "_Clock") -> tuple:
+    def _one_step(self, batches: Iterator[Views], now: dict[str, float], clock: "_Clock") -> tuple[Loss, float]:
         recipe, fabric = self.recipe, self.fabric
         for group in self.optimizer.param_groups:
             group["lr"] = now["lr"] * group["lr_scale"]
             group["weight_decay"] = now["weight_decay"] if group["decays"] else 0.0
-        torch.manual_seed((self.plan.seed * 1_000_003 + self.step) * 4099 + fabric.global_rank)  # drop path, without a state
+        # drop path draws from torch's generator: seeded by the step, so that resuming needs no state of it
+        torch.manual_seed((self.plan.seed * 1_000_003 + self.step) * 4099 + fabric.global_rank)
         self.student.train()
         for part in range(recipe.accumulate):
             with clock.waiting():
-                batch = next(views)
-                batch = Views(*(fabric.to_device(one) for one in (batch.global_views, batch.local_views, batch.masks)))
-            with fabric.no_backward_sync(self.student, enabled=part + 1 < recipe.accumulate), fabric.autocast():
-                loss = self.criterion(self.student, self.teacher, batch, now["teacher_temp"])
+                views = next(batches)
+                views = Views(*(fabric.to_device(one) for one in (views.global_views, views.local_views, views.masks)))
+            with fabric.no_backward_sync(self.student, enabled=part + 1 < recipe.accumulate):
+                with fabric.autocast():
+                    loss = self.criterion(self.student, self.teacher, views, now["teacher_temp"])
                 require_finite(loss, self.step, now["lr"])
                 fabric.backward(loss.total / recipe.accumulate)
-        norm = clip_gradients(self.student, recipe)
+        norm = self._clip()
         if self.step < recipe.freeze_last_layer * recipe.steps:
-            for head in (self.bare.head, self.bare.patch_head):
-                if head is not None:
-                    head.cancel_last_layer_gradients(head.freeze_last_layer - 1)
+            for head in self.bare.heads:
+                head.cancel_last_layer_gradients(head.freeze_last_layer - 1)
         self.optimizer.step()
         self.optimizer.zero_grad()
         update_momentum(self.bare, _plain(self.teacher), now["momentum"])
-        clock.count(recipe.batch_size)
+        clock.pictures += recipe.batch_size
         return loss, norm
 
-    def _row(self, loss: object, now: dict[str, float], norm: float, clock: "_Clock") -> dict[str, float]:
+    def _clip(self) -> float:
+        """Clips the gradient and gives its norm before."""
+        clip, each = self.recipe.clip or float("inf"), self.recipe.clip_each and not self.is_sharded
+        norm = self.fabric.clip_gradients(
+            self.student, self.optimizer, max_norm=float("inf") if each else clip, error_if_nonfinite=False
+        )
+        if each:
+            for one in self.bare.parameters():
+                if one.grad is not None:
+                    torch.nn.utils.clip_grad_norm_(one, clip)
+        return norm.item()
+
+    def _row(self, loss: Loss, now: dict[str, float], norm: float, clock: "_Clock") -> dict[str, float]:
         rate, share = clock.read()
         return {
             "step": self.step,
@@ -318,105 +344,80 @@ class _Run:
             "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
 
-    def _agreed(self, value: float) -> float:
-        """The greatest value of any process, so that all stop and save together."""
-        return value if self.fabric.world_size == 1 else float(self.fabric.all_reduce(torch.tensor(value), reduce_op="max"))
+    def _any(self, value: object) -> bool:
+        """Whether the value is true in any process, so that all stop and save together."""
+        if self.fabric.world_size == 1:
+            return bool(value)
+        return bool(self.fabric.all_reduce(torch.tensor(float(bool(value))), reduce_op="sum") > 0)
 
     def _state(self) -> dict[str, object]:
         return {"student": self.student, "teacher": self.teacher, "criterion": self.criterion, "optimizer": self.optimizer}
 
     def _save(self) -> None:
-        fabric = self.fabric
-        weights = _plain(self.teacher).vit.state_dict()
-        if fabric.world_size > 1 and self.running.strategy == "fsdp":
-            fabric.save(self.folder / STATE, self._state() | {"step": self.step})
-        elif fabric.is_global_zero:
-            with atomic(self.folder / STATE) as temporary:
-                fabric.save(temporary, self._state() | {"step": self.step})
-        if fabric.is_global_zero:
+        is_first, path = self.fabric.is_global_zero, self.folder / STATE
+        with atomic(path) if is_first else nullcontext() as temporary:
+            self.fabric.save(self.fabric.broadcast(temporary), self._state() | {"step": self.step})
+        if is_first:
+            prefix = "backbone.vit."
+            teacher = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["teacher"]
+            weights = {key.removeprefix(prefix): one for key, one in teacher.items() if key.startswith(prefix)}
             with atomic(self.folder / BACKBONE) as temporary:
-                save_file({name: one.detach().float().contiguous().cpu() for name, one in weights.items()}, temporary)
-        fabric.barrier()
-
-    def _load(self) -> None:
-        self.step = self.fabric.load(self.folder / STATE, self._state())["step"]
+                save_file({key: one.float().contiguous() for key, one in weights.items()}, temporary)
 
 
 def _start_from(path: Path, student: Network, teacher: Network, criterion: Criterion) -> None:
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; name the {STATE} of a run.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        for module, name in ((student, "student"), (teacher, "teacher"), (criterion, "criterion")):
-            module.load_state_dict(state[name])
-    except (OSError, KeyError) as error:
-        raise InputError(f"{path}: not the state of a run ({error}); name the last.ckpt of one.") from error
+        parts = [(module, state[name]) for module, name in ((student, "student"), (teacher, "teacher"), (criterion, "criterion"))]
+    except (KeyError, TypeError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise InputError(f"{path}: not the state of a run ({error}); name the {STATE} of one.") from error
+    try:
+        for module, tensors in parts:
+            module.load_state_dict(tensors)
     except RuntimeError as error:
-        lines = str(error).splitlines()
-        raise InputError(f"{path}: is of another architecture or method: {' '.join(lines[1:3]).strip()}") from error
+        first = str(error).splitlines()[1].strip()
+        raise InputError(f"{path}: is of another architecture, method or output_dim: {first}") from error
 
 
 def _plain(module: torch.nn.Module) -> Network:
-    return getattr(module, "module", module) if not isinstance(module, Network) else module
+    return module if isinstance(module, Network) else module.module
 
 
 class _Clock:
     """Pictures per second and the share of the time spent waiting for data, since the last reading."""
 
     def __init__(self) -> None:
-        self._begin = time.monotonic()
         self.restart()
 
-    @property
-    def minutes(self) -> float:
-        return (time.monotonic() - self._begin) / 60
-
     def restart(self) -> None:
-        self._start, self._waited, self._pictures = time.monotonic(), 0.0, 0
+        self._start, self._waited, self.pictures = time.monotonic(), 0.0, 0
 
-    def waiting(self) -> "_Clock":
-        return self
-
-    def __enter__(self) -> None:
-        self._since = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self._waited += time.monotonic() - self._since
-
-    def count(self, pictures: int) -> None:
-        self._pictures += pictures
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        since = time.monotonic()
+        yield
+        self._waited += time.monotonic() - since
 
     def read(self) -> tuple[float, float]:
         passed = max(time.monotonic() - self._start, 1e-9)
-        result = self._pictures / passed, self._waited / passed
+        result = self.pictures / passed, self._waited / passed
         self.restart()
         return result
 
 
-class _Stop:
-    """Remembers SIGTERM and SIGINT until the step under way is done."""
-
-    def __enter__(self) -> "_Stop":
-        self.asked, self._before = 0, {}
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                self._before[number] = signal.signal(number, self._remember)
-            except ValueError:  # not in the main thread
-                break
-        return self
-
-    def _remember(self, number: int, _: object) -> None:
-        self.asked = number
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """Collects SIGTERM and SIGINT, so that the step under way can end and be saved."""
+    asked, before = [], {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            before[number] = signal.signal(number, lambda number, _: asked.append(number))
+        except ValueError:  # not in the main thread
+            break
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def threads(count: int | None = None) -> int:
-    """Fixes the threads of torch; all processors that the process may use by default."""
-    torch.set_num_threads(count or cpu_count())
-    return torch.get_num_threads()
-
-
-def picked(names: Sequence[str]) -> list[str]:
-    """Names without doubles, in order."""
-    return list(dict.fromkeys(names))

@@ -45,9 +45,7 @@ class KnnProbe:
     def __call__(self, model: torch.nn.Module) -> dict[str, float]:
         """Accuracy (`probe`) and AUC (`probe_auc`) of a vision transformer's class token, fractions."""
         features = {split: _features(model, pictures) for split, pictures in self._pictures.items()}
-        found = knn_probabilities(
-            features["train"], self._labels["train"], features["val"], ks=(K,), classes=self.classes
-        )[K]
+        found = knn_probabilities(features["train"], self._labels["train"], features["val"], ks=(K,), classes=self.classes)[K]
         metrics = classification_metrics(self._labels["val"], found, resamples=1)
         return {"probe": metrics["accuracy"].value, "probe_auc": metrics["auc"].value}
 
