@@ -55,7 +55,12 @@ def test_every_kind_of_source_gives_the_same_pictures(tmp_path):
     arrays = np.stack([np.asarray(Image.open(file)) for file in files])
     labels = np.zeros((6, 1), np.uint8)
     np.savez(tmp_path / "all.npz", train_images=arrays, train_labels=labels, test_images=arrays + 1, test_labels=labels)
-    sources = [folder, folder / "list.txt", folder / "split.csv", *(tmp_path / f"all{s}" for s in (".zip", ".tar", ".tar.gz", ".npz"))]
+    sources = [
+        folder,
+        folder / "list.txt",
+        folder / "split.csv",
+        *(tmp_path / f"all{s}" for s in (".zip", ".tar", ".tar.gz", ".npz")),
+    ]
     for source in sources:
         corpus = load_corpus([Source(source)])
         assert len(corpus) == 6, source

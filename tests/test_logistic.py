@@ -19,7 +19,9 @@ def made(classes=3, noise=0.3, absent=None):
         arrays[split] = {"class_token": features.astype(np.float32)}
     backbone = {"name": "made", "fingerprint": "0", "outputs": ["class_token"]}
     names = tuple(f"class {label}" for label in range(classes))
-    return Features("made", names, "", arrays, labels, {key: [""] * len(one) for key, one in labels.items()}, {"backbone": backbone}, Path())
+    return Features(
+        "made", names, "", arrays, labels, {key: [""] * len(one) for key, one in labels.items()}, {"backbone": backbone}, Path()
+    )
 
 
 def test_separable_classes_are_told_apart():
