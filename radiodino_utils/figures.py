@@ -1,5 +1,6 @@
 """Figures fit for print: each function draws one and gives it back."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 from .attention import Attention
 from .datasets import PictureSet
+from .errors import InputError
 from .files import atomic
 from .metrics import confusion_matrix
 from .predictions import Prediction
@@ -19,7 +21,15 @@ from .rows import label_of
 # Wong's colour-blind-safe palette (Nature Methods 8:441) twice, told apart by the marker
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 _MARKERS = ("o", "^", "s", "D")
-_STYLE = {"axes.grid": False, "font.size": 9, "axes.titlesize": 9, "figure.constrained_layout.use": True, "pdf.fonttype": 42}
+_STYLE = {
+    "axes.grid": False,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.wspace": 0.05,
+    "figure.dpi": 72,  # in a notebook; files are written with 200
+    "pdf.fonttype": 42,
+}
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -47,6 +57,7 @@ def sample_sheet(dataset: PictureSet, *, split: str = "train", per_class: int = 
         figure, axes = plt.subplots(
             len(dataset.classes), per_class, figsize=(0.62 * per_class + 0.9, 0.64 * len(dataset.classes) + 0.5), squeeze=False
         )
+        figure.get_layout_engine().set(wspace=0.02)
         for label, line in enumerate(axes):
             shown = np.flatnonzero(part.labels == label)[:per_class]
             for axis in line:
@@ -59,13 +70,16 @@ def sample_sheet(dataset: PictureSet, *, split: str = "train", per_class: int = 
     return figure
 
 
-def attention_heads(attention: Attention, *, title: str, block: int = 0) -> Figure:
+def attention_heads(attention: Attention, *, title: str, block: int = 0, caveat: str = "") -> Figure:
     """Draws a picture and, over it, where each head of the class token looks.
+
+    Under the maps the picture is dimmed, so that their colours can be read by the scale.
 
     Args:
         attention: What `attention_maps` gives.
         title: Above the figure: the backbone and the picture.
         block: Which of the computed blocks.
+        caveat: Below the title.
     """
     maps = attention.maps[block]
     edges = attention.picture.shape[:2]
@@ -78,14 +92,15 @@ def attention_heads(attention: Attention, *, title: str, block: int = 0) -> Figu
             axis.axis("off")
         top = np.percentile(maps, 99.5)
         for axis, (name, one) in zip(axes.flat, panels, strict=False):
-            axis.imshow(attention.picture, cmap="gray", vmin=0, vmax=255)
+            dimmed = attention.picture if one is None else attention.picture // 2
+            axis.imshow(dimmed, cmap="gray", vmin=0, vmax=255)
             axis.set_title(name)
             if one is not None:
                 extent = (-0.5, edges[1] - 0.5, edges[0] - 0.5, -0.5)
-                layer = axis.imshow(one, cmap="inferno", vmin=0, vmax=top, alpha=0.6, extent=extent, interpolation="nearest")
-        bar = figure.colorbar(layer, ax=axes, shrink=0.7, aspect=25, label="attention of the class token")
+                layer = axis.imshow(one, cmap="inferno", vmin=0, vmax=top, alpha=0.7, extent=extent, interpolation="nearest")
+        bar = figure.colorbar(layer, ax=axes, shrink=0.9, aspect=25, extend="max", label="class-token attention")
         bar.solids.set_alpha(1)
-        _titled(figure, title)
+        _titled(figure, title, caveat)
     return figure
 
 
@@ -93,42 +108,52 @@ def k_curves(curves: pd.DataFrame, chosen: dict[tuple[str, str], int], *, metric
     """Draws a metric over k, a panel a data set, with 95 % intervals; a ring marks the k chosen on validation.
 
     Args:
-        curves: What `knn_curve` gives, of several data sets and backbones.
+        curves: What `rows.curve_rows` makes of `knn_curve`, of several data sets and backbones.
         chosen: k by (data set, backbone).
         metric: Which one.
-        caveat: Below the figure.
+        caveat: Below the title.
     """
     datasets, backbones = curves["dataset"].unique(), curves["backbone"].unique()
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(1, len(datasets), figsize=(2.7 * len(datasets) + 0.6, 3.2), sharey=True, squeeze=False)
         for axis, dataset in zip(axes[0], datasets, strict=True):
             for i, backbone in enumerate(backbones):
-                for split, line in (("val", "--"), ("test", "-")):
+                look = {"color": _colour(i), "marker": _marker(i), "ms": 3.5}
+                for split, line in _LINES.items():
                     keys = {"dataset": dataset, "backbone": backbone, "split": split, "metric": metric}
                     one = curves[(curves[list(keys)] == pd.Series(keys)).all(axis=1)].sort_values("k")
-                    values = one["value"] * 100
-                    axis.plot(
-                        one["k"], values, line, color=_COLOURS[i], marker=_MARKERS[i % 4], ms=3.5, label=_line(backbone, split)
-                    )
+                    axis.plot(one["k"], 100 * one["value"], line, **look, label=label_of(backbone) if split == "test" else None)
                     if split == "test":
                         axis.fill_between(
-                            one["k"], one["ci_low"] * 100, one["ci_high"] * 100, color=_COLOURS[i], alpha=0.12, lw=0
+                            one["k"], 100 * one["ci_low"], 100 * one["ci_high"], color=look["color"], alpha=0.12, lw=0
                         )
                     else:
-                        at = one[one["k"] == chosen[dataset, backbone]]
-                        axis.plot(at["k"], at["value"] * 100, "o", mfc="none", mec=_COLOURS[i], ms=10)
+                        at = one[one["k"] == chosen.get((dataset, backbone))]
+                        axis.plot(at["k"], 100 * at["value"], "o", mfc="none", mec=look["color"], ms=10)
             ticks = sorted(curves["k"].unique())
             axis.set(xscale="log", xlabel="k", title=dataset, xticks=ticks, xticklabels=ticks)
+            axis.tick_params(axis="x", labelsize=8)
             axis.minorticks_off()
             axis.grid(alpha=0.25)
         axes[0, 0].set_ylabel(f"{_plain(metric)} %")
         _legend_below(figure, axes[0, 0])
-        _titled(figure, "Weighted kNN over k (ring: the k chosen on validation; band: 95 % interval, test)", caveat)
+        _titled(
+            figure,
+            "Weighted kNN over k (solid: test, with 95 % interval; dashed: validation; ring: the k chosen on validation)",
+            caveat,
+        )
     return figure
 
 
-def _line(backbone: str, split: str) -> str:
-    return f"{label_of(backbone)}, {'validation' if split == 'val' else split}"
+_LINES = {"val": "--", "test": "-"}
+
+
+def _colour(i: int) -> str:
+    return _COLOURS[i % len(_COLOURS)]
+
+
+def _marker(i: int) -> str:
+    return _MARKERS[i % len(_MARKERS)]
 
 
 def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
@@ -136,9 +161,7 @@ def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
     first = predictions[0]
     edge = 0.27 * len(first.classes) + 0.5
     with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(
-            1, len(predictions), figsize=(edge * len(predictions) + 1.6, edge + 1.4), sharey=True, squeeze=False
-        )
+        figure, axes = plt.subplots(1, len(predictions), figsize=(edge * len(predictions) + 1.6, edge + 1.6), squeeze=False)
         for i, (axis, one) in enumerate(zip(axes[0], predictions, strict=True)):
             counts = confusion_matrix(one.labels, one.probabilities)
             shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -149,19 +172,19 @@ def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
                 vmin=0,
                 vmax=100,
                 square=True,
-                annot=np.where(shares >= 0.5, np.round(shares).astype(int).astype(str), ""),
+                annot=np.where(shares >= 0.5, np.floor(shares + 0.5).astype(int).astype(str), ""),
                 fmt="",
                 annot_kws={"size": 5.5},
-                cbar=i == len(predictions) - 1,
-                cbar_kws={"label": "% of the true class", "shrink": 0.6},
+                cbar=False,
                 xticklabels=one.classes,
                 yticklabels=one.classes if i == 0 else False,
             )
-            axis.set(xlabel="predicted", ylabel="true" if i == 0 else "", title=label_of(one.backbone))
+            choice = ", ".join(f"{name} = {value}" for name, value in one.choice.items())
+            axis.set(xlabel="predicted", ylabel="true" if i == 0 else "", title=f"{label_of(one.backbone)}\n{choice}".strip())
             axis.tick_params(axis="x", rotation=90)
             axis.tick_params(axis="y", rotation=0)
-        choice = ", ".join(f"{name} by validation" for name in first.choice)
-        _titled(figure, f"{first.dataset}, {first.protocol} ({choice}), test split, n = {len(first.labels)}", first.caveat)
+        figure.colorbar(axes[0, -1].collections[0], ax=axes, shrink=0.6, label="% of the true class")
+        _titled(figure, f"{first.dataset}, {first.protocol}, {first.split} split, n = {len(first.labels)}", first.caveat)
     return figure
 
 
@@ -173,11 +196,9 @@ def scree(variances: pd.DataFrame, *, caveat: str = "") -> Figure:
         for axis, dataset in zip(axes[0], datasets, strict=True):
             for i, backbone in enumerate(backbones):
                 one = variances[(variances["dataset"] == dataset) & (variances["backbone"] == backbone)]
-                label = label_of(backbone)
-                axis.plot(
-                    one["component"], 100 * one["cumulative"], color=_COLOURS[i], marker=_MARKERS[i % 4], ms=3.5, label=label
-                )
-            axis.set(title=dataset, xlabel="principal components", ylim=(0, 100))
+                look = {"color": _colour(i), "marker": _marker(i), "ms": 3.5, "label": label_of(backbone)}
+                axis.plot(one["component"], 100 * one["cumulative"], **look)
+            axis.set(title=dataset, xlabel="principal components", ylim=(0, 103))
             axis.xaxis.get_major_locator().set_params(integer=True)
             axis.grid(alpha=0.25)
         axes[0, 0].set_ylabel("cumulative variance %")
@@ -192,11 +213,15 @@ def scatter_grid(points: pd.DataFrame, *, method: str, caveat: str = "") -> Figu
     Args:
         points: What `project` gives, of several data sets and backbones.
         method: "pca" or "umap".
-        caveat: Below the figure.
+        caveat: Below the title.
     """
     datasets, backbones = points["dataset"].unique(), points["backbone"].unique()
-    classes = list(points["class"].unique()) if len(datasets) > 1 else sorted(points["class"].unique())
-    look = {name: (_COLOURS[i % len(_COLOURS)], _MARKERS[i // len(_COLOURS) % 4]) for i, name in enumerate(sorted(classes))}
+    points = points.astype({"class": str})
+    classes = sorted(points["class"].unique(), key=lambda name: (len(name), name) if name.isdigit() else (0, name))
+    look = {
+        "palette": {name: _colour(i) for i, name in enumerate(classes)},
+        "markers": {name: _MARKERS[i // len(_COLOURS) % len(_MARKERS)] for i, name in enumerate(classes)},
+    }
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(
             len(backbones), len(datasets), figsize=(2.7 * len(datasets) + 0.3, 2.55 * len(backbones) + 1.2), squeeze=False
@@ -204,14 +229,15 @@ def scatter_grid(points: pd.DataFrame, *, method: str, caveat: str = "") -> Figu
         for line, backbone in zip(axes, backbones, strict=True):
             for axis, dataset in zip(line, datasets, strict=True):
                 one = points[(points["dataset"] == dataset) & (points["backbone"] == backbone)]
-                for name, (colour, marker) in look.items():
-                    part = one[one["class"] == name]
-                    axis.scatter(
-                        part[f"{method}1"], part[f"{method}2"], s=7, c=colour, marker=marker, lw=0, alpha=0.75, label=name
-                    )
+                place = {"x": f"{method}1", "y": f"{method}2", "hue": "class", "style": "class"}
+                order = {"hue_order": classes, "style_order": classes}  # points themselves lie in data set order: no class on top
+                sns.scatterplot(one, **place, **order, **look, s=10, lw=0, alpha=0.75, ax=axis)
+                axis.set_aspect("equal", adjustable="datalim")
+                handles = axis.get_legend_handles_labels()
+                axis.get_legend().remove()
                 axis.set(xticks=[], yticks=[], title=f"{dataset}\n{label_of(backbone)}")
                 axis.set(xlabel=f"{method.upper()} 1", ylabel=f"{method.upper()} 2" if axis is line[0] else "")
-        _legend_below(figure, axes[0, 0], columns=6, markerscale=2)
+        figure.legend(*handles, loc="outside lower center", ncols=2 * len(datasets), frameon=False)
         _titled(figure, f"{method.upper()} of the embeddings, every picture of every split", caveat)
     return figure
 
@@ -223,22 +249,26 @@ def metric_bars(rows: pd.DataFrame, *, protocol: str = "knn", metrics: Sequence[
         rows: Result rows.
         protocol: Which one.
         metrics: Which ones.
+
+    Raises:
+        InputError: If no row of the protocol is there.
     """
-    rows = rows[rows["protocol"] == protocol]
+    rows = rows[(rows["protocol"] == protocol) & (rows["split"] == "test")]
+    if rows.empty:
+        raise InputError(f"protocol {protocol}: there are no result rows of it on the test split; run its notebook first.")
     datasets, backbones = rows["dataset"].unique(), rows["backbone"].unique()
+    height = len(datasets) * max(0.55, 0.18 * len(backbones))
     with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(1, len(metrics), figsize=(2.7 * len(metrics) + 1, 0.55 * len(datasets) + 1.7), sharey=True)
+        figure, axes = plt.subplots(1, len(metrics), figsize=(2.7 * len(metrics) + 1, height + 1.7), sharey=True)
         for axis, metric in zip(np.atleast_1d(axes), metrics, strict=True):
             for i, backbone in enumerate(backbones):
                 one = rows[(rows["backbone"] == backbone) & (rows["metric"] == metric)].set_index("dataset").reindex(datasets)
-                place = np.arange(len(datasets)) + 0.22 * (i - (len(backbones) - 1) / 2)
-                spread = 100 * np.abs(one[["ci_low", "ci_high"]].to_numpy().T - one["value"].to_numpy())
-                axis.errorbar(
-                    100 * one["value"], place, xerr=spread, fmt=_MARKERS[i % 4], color=_COLOURS[i], ms=5, label=label_of(backbone)
-                )
-            axis.set(xlabel=f"{_plain(metric)} %", xlim=(0, 100), yticks=range(len(datasets)), yticklabels=datasets)
+                place = np.arange(len(datasets)) + 0.7 / len(backbones) * (i - (len(backbones) - 1) / 2)
+                axis.hlines(place, 100 * one["ci_low"], 100 * one["ci_high"], color=_colour(i), lw=1.5)
+                axis.plot(100 * one["value"], place, _marker(i), color=_colour(i), ms=5, label=label_of(backbone))
+            axis.set(xlabel=f"{_plain(metric)} %", xlim=(0, 102), yticks=range(len(datasets)), yticklabels=datasets)
+            axis.set_ylim(len(datasets) - 0.5, -0.5)
             axis.grid(axis="x", alpha=0.25)
-        np.atleast_1d(axes)[0].invert_yaxis()
         _legend_below(figure, np.atleast_1d(axes)[0])
         caveats = "; ".join(sorted(set(rows["caveat"]) - {""}))
         _titled(figure, f"Protocol {protocol}, test split, with 95 % bootstrap intervals", caveats)
@@ -249,12 +279,12 @@ def _plain(metric: str) -> str:
     return {"f1_macro": "macro-F1", "auc": "AUC"}.get(metric, metric.replace("_", " "))
 
 
-def _legend_below(figure: Figure, axis: plt.Axes, *, columns: int = 2, markerscale: float = 1) -> None:
+def _legend_below(figure: Figure, axis: plt.Axes) -> None:
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), frameon=False, markerscale=markerscale
-    )
+    columns = max(1, min(len(labels), round(figure.get_figwidth() / 2.9)))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _titled(figure: Figure, title: str, caveat: str = "") -> None:
-    figure.suptitle(title + (f"\n{caveat}" if caveat else ""), fontsize=9)
+    across = int(14 * figure.get_figwidth())  # letters of 9 points
+    figure.suptitle("\n".join(textwrap.fill(line, across) for line in (title, caveat) if line), fontsize=9)

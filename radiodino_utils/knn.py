@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from scipy.sparse import csr_array
 
 from .errors import InputError, unknown
 from .features import Features
-from .metrics import classification_metrics
 from .predictions import Prediction, prediction
 
 TEMPERATURE = 0.07
 KS = (1, 5, 10, 20, 50, 100, 200)
 PLAIN_KS = {"knn1": 1, "knn11": 11, "knn20": 20}
 METRICS = ("cosine", "euclidean")
-_BLOCK = 131_072  # bank rows that are normalised and searched at a time
+_BLOCK = 65_536  # bank rows that are normalised and searched at a time
 
 
 def nearest(
@@ -23,9 +21,9 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the k nearest rows of a bank for each query, exactly, with faiss.
 
-    The bank may be a memory map of any float type: it is read in blocks of 131 072 rows. Memory beyond the arguments:
-    two blocks in float32, the queries in float32, and 2 x queries x (k + block's k) results; so a bank of
-    1.35 million x 384 needs 0.4 GB beside itself.
+    The bank may be a memory map of any float type: it is read in blocks of 65 536 rows. Memory beyond the arguments: two
+    blocks and the queries in float32, and some four times the results; so a bank of 1.35 million x 384 with 1000 queries
+    and k = 200 needs less than 0.3 GB beside itself. Of neighbours at the same distance any may come first.
 
     Args:
         bank: [rows, width].
@@ -56,6 +54,7 @@ def nearest(
     sign = -1 if metric == "cosine" else 1
     values, rows = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     for start in range(0, len(bank), _BLOCK):
+        block = None  # frees the last one before the next is made
         block = _prepared(bank[start : start + _BLOCK], metric, "bank")
         new_values, new_rows = faiss.knn(queries, block, min(wanted, len(block)), metric=kind)
         values, rows = np.hstack([values, new_values]), np.hstack([rows, new_rows + start])
@@ -73,13 +72,14 @@ def nearest(
 
 
 def _prepared(values: np.ndarray, metric: str, what: str) -> np.ndarray:
-    values = np.ascontiguousarray(values, np.float32)
-    if not np.isfinite(values).all():
+    prepared = np.ascontiguousarray(values, np.float32)
+    squares = np.einsum("ij,ij->i", prepared, prepared)  # without a temporary array of the same size
+    if not np.isfinite(squares).all():
         raise InputError(f"the {what} of the kNN hold NaN or infinite features; extract them again.")
     if metric == "cosine":
-        length = np.linalg.norm(values, axis=1, keepdims=True)
-        values = values / np.maximum(length, 1e-12)
-    return values
+        length = np.maximum(np.sqrt(squares), 1e-12)[:, None]
+        prepared = np.divide(prepared, length, out=None if np.may_share_memory(prepared, values) else prepared)
+    return prepared
 
 
 def votes(
@@ -141,29 +141,40 @@ def knn_probabilities(
         See `votes`.
 
     Raises:
-        InputError: See `nearest`.
+        InputError: If `ks`, labels, metric or temperature do not fit, and see `nearest`.
     """
     if temperature is not None and metric != "cosine":
         raise InputError(f"metric {metric}: weights exp(similarity / temperature) need the cosine; use temperature=None.")
+    if not ks or min(ks) < 1:
+        raise InputError(f"ks is {list(ks)}; it needs at least one k, and each at least 1.")
+    bank_labels = np.asarray(bank_labels)
+    if bank_labels.shape != (len(bank),):
+        raise InputError(f"a bank of {len(bank)} rows and labels of shape {bank_labels.shape} do not fit: one label a row.")
     values, rows = nearest(bank, queries, max(ks), metric=metric, exclude=exclude)
     classes = classes or int(bank_labels.max()) + 1
-    return votes(values, np.asarray(bank_labels)[rows], ks=ks, classes=classes, temperature=temperature)
+    return votes(values, bank_labels[rows], ks=ks, classes=classes, temperature=temperature)
 
 
-def knn_curve(features: Features, *, ks: Sequence[int] = KS, splits: Sequence[str] = ("val", "test")) -> pd.DataFrame:
-    """Accuracy, macro-F1 and AUC of DINO's weighted kNN for every k and split, with the train split as the bank.
+def knn_curve(features: Features, *, ks: Sequence[int] = KS, splits: Sequence[str] = ("val", "test")) -> list[Prediction]:
+    """Classifies splits by DINO's weighted kNN for every k, with the train split as the bank.
+
+    Args:
+        features: What `extract_features` gives.
+        ks: Numbers of neighbours.
+        splits: Which splits to classify.
 
     Returns:
-        Columns dataset, backbone, split, k, metric, value, ci_low, ci_high, n.
+        A prediction for each split and k; `rows.curve_rows` makes the curve of them.
+
+    Raises:
+        InputError: If the set lacks one of the splits or the train split.
     """
-    backbone = features.sidecar["backbone"]["name"]
-    table = []
-    for split in splits:
-        for k, probabilities in _weighted(features, split, ks).items():
-            for metric, interval in classification_metrics(features.labels[split], probabilities).items():
-                cells = (features.dataset, backbone, split, k, metric, interval.value, interval.low, interval.high)
-                table.append((*cells, len(probabilities)))
-    return pd.DataFrame(table, columns=["dataset", "backbone", "split", "k", "metric", "value", "ci_low", "ci_high", "n"])
+    _require(features, "train", *splits)
+    return [
+        prediction(features, protocol="knn", split=split, probabilities=probabilities, choice={"k": k})
+        for split in splits
+        for k, probabilities in _weighted(features, split, ks).items()
+    ]
 
 
 def classify_knn(features: Features, *, protocol: str = "knn", ks: Sequence[int] = KS, metric: str = "euclidean") -> Prediction:
@@ -181,11 +192,10 @@ def classify_knn(features: Features, *, protocol: str = "knn", ks: Sequence[int]
         Probabilities of the test split; `choice` names k.
 
     Raises:
-        InputError: If the protocol is unknown or the set has no train, val or test split.
+        InputError: If the protocol is unknown or the set lacks train, test or, for "knn", val.
     """
-    if absent := [split for split in ("train", "val", "test") if split not in features.labels]:
-        raise InputError(f"{features.dataset}: has no split {', '.join(absent)}; kNN needs train, val and test.")
     if protocol in PLAIN_KS:
+        _require(features, "train", "test")
         k, labels = PLAIN_KS[protocol], features.labels["train"]
         bank, queries = features.embedding("train"), features.embedding("test")
         options = {"ks": (k,), "classes": len(features.classes), "metric": metric, "temperature": None}
@@ -193,11 +203,18 @@ def classify_knn(features: Features, *, protocol: str = "knn", ks: Sequence[int]
         return prediction(features, protocol=protocol, split="test", probabilities=probabilities, choice={"k": k})
     if protocol != "knn":
         raise unknown("kNN protocol", protocol, ["knn", *PLAIN_KS])
+    _require(features, "train", "val", "test")
     validation = _weighted(features, "val", ks)
     accuracy = {k: float((p.argmax(1) == features.labels["val"]).mean()) for k, p in validation.items()}
     k = max(sorted(accuracy), key=accuracy.get)
     probabilities = _weighted(features, "test", (k,))[k]
     return prediction(features, protocol="knn", split="test", probabilities=probabilities, choice={"k": k})
+
+
+def _require(features: Features, *splits: str) -> None:
+    if absent := [split for split in splits if split not in features.labels]:
+        way_out = "; the protocols knn1, knn11 and knn20 need no val" if absent == ["val"] else ""
+        raise InputError(f"{features.dataset}: has no split {', '.join(absent)}, which this kNN needs{way_out}.")
 
 
 def _weighted(features: Features, split: str, ks: Sequence[int]) -> dict[int, np.ndarray]:

@@ -30,6 +30,10 @@ def classification_metrics(
     In a resample, a class without pictures is left out of balanced accuracy and AUC, and out of macro-F1 where it is
     not predicted either; so it is for the whole set, as in scikit-learn.
 
+    The interval speaks of the pictures of this test set as if they were drawn independently. It knows nothing of other
+    trainings or patients, is too narrow where pictures of one patient resemble each other, shrinks to a point at 0 and
+    1, and need not be symmetric: a resample repeats pictures, which lowers macro-F1 a little.
+
     Args:
         labels: Integers, [n].
         probabilities: Scores of the classes, [n, classes].
@@ -45,6 +49,10 @@ def classification_metrics(
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
     if not len(labels) or probabilities.shape[:1] != labels.shape or probabilities.ndim != 2:
         raise InputError(f"labels {labels.shape} and probabilities {probabilities.shape} do not fit: [n] and [n, classes].")
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= probabilities.shape[1]:
+        raise InputError(
+            f"labels must be whole numbers from 0 to {probabilities.shape[1] - 1}, one for each class of the scores."
+        )
     if not np.isfinite(probabilities).all():
         raise InputError("probabilities hold NaN or infinite values; check the features that they come from.")
     generator = np.random.default_rng(seed)

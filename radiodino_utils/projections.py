@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
+from .errors import InputError
 from .features import Features
 
 
@@ -22,6 +23,9 @@ def project(features: Features, *, seed: int = 0, neighbours: int = 15, min_dist
 
     Returns:
         One row a picture: dataset, backbone, split, id, class, pca1, pca2, umap1, umap2.
+
+    Raises:
+        InputError: If features are NaN or infinite, or there are fewer than four pictures.
     """
     from sklearn.decomposition import PCA
 
@@ -30,6 +34,8 @@ def project(features: Features, *, seed: int = 0, neighbours: int = 15, min_dist
         from umap import UMAP
 
         embeddings = _normalised(features)
+        if len(embeddings) < 4:
+            raise InputError(f"{features.dataset}: {len(embeddings)} pictures are too few to project; UMAP needs four.")
         linear = PCA(2, svd_solver="full").fit_transform(embeddings)
         options = {"n_neighbors": min(neighbours, len(embeddings) - 1), "min_dist": min_dist, "metric": "cosine"}
         curved = UMAP(random_state=seed, n_jobs=1, **options).fit_transform(embeddings)
@@ -47,6 +53,9 @@ def explained_variance(features: Features, *, components: int = 20) -> pd.DataFr
 
     Returns:
         Columns dataset, backbone, component (from 1), share, cumulative; fractions.
+
+    Raises:
+        InputError: If features are NaN or infinite.
     """
     from sklearn.decomposition import PCA
 
@@ -65,4 +74,6 @@ def explained_variance(features: Features, *, components: int = 20) -> pd.DataFr
 
 def _normalised(features: Features) -> np.ndarray:
     embeddings = np.concatenate([features.embedding(split) for split in features.labels]).astype(np.float64)
+    if not np.isfinite(embeddings).all():
+        raise InputError(f"{features.dataset}: the features hold NaN or infinite values; extract them again.")
     return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image
 
 from .errors import InputError
 from .files import REPOSITORY, results_folder, write_text
@@ -35,8 +36,10 @@ figure { margin: 1em 0 2em; } img { max-width: 100%; height: auto; } figcaption,
 <h2>Tables</h2>
 {% for t in tables %}<h3>{{ t.title }}</h3><div class="wide">{{ t.html | safe }}</div>
 <p><a href="{{ t.link }}">{{ t.link }}</a></p>{% endfor %}
+<h3>All tables as CSV</h3><p>{% for link in links %}<a href="{{ link }}">{{ link }}</a> {% endfor %}</p>
+<p class="note">{{ intervals }}</p>
 <h2>Figures</h2>
-{% for f in figures %}<figure><img alt="{{ f.title }}" src="data:image/png;base64,{{ f.data }}">
+{% for f in figures %}<figure><img alt="{{ f.title }}" width="{{ f.width }}" src="data:image/png;base64,{{ f.data }}">
 <figcaption>{{ f.title }} — <a href="{{ f.link }}">PNG</a>{% if f.pdf %}, <a href="{{ f.pdf }}">PDF</a>{% endif %}</figcaption>
 </figure>{% endfor %}
 <h2>Provenance</h2>
@@ -45,7 +48,15 @@ figure { margin: 1em 0 2em; } img { max-width: 100%; height: auto; } figcaption,
 </body></html>
 """
 _LIMIT = 60  # table lines on the page; longer tables are linked only
-_TABLES = {"classification": "Classification", "published": "Beside the published numbers", "02_features": "Feature files"}
+_TABLES = {
+    "09_classification": "Classification",
+    "09_published": "Beside the published numbers",
+    "02_features": "Feature files",
+}
+_INTERVALS = (
+    "Intervals are percentile bootstrap 95 % intervals over the test pictures (1000 seeded resamples). They treat the "
+    "pictures as independent and know nothing of other patients or trainings."
+)
 _RANDOM = "Backbones named random-* have random weights: they are a floor to compare with, not a trained RadioDINO."
 
 
@@ -64,13 +75,14 @@ def build_report(profile: str) -> Path:
     from jinja2 import Environment
 
     folder = results_folder(profile)
-    tables = {path.stem: pd.read_csv(path, keep_default_na=False) for path in sorted((folder / "tables").glob("*.csv"))}
+    paths = sorted((folder / "tables").glob("*.csv"))
+    tables = {path.stem: pd.read_csv(path, keep_default_na=False, dtype=str) for path in paths}
     if not tables:
         raise InputError(f"{folder / 'tables'}: holds no tables; run the notebooks of the profile first.")
     features = tables.get("02_features", pd.DataFrame(columns=["backbone", "weights", "source"]))
-    rows = tables.get("results", pd.DataFrame(columns=["caveat", "backbone"]))
+    rows = tables.get("09_results", pd.DataFrame(columns=["caveat", "backbone"]))
     caveats = [f"{caveat[0].upper()}{caveat[1:]}." for caveat in rows["caveat"].unique() if caveat]
-    if features["backbone"].str.startswith("random-").any():
+    if pd.concat([features["backbone"], rows["backbone"]]).str.startswith("random-").any():
         caveats.append(_RANDOM)
     page = (
         Environment(autoescape=True)
@@ -84,6 +96,8 @@ def build_report(profile: str) -> Path:
                 for name in _TABLES
                 if name in tables and len(tables[name]) <= _LIMIT
             ],
+            links=[f"tables/{name}.csv" for name in tables],
+            intervals=_INTERVALS,
             figures=[_figure(path, folder) for path in sorted((folder / "figures").glob("*.png"))],
             provenance=_provenance(),
             backbones=features[["backbone", "weights", "source"]].drop_duplicates().to_html(index=False, border=0),
@@ -124,9 +138,12 @@ def _as_page(notebook: Path) -> Path:
     return page
 
 
-def _figure(path: Path, folder: Path) -> dict[str, str]:
+def _figure(path: Path, folder: Path) -> dict[str, object]:
     pdf = path.with_suffix(".pdf")
+    with Image.open(path) as image:
+        width = round(image.width * 110 / image.info.get("dpi", (200, 200))[0])  # a little above the size in print
     return {
+        "width": width,
         "title": path.stem.replace("_", " "),
         "data": base64.b64encode(path.read_bytes()).decode(),
         "link": os.path.relpath(path, folder),
@@ -156,10 +173,15 @@ def readme_with_tables(text: str, folder: Path) -> str:
 
     Returns:
         The README with the tables as they are now.
+
+    Raises:
+        InputError: If a file is not there.
     """
 
     def table(match: re.Match) -> str:
-        frame = pd.read_csv(folder / match[2], keep_default_na=False, dtype=str)
+        if not (folder / match[2]).is_file():
+            raise InputError(f"{folder / match[2]}: the README asks for this table and it is not there; run the notebooks first.")
+        frame = pd.read_csv(folder / match[2], keep_default_na=False, dtype=str).replace(r"\|", r"\|", regex=True)
         lines = [frame.columns, ["---"] * len(frame.columns), *frame.to_numpy()]
         return match[1] + "".join(f"| {' | '.join(line)} |\n" for line in lines) + match[3]
 

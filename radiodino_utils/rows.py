@@ -16,6 +16,7 @@ COLUMNS = (
     "dataset", "task", "protocol", "backbone", "split", "metric", "value", "ci_low", "ci_high", "n", "seed", "weights", "git",
     "choice", "caveat",
 )  # fmt: skip
+_NUMBERS = ("value", "ci_low", "ci_high")
 
 
 def classification_rows(prediction: Prediction, *, seed: int = 0, resamples: int = 1000) -> pd.DataFrame:
@@ -49,6 +50,11 @@ def classification_rows(prediction: Prediction, *, seed: int = 0, resamples: int
     return pd.DataFrame(table, columns=COLUMNS)
 
 
+def curve_rows(predictions: Iterable[Prediction], *, seed: int = 0) -> pd.DataFrame:
+    """The result rows of predictions that differ in what was chosen, such as k, with a column for each choice."""
+    return pd.concat([classification_rows(one, seed=seed).assign(**one.choice) for one in predictions], ignore_index=True)
+
+
 def write_table(table: pd.DataFrame, path: Path) -> Path:
     """Writes a table as CSV with six significant digits, whole or not at all."""
     with atomic(Path(path)) as temporary:
@@ -64,13 +70,14 @@ def collect_rows(folder: Path) -> pd.DataFrame:
     """
     tables = []
     for path in sorted(folder.glob("*_rows.csv")):
-        table = pd.read_csv(path, keep_default_na=False, dtype={"weights": str, "git": str})
+        undefined = {column: [""] for column in _NUMBERS}  # such as the AUC of one picture
+        table = pd.read_csv(path, keep_default_na=False, na_values=undefined, dtype={"weights": str, "git": str})
         if missing := [column for column in COLUMNS if column not in table]:
             raise InputError(f"{path}: the columns {', '.join(missing)} are missing; run its notebook again.")
         tables.append(table)
     if not tables:
         raise InputError(f"{folder}: holds no result rows (*_rows.csv); run the task notebooks first.")
-    return pd.concat(tables, ignore_index=True).astype({column: float for column in ("value", "ci_low", "ci_high")})
+    return pd.concat(tables, ignore_index=True).astype(dict.fromkeys(_NUMBERS, float))
 
 
 def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = ("accuracy", "f1_macro", "auc")) -> pd.DataFrame:
@@ -81,14 +88,31 @@ def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = ("accuracy", "f1_
         metrics: Which ones, in this order.
 
     Returns:
-        Columns dataset, protocol, backbone, choice, n, and one text column a metric such as "48.1 [43.8, 52.5]".
+        Columns dataset, protocol, backbone, choice, n, and one text column a metric such as "48.1 [43.8, 52.5]"; a metric
+        that is not there or not defined is a dash.
+
+    Raises:
+        InputError: If two rows would have to share a cell.
     """
-    shown = rows[rows["metric"].isin(list(metrics))].copy()
-    shown["cell"] = [f"{100 * v:.1f} [{100 * a:.1f}, {100 * b:.1f}]" for v, a, b in shown[["value", "ci_low", "ci_high"]].values]
+    metrics = list(metrics)
+    shown = rows[rows["metric"].isin(metrics)].copy()
+    shown["cell"] = [_percent(*numbers, digits=1) for numbers in shown[list(_NUMBERS)].to_numpy(float)]
     shown["backbone"] = shown["backbone"].map(label_of)
     keys = ["dataset", "protocol", "backbone", "choice", "n"]
+    if twice := list(shown.loc[shown.duplicated([*keys, "metric"]), ["dataset", "protocol", "backbone"]].itertuples(index=False)):
+        raise InputError(f"{', '.join(twice[0])}: two result rows for the same cell; choose one split, seed and weights first.")
     wide = shown.pivot_table(index=keys, columns="metric", values="cell", aggfunc="first", sort=False)
-    return wide[list(metrics)].rename(columns=METRIC_LABELS).reset_index().rename_axis(columns=None)
+    wide = wide.reindex(columns=metrics).astype(object).fillna(_DASH)
+    return wide.rename(columns=METRIC_LABELS).reset_index().rename_axis(columns=None)
+
+
+_DASH = "–"
+
+
+def _percent(value: float, low: float, high: float, *, digits: int) -> str:
+    if value != value:  # NaN: not defined
+        return _DASH
+    return f"{100 * value:.{digits}f} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
 METRIC_LABELS = {"accuracy": "accuracy %", "balanced_accuracy": "balanced acc. %", "f1_macro": "macro-F1 %", "auc": "AUC %"}
@@ -110,7 +134,8 @@ def published_rows() -> pd.DataFrame:
 def beside_published(rows: pd.DataFrame) -> pd.DataFrame:
     """Sets every published number beside the measured one.
 
-    Only rows of a released RadioDINO backbone on the very data set count as measured; anything else is "not measured".
+    Only rows of a released RadioDINO backbone on the test split of the very data set count as measured; anything else is
+    "not measured".
 
     Args:
         rows: With `COLUMNS`.
@@ -118,7 +143,7 @@ def beside_published(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns dataset, task, metric, model, published %, measured % (with interval), backbone and protocol.
     """
-    released = rows[rows["backbone"].str.fullmatch(r"radiodino-[tsb]\d+")]
+    released = rows[rows["backbone"].str.fullmatch(r"radiodino-[tsb]\d+") & (rows["split"] == "test")]
     table = []
     for one in published_rows().itertuples():
         flag = f"{one.dataset.lower()}-224"
@@ -126,8 +151,7 @@ def beside_published(rows: pd.DataFrame) -> pd.DataFrame:
         same = same[same["backbone"].str[len("radiodino-")] == one.model[0]]
         published = (one.dataset, one.task, one.metric, one.model, f"{one.value_percent:.2f}")
         found = [
-            (*published, f"{100 * r.value:.2f} [{100 * r.ci_low:.2f}, {100 * r.ci_high:.2f}]", r.backbone, r.protocol)
-            for r in same.itertuples()
+            (*published, _percent(r.value, r.ci_low, r.ci_high, digits=2), r.backbone, r.protocol) for r in same.itertuples()
         ]
         table += found or [(*published, "not measured", "", "")]
     names = ["dataset", "task", "metric", "model", "published %", "measured %", "backbone", "protocol"]

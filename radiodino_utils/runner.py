@@ -157,7 +157,7 @@ def run_profile(
             }
 
     config = {
-        "dep_file": str(folder / "state" / ".doit.json"),
+        "dep_file": str(folder / "state" / "doit.db"),
         "backend": "json",
         "continue": True,
         "always": force,
@@ -191,6 +191,8 @@ def executed_whole(notebook: Path) -> str:
         first = cell["source"].splitlines()[0]
         for output in cell["outputs"]:
             if output["output_type"] == "error":
+                if output["ename"] == "KeyboardInterrupt":
+                    return f"cell {position} ({first}) was stopped: it took longer than the time-out of notebooks/sequence.yaml."
                 trace = "\n".join(re.sub(r"\x1b\[[0-9;]*m", "", line) for line in output["traceback"][-3:])
                 return f"cell {position} ({first}): {output['ename']}: {output['evalue']}\n{trace}"
         if cell["execution_count"] is None:
@@ -213,14 +215,14 @@ def _execute(notebook: Notebook, folder: Path, processes: "_Processes") -> dict[
         code, peak = processes.run([str(part) for part in command], log)
         fault = executed_whole(output)
         if code and not fault:
-            fault = f"papermill ended with exit code {code}."
+            fault = f"papermill ended with exit code {code}: the kernel died; it was killed, or the memory was used up."
+        if processes.interrupted:
+            return TaskFailed(f"{notebook.name:28} interrupted")
         if output.is_file():
             os.replace(output, failed if fault else executed)
     stamp = {"state": "FAILED" if fault else "done", "seconds": time.monotonic() - start, "peak_memory_mb": peak}
     write_json(folder / "state" / f"{notebook.name}.json", stamp | {"git": _revision()})
     line = f"{notebook.name:28} {stamp['state']:10} {stamp['seconds']:6.1f} s {peak:7.0f} MB"
-    if processes.interrupted:
-        return TaskFailed(f"{notebook.name:28} interrupted")
     if fault:
         return TaskFailed(f"{line}\n{fault}\nlog: {log}")
     failed.unlink(missing_ok=True)
@@ -229,14 +231,14 @@ def _execute(notebook: Notebook, folder: Path, processes: "_Processes") -> dict[
 
 
 def _outputs_intact(notebook: Notebook, folder: Path) -> Callable[..., bool]:
-    return lambda task, values: values.get("outputs") == _outputs(notebook, folder)
+    executed = folder / "notebooks" / notebook.path.name
+    return lambda task, values: executed.is_file() and values.get("outputs") == _outputs(notebook, folder)
 
 
 def _outputs(notebook: Notebook, folder: Path) -> dict[str, str]:
-    """The hash of the executed notebook, of each table and of each figure that bears the notebook's number."""
-    paths = [folder / "notebooks" / f"{notebook.name}.ipynb", *folder.glob(f"*/{notebook.number}_*.csv")]
-    paths += folder.glob(f"figures/{notebook.number}_*.png")
-    return {path.name: file_hash(path) if path.is_file() else "missing" for path in sorted(paths)}
+    """The hash of each table and figure that bears the notebook's number."""
+    paths = [*folder.glob(f"tables/{notebook.number}_*.csv"), *folder.glob(f"figures/{notebook.number}_*.png")]
+    return {path.name: file_hash(path) for path in sorted(paths)}
 
 
 class _Processes:

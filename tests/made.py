@@ -1,0 +1,34 @@
+"""Made features: small, seeded, of known structure."""
+
+from pathlib import Path
+
+import numpy as np
+from hypothesis import settings
+
+from radiodino_utils.features import Features
+
+settings.register_profile("steady", deadline=None, max_examples=30)  # no deadline: machines may be busy
+settings.load_profile("steady")
+
+SIZES = {"train": 60, "val": 24, "test": 30}
+
+
+def made_features(*, sizes=SIZES, classes=3, width=8, seed=0, noise=1.0, dataset="made", backbone="random-t16", caveat=""):
+    """Features of classes that lie around centres, every class in every split."""
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(classes, width))
+    labels = {split: generator.permutation(np.arange(n) % classes) for split, n in sizes.items()}
+    arrays = {
+        split: {"class_token": (centres[one] + noise * generator.normal(size=(len(one), width))).astype(np.float32)}
+        for split, one in labels.items()
+    }
+    return Features(
+        dataset=dataset,
+        classes=tuple(f"class {i}" for i in range(classes)),
+        caveat=caveat,
+        arrays=arrays,
+        labels=labels,
+        ids={split: [f"{split}/{i}" for i in range(n)] for split, n in sizes.items()},
+        sidecar={"backbone": {"name": backbone, "fingerprint": "0123456789ab", "outputs": ["class_token"]}},
+        path=Path("made.safetensors"),
+    )

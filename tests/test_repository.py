@@ -1,0 +1,157 @@
+"""The files around the package agree with each other and with what the README says."""
+
+import ast
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+README = (ROOT / "README.md").read_text()
+PINS = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read_text(), re.M))
+# pictures, backbone, features, tasks, rows, figures, report: each module imports only from those before it
+LINE = (
+    "errors files pictures organct datasets provenance checkpoints backbones engines features predictions metrics "
+    "projections knn attention rows figures report comparison runner"
+)
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def _declared() -> list[Requirement]:
+    lists = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    return [Requirement(line) for lines in lists for line in lines]
+
+
+def test_pins_and_project_name_the_same_packages_and_agree() -> None:
+    declared = {one.name: one.specifier for one in _declared()}
+    assert set(declared) == set(PINS)
+    assert [name for name, allowed in declared.items() if not allowed.contains(PINS[name])] == []
+
+
+def test_conda_environment_installs_the_pins_on_an_allowed_python() -> None:
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(one["pip"] for one in dependencies if isinstance(one, dict))
+    assert pip == ["-r requirements.txt", "--no-deps -e ."]
+    python = next(one for one in dependencies if str(one).startswith("python="))
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(python.split("=")[1])
+
+
+def test_installed_versions_are_the_pinned_ones() -> None:
+    assert {name: version(name) for name in PINS} == {name: str(Version(pin)) for name, pin in PINS.items()}
+
+
+@pytest.mark.parametrize("path", ["radiodino_utils", *(str(p.relative_to(ROOT)) for p in NOTEBOOKS)])
+def test_every_import_is_a_declared_dependency(path: str) -> None:
+    files = [ROOT / path] if path.endswith(".ipynb") else (ROOT / path).glob("*.py")
+    imported = {name for file in files for name in _imports(file)}
+    own = {"radiodino_utils", "__future__", *sys.stdlib_module_names}
+    names = {"PIL": "pillow", "sklearn": "scikit-learn", "umap": "umap-learn", "yaml": "pyyaml", "faiss": "faiss-cpu"}
+    transitive = {"jinja2": "nbconvert", "httpx": "huggingface-hub"}  # ours through these
+    wanted = {names.get(name, transitive.get(name, name)).replace("_", "-") for name in imported - own}
+    assert wanted <= {name.replace("_", "-") for name in PINS}
+
+
+def _imports(file: Path) -> set[str]:
+    source = file.read_text()
+    if file.suffix == ".ipynb":
+        source = "\n".join("".join(c["source"]) for c in json.loads(source)["cells"] if c["cell_type"] == "code")
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def _commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
+    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.split("#")[0].strip()]
+
+
+def test_the_readme_has_the_two_commands() -> None:
+    assert {"./run_all.sh", "./run_tests.sh"} <= set(_commands())
+    assert "run_tests.sh" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_every_readme_command_exists(command: str) -> None:
+    words = shlex.split(command)
+    if words[0] == "conda":
+        assert command in ("conda env create -f environment.yml", "conda activate radiodino")
+        return
+    program = ROOT / words[0] if words[0].startswith("./") else Path(sys.executable).parent / Path(words[0]).name
+    assert os.access(program, os.X_OK)
+    if "-m" in words:
+        words = [sys.executable, *words[words.index("-m") :]]
+    if words[0] == "./run_tests.sh":
+        return
+    options = {word for word in words if word.startswith("--")}
+    help_text = subprocess.run([*words[:3], "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {option for option in options if option not in help_text} == set()
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
+def test_every_readme_link_is_a_file_of_the_repository(link: str) -> None:
+    if not link.startswith("https://"):
+        assert (ROOT / link).is_file()
+
+
+def test_the_readme_tables_are_those_of_the_committed_results() -> None:
+    from radiodino_utils.report import readme_with_tables
+
+    assert readme_with_tables(README, ROOT / "results" / "demo" / "tables") == README
+    assert README.count("<!-- table:") >= 1
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_prose_and_calls_executed_once(path: Path) -> None:
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    assert not [output for cell in code for output in cell["outputs"] if output["output_type"] == "error"]
+    assert cells[0]["source"][0].startswith(f"# {path.stem[:2]} ·")
+    sources = ["".join(cell["source"]) for cell in code]
+    assert not [source for source in sources if re.search(r"^\s*(def|class) ", source, re.M)]
+    assert max(len(source.splitlines()) for source in sources) <= 13
+    parameters = next("".join(c["source"]) for c in code if "parameters" in c["metadata"].get("tags", []))
+    assert all(re.fullmatch(r"\w+ = .+  # .+", line) for line in parameters.splitlines())
+    assert "print_configuration(" in sources[1].splitlines()[-1]
+
+
+def test_modules_import_only_what_stands_below_them() -> None:
+    order = LINE.split()
+    upward = []
+    for file in (ROOT / "radiodino_utils").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                modules = [node.module] if node.module else [alias.name for alias in node.names]
+                upward += [(file.stem, one) for one in modules if order.index(one) > order.index(file.stem)]
+    assert upward == []
+
+
+def test_help_needs_neither_torch_nor_an_environment() -> None:
+    code = "import sys; from radiodino_utils import runner\ntry: runner.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print('torch' in sys.modules, 'pandas' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "False False"
+
+
+def test_nothing_of_this_machine_is_committed() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout.split("\0")
+    if not any(listed):
+        pytest.skip("not a git checkout")
+    texts = [ROOT / name for name in listed if name.endswith((".py", ".md", ".ipynb", ".yaml", ".yml", ".csv", ".sh", ".json"))]
+    marks = re.compile(r"/home/\w+|/root/|/tmp/|[A-Z]:\\\\Users")  # a path of somebody's machine
+    assert [path.name for path in texts if path.is_file() and path != Path(__file__) and marks.search(path.read_text())] == []

@@ -1,0 +1,141 @@
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from radiodino_utils.errors import InputError
+from radiodino_utils.files import REPOSITORY
+from radiodino_utils.knn import classify_knn
+from radiodino_utils.provenance import git_revision
+from radiodino_utils.rows import (
+    COLUMNS,
+    beside_published,
+    classification_rows,
+    collect_rows,
+    label_of,
+    published_rows,
+    wide_table,
+    write_table,
+)
+
+from .made import made_features
+
+
+def made_rows(**changes):
+    return classification_rows(classify_knn(made_features(noise=2.0), protocol="knn11"), resamples=50).assign(**changes)
+
+
+def test_a_row_says_all_about_its_number():
+    rows = classification_rows(classify_knn(made_features(noise=2.0, caveat="one patient"), ks=(5,)), seed=7, resamples=50)
+    assert tuple(rows.columns) == COLUMNS
+    assert {"dataset", "task", "protocol", "backbone", "split", "metric", "value"} < set(COLUMNS)
+    assert {"ci_low", "ci_high", "n", "seed", "weights", "git"} < set(COLUMNS)
+    first = rows.iloc[0].to_dict()
+    expected = {"dataset": "made", "task": "classification", "protocol": "knn", "backbone": "random-t16", "split": "test"}
+    expected |= {"metric": "accuracy", "n": 30, "seed": 7, "weights": "0123456789ab", "choice": "k = 5", "caveat": "one patient"}
+    assert {name: first[name] for name in expected} == expected
+    assert first["git"] == git_revision()
+    assert rows["value"].between(0, 1).all() and (rows["ci_low"] <= rows["value"]).all()
+    assert rows["metric"].tolist() == ["accuracy", "balanced_accuracy", "f1_macro", "auc"]
+
+
+def test_tables_have_six_digits(tmp_path):
+    path = write_table(pd.DataFrame({"value": [1 / 3, 2e-7 / 3, 1.0], "n": [1, 2, 1234567]}), tmp_path / "new" / "t.csv")
+    assert path.read_bytes() == b"value,n\n0.333333,1\n6.66667e-08,2\n1,1234567\n"
+
+
+def test_rows_come_back_as_they_were_written(tmp_path):
+    first, second = made_rows(weights="000012345678"), made_rows(dataset="None", git="1234567890")
+    write_table(first, tmp_path / "03_a_rows.csv")
+    write_table(second, tmp_path / "05_b_rows.csv")
+    write_table(first, tmp_path / "03_k_curve.csv")
+    back = collect_rows(tmp_path)
+    pd.testing.assert_frame_equal(back, pd.concat([first, second], ignore_index=True), rtol=1e-5, check_dtype=False)
+
+
+def test_a_metric_that_is_not_defined_survives(tmp_path):
+    features = made_features(sizes={"train": 30, "val": 3, "test": 1})
+    write_table(classification_rows(classify_knn(features, protocol="knn1")), tmp_path / "a_rows.csv")
+    back = collect_rows(tmp_path)
+    assert np.isnan(back.loc[back["metric"] == "auc", "value"].item())
+    assert wide_table(back)["AUC %"].item() == "–"
+
+
+def test_missing_rows_and_columns_are_named(tmp_path):
+    with pytest.raises(InputError, match=re.escape(str(tmp_path)) + ".*holds no result rows"):
+        collect_rows(tmp_path)
+    write_table(made_rows().drop(columns=["seed", "git"]), tmp_path / "03_rows.csv")
+    with pytest.raises(InputError, match="03_rows.csv: the columns seed, git are missing"):
+        collect_rows(tmp_path)
+
+
+def test_the_table_for_people_is_in_percent_with_intervals():
+    rows = made_rows()
+    rows.loc[rows["metric"] == "accuracy", ["value", "ci_low", "ci_high"]] = 0.48125, 0.4375, 0.525
+    table = wide_table(pd.concat([rows, made_rows(backbone="pixels")], ignore_index=True))
+    assert table.columns.tolist() == ["dataset", "protocol", "backbone", "choice", "n", "accuracy %", "macro-F1 %", "AUC %"]
+    assert table["backbone"].tolist() == ["random-t16 (random weights)", "pixels (no backbone)"]
+    assert table["accuracy %"].iloc[0] == "48.1 [43.8, 52.5]"
+
+
+def test_the_table_for_people_shows_a_dash_for_a_metric_that_is_not_there():
+    rows = made_rows()
+    assert wide_table(rows[rows["metric"] != "f1_macro"])["macro-F1 %"].tolist() == ["–"]
+
+
+def test_no_row_vanishes_behind_another():
+    with pytest.raises(InputError, match="made, knn11, random-t16.*two result rows for the same cell"):
+        wide_table(pd.concat([made_rows(), made_rows(weights="another")], ignore_index=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("random-b16", "random-b16 (random weights)"),
+        ("pixels", "pixels (no backbone)"),
+        ("radiodino-s16", "radiodino-s16"),
+    ],
+)
+def test_floors_are_called_floors(name, label):
+    assert label_of(name) == label
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"backbone": "radiodino-s16"},  # another data set
+        {"backbone": "random-s16", "dataset": "breastmnist-224"},
+        {"backbone": "radiodino-mini", "dataset": "breastmnist-224"},
+        {"backbone": "dino-s16", "dataset": "breastmnist-224"},
+        {"backbone": "file:radiodino-s16", "dataset": "breastmnist-224"},
+        {"backbone": "radiodino-b16", "dataset": "breastmnist-224"},  # another size than the published one
+        {"backbone": "radiodino-s16", "dataset": "breastmnist-28"},
+        {"backbone": "radiodino-s16", "dataset": "breastmnist-224", "split": "val"},
+        {"backbone": "radiodino-s16", "dataset": "breastmnist-224", "task": "segmentation"},
+    ],
+)
+def test_published_numbers_are_not_measured_by_anything_else(changes):
+    table = beside_published(made_rows(**changes))
+    assert len(table) == len(published_rows())
+    assert set(table["measured %"]) == {"not measured"}
+
+
+def test_released_weights_on_the_very_set_are_measured():
+    rows = made_rows(backbone="radiodino-s16", dataset="breastmnist-224")
+    rows.loc[rows["metric"] == "accuracy", ["value", "ci_low", "ci_high"]] = 0.91667, 0.87, 0.955
+    table = beside_published(rows)
+    measured = table[table["measured %"] != "not measured"].set_index("metric")
+    assert set(measured["dataset"]) == {"BreastMNIST"} and set(measured.index) == {"accuracy", "f1_macro", "auc"}
+    assert measured.loc["accuracy", "measured %"] == "91.67 [87.00, 95.50]"
+    assert measured.loc["accuracy", ["published %", "backbone", "protocol"]].tolist() == ["91.67", "radiodino-s16", "knn11"]
+
+
+def test_published_numbers_are_those_of_the_reference():
+    folder = Path(os.environ.get("RADIODINO_SHARED") or REPOSITORY.parent / "shared")
+    reference = folder / "reference" / "radiodino_published.csv"
+    if not reference.exists():
+        pytest.skip(f"{reference} is not there (RADIODINO_SHARED names the folder)")
+    pd.testing.assert_frame_equal(published_rows(), pd.read_csv(reference))
