@@ -28,6 +28,11 @@ class Views:
     masks: torch.Tensor
 
 
+def grey_levels(views: torch.Tensor) -> np.ndarray:
+    """Undoes the standardisation, for drawing: float32 [n, 3, size, size] to [n, size, size] in 0..1."""
+    return (views[:, 0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]).clamp(0, 1).numpy()
+
+
 class ViewSet(torch.utils.data.Dataset):
     """The batches of a run by their step: a map-style data set, so that loader workers need no state.
 

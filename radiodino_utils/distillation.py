@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import pandas as pd
 import timm
 import torch
 from lightly.loss import DINOLoss, IBOTPatchLoss, KoLeoLoss
@@ -173,3 +174,8 @@ def schedule(recipe: Recipe, step: int) -> dict[str, float]:
         "momentum": cosine_schedule(step, steps, recipe.momentum, recipe.momentum_end),
         "teacher_temp": linear_warmup_schedule(step, round(recipe.teacher_temp_warmup * steps), coldest, recipe.teacher_temp),
     }
+
+
+def schedule_table(recipe: Recipe) -> pd.DataFrame:
+    """The schedule of every step: columns step, lr, weight_decay, momentum, teacher_temp."""
+    return pd.DataFrame([{"step": step} | schedule(recipe, step) for step in range(recipe.steps)])

@@ -138,17 +138,22 @@ def pretrain(
         )
     make_folder(folder)
     _check_folder(plan, corpus, folder, resume)
-    fabric = _fabric(running)
+    fabric = make_fabric(running)
     per_process, rest = divmod(plan.recipe.batch_size // plan.recipe.accumulate, fabric.world_size)
     if rest or not per_process:
         raise InputError(
             f"a batch of {plan.recipe.batch_size} in {plan.recipe.accumulate} parts cannot be shared evenly by "
             f"{fabric.world_size} processes; change batch_size."
         )
-    return _Run(plan, corpus, folder, running, fabric, resume).train(probe, on_row)
+    return Run(plan, corpus, folder, running, fabric, resume).train(probe, on_row)
 
 
-def _fabric(running: Running) -> Fabric:
+def make_fabric(running: Running) -> Fabric:
+    """Lightning Fabric for one process, several GPUs, or what `torchrun` started.
+
+    Raises:
+        InputError: If the machine has not what is asked for.
+    """
     world, local = (int(os.environ.get(key, 0)) for key in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     devices = running.devices or local or 1
     strategy = running.strategy if running.strategy != "auto" else "ddp" if (world or devices) > 1 else "auto"
@@ -206,8 +211,19 @@ def _check_folder(plan: Plan, corpus: Corpus, folder: Path, resume: bool) -> Non
         raise InputError(f"{folder}: holds another run ({', '.join(differing)} differ); use its settings or another folder.")
 
 
-class _Run:
-    def __init__(self, plan: Plan, corpus: Corpus, folder: Path, running: Running, fabric: Fabric, resume: bool) -> None:
+class Run:
+    """A run that is set up and can make its steps; `pretrain` is the way to carry out a whole one.
+
+    Args:
+        plan: What to do.
+        corpus: Pictures.
+        folder: Where its files go.
+        running: How.
+        fabric: What `make_fabric` gives.
+        resume: Start from the folder's checkpoint.
+    """
+
+    def __init__(self, plan: Plan, corpus: Corpus, folder: Path, running: Running, fabric: Fabric, resume: bool = False) -> None:
         self.plan, self.recipe, self.corpus, self.folder = plan, plan.recipe, corpus, folder
         self.running, self.fabric, self.is_sharded = running, fabric, running.strategy == "fsdp"
         with warnings.catch_warnings():
@@ -239,11 +255,12 @@ class _Run:
     def train(
         self, probe: Callable[[torch.nn.Module], dict[str, float]] | None, on_row: Callable[[Progress], None] | None
     ) -> Progress:
+        """Makes all steps that are left, with monitor, probe and checkpoints; see `pretrain`."""
         recipe, running = self.recipe, self.running
         is_first = self.fabric.is_global_zero
         progress = Progress(self.folder, self.step, recipe.steps)
         monitor = Monitor(self.folder / MONITOR, outputs=recipe.output_dim, step=self.step) if is_first else None
-        batches, clock = iter(self._loader()), _Clock()
+        batches, clock = iter(self.batches()), Clock()
         began = saved = probed = time.monotonic()
         with (
             _asked_to_stop() as signals,
@@ -251,7 +268,7 @@ class _Run:
         ):
             while self.step < recipe.steps:
                 now = schedule(recipe, self.step)
-                loss, norm = self._one_step(batches, now, clock)
+                loss, norm = self.one_step(batches, now, clock)
                 self.step += 1
                 progress.step = self.step
                 bar.update()
@@ -280,7 +297,8 @@ class _Run:
             raise SystemExit(128 + signals[0])
         return progress
 
-    def _loader(self) -> DataLoader:
+    def batches(self) -> DataLoader:
+        """The views of every step from here on."""
         data = ViewSet(self.corpus, self.recipe, seed=self.plan.seed, rank=self.fabric.global_rank, world=self.fabric.world_size)
         return DataLoader(
             data,
@@ -290,7 +308,17 @@ class _Run:
             pin_memory=self.fabric.device.type == "cuda",
         )
 
-    def _one_step(self, batches: Iterator[Views], now: dict[str, float], clock: "_Clock") -> tuple[Loss, float]:
+    def one_step(self, batches: Iterator[Views], now: dict[str, float], clock: "Clock") -> tuple[Loss, float]:
+        """Makes a step of the optimiser and of the teacher.
+
+        Args:
+            batches: An iterator over `batches`.
+            now: What `schedule` gives for the step.
+            clock: Learns how long it waited for the batch.
+
+        Returns:
+            The losses (of the last part of an accumulated batch) and the norm of the gradient before clipping.
+        """
         recipe, fabric = self.recipe, self.fabric
         for group in self.optimizer.param_groups:
             group["lr"] = now["lr"] * group["lr_scale"]
@@ -329,7 +357,7 @@ class _Run:
                     torch.nn.utils.clip_grad_norm_(one, clip)
         return norm.item()
 
-    def _row(self, loss: Loss, now: dict[str, float], norm: float, clock: "_Clock") -> dict[str, float]:
+    def _row(self, loss: Loss, now: dict[str, float], norm: float, clock: "Clock") -> dict[str, float]:
         rate, share = clock.read()
         return {
             "step": self.step,
@@ -385,24 +413,32 @@ def _plain(module: torch.nn.Module) -> Network:
     return module if isinstance(module, Network) else module.module
 
 
-class _Clock:
-    """Pictures per second and the share of the time spent waiting for data, since the last reading."""
+class Clock:
+    """Pictures per second and the share of the time spent waiting for data, since the last reading.
+
+    Attributes:
+        pictures: Number done; whoever does them adds to it.
+        waited: Seconds.
+    """
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        self._start, self._waited, self.pictures = time.monotonic(), 0.0, 0
+        """Begins anew."""
+        self._start, self.waited, self.pictures = time.monotonic(), 0.0, 0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
+        """Counts the block as waiting."""
         since = time.monotonic()
         yield
-        self._waited += time.monotonic() - since
+        self.waited += time.monotonic() - since
 
     def read(self) -> tuple[float, float]:
+        """Pictures per second and share of waiting; begins anew."""
         passed = max(time.monotonic() - self._start, 1e-9)
-        result = self.pictures / passed, self._waited / passed
+        result = self.pictures / passed, self.waited / passed
         self.restart()
         return result
 

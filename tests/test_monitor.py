@@ -11,6 +11,11 @@ from radiodino_utils.monitor import PATIENCE, Monitor, measures, require_finite,
 HEALTHY = {"feature_std": 0.8, "effective_rank": 30.0, "teacher_entropy": 2.0, "kl": 0.5}
 
 
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def loss_of(features, teacher, student=None):
     return Loss(torch.tensor(1.0), {}, features, teacher, teacher if student is None else student, 0.1)
 
@@ -56,7 +61,7 @@ def test_a_collapse_that_lasts_stops_the_run_and_says_what_to_change(tmp_path):
         monitor.write({"step": 10 + step} | HEALTHY | {"feature_std": 0.0})
     with pytest.raises(InputError, match="has collapsed: the features of all pictures are nearly equal.*lower lr"):
         monitor.write({"step": 20} | HEALTHY | {"feature_std": 0.0})
-    assert len(list(csv.DictReader(open(tmp_path / "m.csv")))) == 2 * PATIENCE
+    assert len(rows_of(tmp_path / "m.csv")) == 2 * PATIENCE
 
 
 def test_rows_after_the_checkpoint_are_dropped(tmp_path):
@@ -64,9 +69,9 @@ def test_rows_after_the_checkpoint_are_dropped(tmp_path):
     for step in (10, 20, 30):
         monitor.write({"step": step} | HEALTHY)
     Monitor(tmp_path / "m.csv", outputs=64, step=20)
-    assert [row["step"] for row in csv.DictReader(open(tmp_path / "m.csv"))] == ["10", "20"]
+    assert [row["step"] for row in rows_of(tmp_path / "m.csv")] == ["10", "20"]
     Monitor(tmp_path / "m.csv", outputs=64)
-    assert not list(csv.DictReader(open(tmp_path / "m.csv")))
+    assert not rows_of(tmp_path / "m.csv")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

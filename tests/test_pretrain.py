@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,15 +17,22 @@ def own_data_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("RADIODINO_DATA", str(tmp_path / "data"))
 
 
+_HELP = """
+import sys
+from radiodino_utils.pretrain import main
+try:
+    main(["--help"])
+except SystemExit:
+    print("torch" in sys.modules)
+"""
+
+
 def test_help_explains_every_option_without_loading_torch():
     for action in make_parser()._actions:
         assert action.help and len(action.help) > 5, action.option_strings
-    import subprocess
-
-    code = "import sys\nfrom radiodino_utils.pretrain import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    print('torch' in sys.modules)"
     repository = str(Path(__file__).resolve().parents[1])
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": repository, "PATH": ""}
+        [sys.executable, "-c", _HELP], capture_output=True, text=True, env={"PYTHONPATH": repository, "PATH": ""}
     )
     assert done.stdout.endswith("False\n") and "--hold-out" in done.stdout, done.stderr
 
