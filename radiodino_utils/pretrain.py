@@ -63,6 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--resume", action="store_true", help="go on with the run in the folder, exactly; the other options must "
                      "be those it was started with")  # fmt: skip
     run.add_argument("--stop-after", type=float, metavar="MINUTES", help="save and stop after this long; resume goes on")
+    run.add_argument("--stop-at", type=int, metavar="STEP", help="save and stop after this step of the run; resume goes on")
     run.add_argument("--save-minutes", type=float, default=5.0, help="minutes between two checkpoints (default: 5)")
     run.add_argument("--monitor-every", type=int, default=10, help="steps between two rows of monitor.csv (default: 10)")
     run.add_argument("--probe", metavar="DATASET", help="labelled set for a kNN probe of the teacher: val pictures among train "
@@ -137,7 +138,7 @@ def _run(options: argparse.Namespace):  # noqa: ANN202
     running = Running(
         precision=options.precision, accelerator=options.accelerator, devices=options.devices, strategy=options.strategy,
         workers=options.workers, monitor_every=options.monitor_every, save_minutes=options.save_minutes,
-        probe_minutes=options.probe_minutes, stop_after=options.stop_after,
+        probe_minutes=options.probe_minutes, stop_after=options.stop_after, stop_at=options.stop_at,
     )  # fmt: skip
     probe = KnnProbe(load_dataset(options.probe), corpus=corpus) if options.probe and rank == 0 else None
     plan = Plan(options.arch, recipe, options.seed, options.init)

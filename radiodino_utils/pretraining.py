@@ -23,12 +23,12 @@ from .augment import Views, ViewSet
 from .corpus import Corpus
 from .distillation import Criterion, Loss, Network, make_pair, parameter_groups, schedule
 from .errors import InputError
-from .files import atomic, make_folder, require_space, write_json
+from .files import atomic, make_folder, require_space, write_json, write_text
 from .monitor import Monitor, measures, require_finite
 from .provenance import git_revision, versions
 from .recipes import Recipe
 
-RUN, STATE, BACKBONE, MONITOR = "run.json", "last.ckpt", "backbone.safetensors", "monitor.csv"
+RUN, STATE, BACKBONE, MONITOR, CORPUS = "run.json", "last.ckpt", "backbone.safetensors", "monitor.csv", "corpus.txt"
 STRATEGIES = ("auto", "ddp", "fsdp")
 
 
@@ -63,6 +63,7 @@ class Running:
         save_minutes: Between two checkpoints.
         probe_minutes: Between two probes.
         stop_after: Stop (and save) after so many minutes.
+        stop_at: Stop (and save) after so many steps of the whole run.
     """
 
     precision: str = "auto"
@@ -74,6 +75,7 @@ class Running:
     save_minutes: float = 5.0
     probe_minutes: float = 15.0
     stop_after: float | None = None
+    stop_at: int | None = None
 
 
 @dataclass
@@ -110,8 +112,9 @@ def pretrain(
 ) -> Progress:
     """Pre-trains a backbone.
 
-    Writes into the folder: `run.json` (the plan, the corpus, versions), `monitor.csv`, `last.ckpt` (everything for
-    resuming) and `backbone.safetensors` (the teacher, by timm's names). Each is replaced whole. SIGTERM and Ctrl-C
+    Writes into the folder: `run.json` (the plan, the corpus, versions), `corpus.txt` (SHA-256 of its pictures),
+    `monitor.csv`, `last.ckpt` (everything for resuming) and `backbone.safetensors` (the teacher, by timm's names). Each
+    is replaced whole. SIGTERM and Ctrl-C
     end the run after the step under way, with a checkpoint.
 
     Args:
@@ -251,6 +254,7 @@ class Run:
                 "git": git_revision(),
             }
             write_json(folder / RUN, _identity(plan, corpus) | facts)
+            write_text(folder / CORPUS, "\n".join(corpus.digests))
 
     def train(
         self, probe: Callable[[torch.nn.Module], dict[str, float]] | None, on_row: Callable[[Progress], None] | None
@@ -287,7 +291,8 @@ class Run:
                     if on_row:
                         on_row(progress)
                 minutes = (time.monotonic() - began) / 60
-                stops = self._any(signals) or self._any(running.stop_after is not None and minutes > running.stop_after)
+                is_over = running.stop_after is not None and minutes > running.stop_after
+                stops = self._any(signals or is_over or self.step == running.stop_at)
                 if is_last or stops or self._any(time.monotonic() - saved > 60 * running.save_minutes):
                     self._save()
                     saved = time.monotonic()
