@@ -27,10 +27,11 @@ class Views:
     local_views: torch.Tensor
     masks: torch.Tensor
 
-
-def grey_levels(views: torch.Tensor) -> np.ndarray:
-    """Undoes the standardisation, for drawing: float32 [n, 3, size, size] to [n, size, size] in 0..1."""
-    return (views[:, 0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]).clamp(0, 1).numpy()
+    def grey_levels(self) -> list[np.ndarray]:
+        """The views as pictures, for drawing: one array a view, float32 [n, size, size] in 0..1, the global ones first."""
+        n = len(self.global_views) // 2
+        views = [*self.global_views.split(n), *self.local_views.split(n)]
+        return [(one[:, 0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]).clamp(0, 1).numpy() for one in views if len(one)]
 
 
 class ViewSet(torch.utils.data.Dataset):

@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .datasets import PictureSet
+from .datasets import PictureSet, dataset_names, load_dataset
 from .errors import InputError
 from .files import value_hash
 from .pictures import SUFFIXES, read_picture
@@ -31,7 +31,8 @@ class Source:
     """Where pictures come from and how often they are drawn.
 
     Attributes:
-        path: A folder, a list (`.txt`), RadImageNet's split (`.csv`), a zip or tar, or an npz file in MedMNIST's layout.
+        path: A folder, a list (`.txt`), RadImageNet's split (`.csv`), a zip or tar, an npz file in MedMNIST's layout, or the
+            plain name of a labelled set.
         weight: Share of the draws, relative to the other sources; `None` for the number of its pictures.
     """
 
@@ -134,7 +135,7 @@ def load_corpus(
 ) -> Corpus:
     """Finds all pictures of all sources and, where they fit, decodes them into memory once.
 
-    Colour becomes grey (luma), as radiology is. Of an npz file only the training rows are taken. Nothing is extracted
+    Colour becomes grey (luma), as radiology is. Of a labelled set only the training rows are taken. Nothing is extracted
     from an archive, so no path in it can lead anywhere.
 
     Args:
@@ -227,7 +228,9 @@ def _weights(sources: Sequence[Source], counts: Sequence[int]) -> np.ndarray:
 def _entries(path: Path) -> list[tuple[str, Callable[[], np.ndarray]]]:
     """Name and reader of each picture of a source, in order."""
     if not path.exists():
-        raise InputError(f"{path}: there is no such source of pictures.")
+        if str(path) in dataset_names():
+            return _training_rows(load_dataset(str(path)))
+        raise InputError(f"{path}: there is no such source of pictures (a path, or a labelled set by its plain name).")
     name = path.name.lower()
     if path.is_dir():
         found = [file for file in sorted(path.rglob("*")) if file.is_file() and file.name.lower().endswith(SUFFIXES)]
@@ -235,7 +238,7 @@ def _entries(path: Path) -> list[tuple[str, Callable[[], np.ndarray]]]:
     elif name.endswith(ARCHIVES):
         entries = _archive_entries(path)
     elif name.endswith(".npz"):
-        entries = _npz_entries(path)
+        entries = _training_rows(load_dataset(f"npz:{path}"))
     elif name.endswith(LISTS):
         entries = [(member, _FileReader(path.parent / member)) for member in _listed(path)]
     elif name.endswith(SUFFIXES):
@@ -335,10 +338,8 @@ def _decode(data: bytes, name: str) -> np.ndarray:
         raise InputError(f"{name}: the picture is damaged or truncated ({error}).") from error
 
 
-def _npz_entries(path: Path) -> list[tuple[str, Callable[[], np.ndarray]]]:
-    from .datasets import load_dataset
-
-    split = load_dataset(f"npz:{path}").splits["train"]
+def _training_rows(labelled: PictureSet) -> list[tuple[str, Callable[[], np.ndarray]]]:
+    split = labelled.splits["train"]
     return [(f"train/{row}", _RowReader(split.pictures, row)) for row in range(len(split))]
 
 

@@ -317,8 +317,8 @@ _PANELS = {
 }
 
 
-def schedule_lines(table: pd.DataFrame, *, title: str) -> Figure:
-    """Draws what changes during a run: a panel a column, against the step."""
+def schedule_lines(table: pd.DataFrame) -> Figure:
+    """Draws what changes during a run: a panel a column of `distillation.schedule_table`, against the step."""
     columns = [column for column in table if column != "step"]
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(1, len(columns), figsize=(2.15 * len(columns), 1.9))
@@ -326,19 +326,22 @@ def schedule_lines(table: pd.DataFrame, *, title: str) -> Figure:
             axis.plot(table["step"], table[column], color=colour)
             axis.set(title=column.replace("_", " "), xlabel="step")
             axis.grid(alpha=0.25)
-        _titled(figure, title)
+        _titled(figure, f"Schedules of {len(table)} steps")
     return figure
 
 
-def view_sheet(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], masks: np.ndarray, *, title: str) -> Figure:
+def view_sheet(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], masks: np.ndarray, *, shown: int = 4) -> Figure:
     """Draws pictures and the views cut from them, hidden patches of the global views in orange.
 
     Args:
-        pictures: uint8 [height, width] each, a line a picture.
-        views: For each view float arrays [n, size, size], the two global ones first.
-        masks: bool, [2, n, grid, grid].
-        title: Above the figure.
+        pictures: n pictures, uint8 [height, width] each.
+        views: For each view grey levels in 0..1, [n, size, size], the two global ones first.
+        masks: bool, [2 x n, grid, grid].
+        shown: How many pictures, those with the most hidden patches, a line each.
     """
+    masks = masks.reshape(2, len(pictures), *masks.shape[1:])
+    chosen = np.argsort(-masks[0].sum((1, 2)), kind="stable")[:shown]
+    pictures, views, masks = [pictures[row] for row in chosen], [view[chosen] for view in views], masks[:, chosen]
     names = ["picture", "global 1", "global 2", *(f"local {i + 1}" for i in range(len(views) - 2))]
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(
@@ -353,7 +356,7 @@ def view_sheet(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], mask
                     size = len(picture) // masks.shape[-1]
                     hidden = np.kron(masks[column - 1][row], np.ones((size, size)))
                     axis.imshow(np.ma.masked_equal(hidden, 0), cmap="autumn", vmin=0, vmax=2, alpha=0.85)
-        _titled(figure, title)
+        _titled(figure, "Pictures and the views cut from them, hidden patches in orange")
     return figure
 
 

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import platform
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from .knn import classify_knn
 from .logistic import classify_logistic
 from .pretraining import BACKBONE, CORPUS, MONITOR, RUN
 from .provenance import cpu_count
-from .rows import classification_rows, write_table
+from .rows import classification_rows, wide_table, write_table
 
 NAME = "radiodino-mini"
 WEIGHTS = Path(str(resources.files(__package__) / "weights"))
@@ -30,15 +31,29 @@ DATASETS = ("organct-axial", "organct-coronal", "organct-sagittal", "breastmnist
 BACKBONES = (NAME, "random-t16", "pixels")
 FLOORS = (("breastmnist-224", "knn", "auc", 0.88), ("breastmnist-224", "logistic", "auc", 0.90))
 LEAD = 0.10  # of kNN accuracy on OrganCT, over both floors
-AIM = "the frozen DINO ViT-B/16 of MedMNIST+ (16 times the parameters): BreastMNIST kNN 87.2 %, linear 88.7 % and AUC 93.4"
+AIM = "the frozen DINO ViT-B/16 of MedMNIST+, 16 times as large: BreastMNIST kNN 87.2 %, linear 88.7 % and AUC 93.4 %"
+HELP = (
+    "What would help: more pictures seen (a GPU passes through tens of millions at 224 px), more CT in the corpus, and a longer "
+    "finish at full resolution."
+)
 LIMITS = (
-    "It has 5.5 million parameters and was trained on a processor, on few pictures at a low resolution; the released RadioDINO "
-    "models are larger and saw a million and more. Do not use it for diagnosis.",
+    "It has 5.5 million parameters and was trained on a processor, on few pictures at a low resolution; the released "
+    "RadioDINO models are larger and were trained on a million pictures and more. Do not use it for diagnosis.",
     "OrganCT is one patient with automatic labels: it shows that the pipeline works and no more. BreastMNIST's test split has 156 "
     "pictures: its intervals are wide.",
     "The training rows of BreastMNIST are in the corpus (without labels), so its test rows are of a known domain.",
     "MedNIST's CT and X-ray come from public archives: other sets of the same archives may share patients with the corpus.",
 )
+
+
+def shipped_curves() -> pd.DataFrame:
+    """The monitor of the runs that made the bundled checkpoint, with a column `run`."""
+    return pd.read_csv(WEIGHTS / f"{NAME}-curves.csv")
+
+
+def shipped_rows() -> pd.DataFrame:
+    """The result rows of the bundled checkpoint and of the floors, on test splits."""
+    return pd.read_csv(WEIGHTS / f"{NAME}-evaluation.csv", keep_default_na=False, dtype={"weights": str, "git": str})
 
 
 def corpus_prefixes(digests: list[str]) -> np.ndarray:
@@ -144,26 +159,62 @@ def card(runs: list[Path], trials: pd.DataFrame, rows: pd.DataFrame, digests: li
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.is_file()
-        else []
-    )
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+_CARD = """# {name}
+
+A {architecture} ({millions:.1f} million parameters) that this project pre-trained itself, without labels, on {corpus_pictures:,}
+openly licensed radiology pictures. `load_backbone("{name}")` loads it; its preprocessing is that of the RadioDINO family.
+Licence of the weights: {licence}. `python -m radiodino_utils.modelcard` writes this card.
+
+## Corpus
+
+{corpus_table}
+
+Nothing of BreastMNIST's validation or test rows, nor of the demo's CT. The SHA-256 of the sorted SHA-256 of all pictures is
+`{corpus_sha256}`; the first 64 bits of each are in `{name}-corpus.npy`.
+
+## Recipe
+
+`recipes/mini.yaml` holds the settings of the first stage and `recipes/mini-finish.yaml` those of the second; `{name}-1.args` and
+`{name}-2.args` hold the options with seed and weights of the sources; `{name}-curves.csv` holds the curves. Hardware:
+{hardware}. {pictures_seen:,} pictures seen.
+
+{stages_table}
+
+## Trials
+
+Probed on *validation* rows (weighted kNN, k = 20); nothing was chosen on test rows.
+
+{trials_table}
+
+## Evaluation
+
+Test rows, once, at the end; per cent with bootstrap 95 % intervals.
+
+{evaluation_table}
+
+{floors_table}
+
+{verdict} The aim was {aim}.
+
+## Limits
+
+{limits_list}
+"""
 
 
 def markdown(facts: dict[str, object]) -> str:
     """The card for people."""
     rows = pd.DataFrame(facts["evaluation"])
-    shown = rows[rows["metric"].isin(["accuracy", "f1_macro", "auc"]) & rows["protocol"].isin(["knn", "logistic"])].copy()
-    shown["cell"] = [f"{100 * v:.1f} [{100 * a:.1f}, {100 * b:.1f}]" for v, a, b in shown[["value", "ci_low", "ci_high"]].values]
-    wide = shown.pivot_table(
-        index=["dataset", "protocol", "backbone"], columns="metric", values="cell", aggfunc="first", sort=False
-    )
-    evaluation = [(*index, line["accuracy"], line["f1_macro"], line["auc"]) for index, line in wide.iterrows()]
-    corpus = [(s["title"], s["pictures"], f"{s['share of draws']:.0%}", s["licence"], s["by"]) for s in facts["corpus"]]
+    missed = [one for one in facts["floors"] if not one["met"]]
     trials = pd.DataFrame(facts["trials"]).fillna("")
+    corpus = [(s["title"], s["pictures"], f"{s['share of draws']:.0%}", s["licence"], s["by"]) for s in facts["corpus"]]
     floors = [(f["what"], f"{f['floor']:.3f}", f"{f['value']:.3f}", "met" if f["met"] else "missed") for f in facts["floors"]]
+    evaluation = wide_table(rows[rows["protocol"].isin(["knn", "logistic"])])
     stages = [
         (
             i,
@@ -176,61 +227,23 @@ def markdown(facts: dict[str, object]) -> str:
         )
         for i, s in enumerate(facts["stages"], 1)
     ]
-    missed = [one for one in facts["floors"] if not one["met"]]
-    verdict = "All floors are met." if not missed else (
-        f"{len(missed)} of {len(facts['floors'])} floors are missed. What would help: more pictures seen (a GPU passes through tens of "
-        "millions at 224 px), more CT in the corpus, and a longer finish at full resolution."
-    )  # fmt: skip
-    return "\n".join(
-        [
-            f"# {facts['name']}",
-            "",
-            f"A {facts['architecture']} ({facts['parameters'] / 1e6:.1f} million parameters) that this project pre-trained itself, "
-            f'without labels, on {facts["corpus_pictures"]:,} openly licensed radiology pictures. `load_backbone("{facts["name"]}")` '
-            f"loads it; preprocessing is that of the RadioDINO family. Licence of the weights: {facts['licence']}. This card is written "
-            "by `python -m radiodino_utils.modelcard`.",
-            "",
-            "## Corpus",
-            "",
-            *_table(("source", "pictures", "share of draws", "licence", "by"), corpus),
-            "",
-            f"Nothing of BreastMNIST's validation or test rows, nor of the demo's CT. SHA-256 of the sorted SHA-256 of all pictures: "
-            f"`{facts['corpus_sha256']}`; their first 64 bits are in `{NAME}-corpus.npy`.",
-            "",
-            "## Recipe",
-            "",
-            f"The settings of each stage are in `recipes/mini.yaml` and `recipes/mini-finish.yaml`, the options in `{NAME}-1.args` and "
-            f"`{NAME}-2.args`; the curves in `{NAME}-curves.csv`. Hardware: {facts['hardware']}. {facts['pictures_seen']:,} pictures seen.",
-            "",
-            *_table(("stage", "global views", "batch", "steps", "pictures seen", "hours", "seed"), stages),
-            "",
-            "## Trials",
-            "",
-            "Each was probed on *validation* rows (weighted kNN, k = 20); no choice was made on test rows.",
-            "",
-            *_table(tuple(trials.columns), trials.itertuples(index=False)),
-            "",
-            "## Evaluation",
-            "",
-            "On test rows, once, at the end: per cent with bootstrap 95 % intervals.",
-            "",
-            *_table(("data set", "protocol", "backbone", "accuracy", "macro-F1", "AUC"), evaluation),
-            "",
-            *_table(("floor", "wanted", "measured", ""), floors),
-            "",
-            f"{verdict} The aim was {facts['aim']}.",
-            "",
-            "## Limits",
-            "",
-            *(f"- {limit}" for limit in facts["limits"]),
-            "",
-        ]
+    return _CARD.format(
+        **facts,
+        millions=facts["parameters"] / 1e6,
+        corpus_table=_table(("source", "pictures", "share of draws", "licence", "by"), corpus),
+        stages_table=_table(("stage", "global views", "batch", "steps", "pictures seen", "hours", "seed"), stages),
+        trials_table=_table(trials.columns, trials.itertuples(index=False)),
+        evaluation_table=_table(evaluation.columns, evaluation.itertuples(index=False)),
+        floors_table=_table(("floor", "wanted", "measured", "met or missed"), floors),
+        verdict=f"{len(missed)} of {len(facts['floors'])} floors are missed. {HELP}" if missed else "All floors are met.",
+        limits_list="\n".join(f"- {limit}" for limit in facts["limits"]),
     )
 
 
-def _table(head: tuple[str, ...], lines: object) -> list[str]:
-    cells = [head, tuple("---" for _ in head), *lines]
-    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in cells]
+def _table(head: Iterable[str], lines: Iterable[Iterable[object]]) -> str:
+    head = list(head)
+    cells = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in cells)
 
 
 def main(arguments: list[str] | None = None) -> None:

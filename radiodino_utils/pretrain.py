@@ -45,10 +45,10 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("--init", type=Path, metavar="FILE", help="last.ckpt of another run, whose student and teacher this one "
                       "starts from")  # fmt: skip
     data = parser.add_argument_group("pictures")
-    data.add_argument("--data", action="append", metavar="PATH[=WEIGHT]", help="a folder with anything below it, a list of files "
-                      "(.txt), RadImageNet's split (.csv), a .zip or .tar of pictures, or an .npz in MedMNIST's layout (its "
-                      "training rows); PNG, JPEG, TIFF, DICOM and more; may be given again; WEIGHT is the share of the draws, "
-                      "the number of pictures by default")  # fmt: skip
+    data.add_argument("--data", action="append", metavar="SOURCE[=WEIGHT]", help="a folder with anything below it, a list of "
+                      "files (.txt), RadImageNet's split (.csv), a .zip or .tar of pictures, an .npz in MedMNIST's layout or a "
+                      "labelled set by its name (training rows); PNG, JPEG, TIFF, DICOM and more; may be given again; WEIGHT is "
+                      "the share of the draws, the number of pictures by default")  # fmt: skip
     data.add_argument("--hold-out", action="append", default=[], metavar="DATASET", help="labelled set (breastmnist-224, "
                       "npz:PATH, folder:PATH) whose val and test pictures are left out of the corpus by pixels")  # fmt: skip
     data.add_argument("--unreadable", type=float, default=0.01, metavar="SHARE", help="share of unreadable pictures that is "

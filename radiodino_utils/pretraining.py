@@ -5,11 +5,12 @@ import os
 import pickle
 import resource
 import signal
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from .augment import Views, ViewSet
+from .backbones import Backbone, load_backbone
 from .corpus import Corpus
 from .distillation import Criterion, Loss, Network, make_pair, parameter_groups, schedule
 from .errors import InputError
@@ -99,6 +101,10 @@ class Progress:
         """The exported teacher: `load_backbone(f"file:{progress.backbone}")`."""
         return self.folder / BACKBONE
 
+    def load(self, name: str = "this-run") -> Backbone:
+        """The exported teacher as a backbone, under a name for tables."""
+        return replace(load_backbone(f"file:{self.backbone}"), name=name)
+
 
 def pretrain(
     plan: Plan,
@@ -149,6 +155,11 @@ def pretrain(
             f"{fabric.world_size} processes; change batch_size."
         )
     return Run(plan, corpus, folder, running, fabric, resume).train(probe, on_row)
+
+
+def run_folder(name: str = "") -> Path:
+    """The folder of that name, or a new temporary one."""
+    return Path(name or tempfile.mkdtemp(prefix="radiodino-"))
 
 
 def make_fabric(running: Running) -> Fabric:
