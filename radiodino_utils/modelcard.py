@@ -39,8 +39,8 @@ HELP = (
 LIMITS = (
     "It has 5.5 million parameters and was trained on a processor, on few pictures at a low resolution; the released "
     "RadioDINO models are larger and were trained on a million pictures and more. Do not use it for diagnosis.",
-    "OrganCT is one patient with automatic labels: it shows that the pipeline works and no more. BreastMNIST's test split has 156 "
-    "pictures: its intervals are wide.",
+    "OrganCT is one patient with automatic labels: it shows that the pipeline works and no more. BreastMNIST's test split has "
+    "156 pictures: its intervals are wide.",
     "The training rows of BreastMNIST are in the corpus (without labels), so its test rows are of a known domain.",
     "MedNIST's CT and X-ray come from public archives: other sets of the same archives may share patients with the corpus.",
 )
