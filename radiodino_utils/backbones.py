@@ -1,6 +1,5 @@
 """Backbones by plain name: the timm model, its preprocessing and what identifies its weights."""
 
-import os
 import re
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -8,10 +7,12 @@ from pathlib import Path
 
 import timm
 import torch
+from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
-from .checkpoints import fingerprint, read_state_dict, vision_transformer
+from .checkpoints import fingerprint, load_strictly, read_state_dict, vision_transformer
 from .errors import InputError, unknown
+from .files import file_hash
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -78,14 +79,14 @@ class _Entry:
     kind: str  # hub, random, bundled or pixels
     model: str = ""  # repository on the Hub, or timm architecture
     options: tuple[tuple[str, object], ...] = ()
-    interpolation: str | None = None
+    preprocessing: tuple[tuple[str, object], ...] = ()  # what goes before the configuration on the Hub
 
 
-_RADIODINO = {"interpolation": "bilinear"}  # torchvision's default, which the published code uses
+_RADIODINO = (("interpolation", "bilinear"), ("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))  # as the published code has it
 _REGISTRY = {
-    "radiodino-s16": _Entry("hub", "Snarcy/RadioDino-s16", **_RADIODINO),
-    "radiodino-b16": _Entry("hub", "Snarcy/RadioDino-b16", **_RADIODINO),
-    "radiodino-s8": _Entry("hub", "Snarcy/RadioDino-s8", **_RADIODINO),
+    "radiodino-s16": _Entry("hub", "Snarcy/RadioDino-s16", preprocessing=_RADIODINO),
+    "radiodino-b16": _Entry("hub", "Snarcy/RadioDino-b16", preprocessing=_RADIODINO),
+    "radiodino-s8": _Entry("hub", "Snarcy/RadioDino-s8", preprocessing=_RADIODINO),
     "radiodino-mini": _Entry("bundled", "radiodino-mini.safetensors"),
     "dino-s16": _Entry("hub", "timm/vit_small_patch16_224.dino"),
     "dino-b16": _Entry("hub", "timm/vit_base_patch16_224.dino"),
@@ -140,12 +141,20 @@ def load_backbone(name: str, *, revision: str | None = None, seed: int = 0) -> B
         return _from_model(name, vision_transformer(read_state_dict(path), str(path)), f"bundled {entry.model}")
     folder, commit = _download(entry.model, revision)
     try:
-        model = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0, **dict(entry.options))
-    except RuntimeError as error:
-        raise InputError(f"{entry.model}: the weights do not fit the architecture of their config.json ({error}).") from error
+        model = timm.create_model(f"local-dir:{folder}", pretrained=False, num_classes=0, **dict(entry.options))
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / 'config.json'}: not a configuration that timm can build a model from ({error}).") from error
+    state = read_state_dict(folder / "model.safetensors")
+    if "img_size" in dict(entry.options):  # trained at another size: timm resamples the position embedding
+        state = checkpoint_filter_fn(state, model)
+    load_strictly(model, state, f"{entry.model}@{commit}")
     config = timm.data.resolve_data_config(model=model)
+    published = dict(entry.preprocessing)
     preprocessing = Preprocessing(
-        config["input_size"][-1], entry.interpolation or config["interpolation"], config["mean"], config["std"]
+        model.patch_embed.img_size[0],
+        published.get("interpolation", config["interpolation"]),
+        published.get("mean", config["mean"]),
+        published.get("std", config["std"]),
     )
     return _from_model(name, model, f"{entry.model}@{commit}", preprocessing)
 
@@ -168,10 +177,8 @@ def _from_model(name: str, model: nn.Module, source: str, preprocessing: Preproc
 
 def _download(repository: str, revision: str | None) -> tuple[Path, str]:
     """Gets `config.json` and `model.safetensors` through the Hub's own client and checks what came."""
-    import httpx
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     where = f"{repository}@{revision or 'main'}"
     try:
@@ -182,32 +189,26 @@ def _download(repository: str, revision: str | None) -> tuple[Path, str]:
         raise InputError(f"{where}: the Hub knows no such revision.") from error
     except RepositoryNotFoundError as error:
         raise InputError(f"{where}: the Hub knows no such repository, or it needs a login (HF_TOKEN).") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+    except LocalEntryNotFoundError as error:
         raise InputError(
             f"{where}: the weights are not in the local cache and the Hub cannot be reached (no network, or "
             "HF_HUB_OFFLINE is set); run once with internet, or use random-t16."
         ) from error
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
-        _forget_halves(repository)
-        raise InputError(f"{where}: the download was cut or is corrupt ({error}); try again.") from error
+    except EntryNotFoundError as error:
+        raise InputError(f"{where}: the repository lacks config.json or model.safetensors.") from error
+    except Exception as error:  # what a cut connection raises depends on the client's HTTP library
+        for half in Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}").rglob("*.incomplete"):
+            half.unlink()
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{where}: the download was cut or failed ({reason}); try again.") from error
     _verify(weights, where)
     return config.parent, weights.parent.name[:10]
 
 
 def _verify(weights: Path, where: str) -> None:
     """Compares the weights with the SHA-256 that names their blob; a damaged blob is removed, to be fetched again."""
-    from .files import file_hash
-
     blob = weights.resolve()
     if re.fullmatch(r"[0-9a-f]{64}", blob.name) and file_hash(blob) != blob.name:
         blob.unlink()
         weights.unlink(missing_ok=True)
         raise InputError(f"{where}: model.safetensors is corrupt (its SHA-256 is not the Hub's) and was removed; try again.")
-
-
-def _forget_halves(repository: str) -> None:
-    from huggingface_hub import constants
-
-    folder = Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
-    for half in folder.rglob("*.incomplete"):
-        half.unlink()

@@ -15,7 +15,8 @@ from torch import nn
 
 from .errors import InputError
 
-_PARTS = ("teacher", "student", "model", "state_dict")  # what to take from a training checkpoint, the best first
+_PARTS = ("teacher", "student", "model", "state_dict", "backbone")  # what to take from a training checkpoint, the best first
+_NETWORK = re.compile(r"^(?:module\.|_orig_mod\.)*(teacher|student)\.")
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.|backbone\.|teacher\.|student\.)+")
 _DROPPED = re.compile(r"^(head|dino_head|ibot_head|dino_loss|ibot_patch_loss)\.|^mask_token$")
 _CHUNKED = re.compile(r"^blocks\.\d+\.(\d+)\.")  # DINOv2 with FSDP chunks: blocks.CHUNK.BLOCK.
@@ -53,6 +54,9 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         state = state[part]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{path}: holds no state dict of tensors (looked for {', '.join(_PARTS)}).")
+    networks = {match[1] for name in state if (match := _NETWORK.match(name))}
+    if "teacher" in networks:  # DINOv2 keeps both networks in one flat dict
+        state = {name: value for name, value in state.items() if (match := _NETWORK.match(name)) and match[1] == "teacher"}
     named = {_CHUNKED.sub(r"blocks.\1.", _WRAPPERS.sub("", name)): value for name, value in state.items()}
     return {name: value for name, value in named.items() if not _DROPPED.match(name)}
 
@@ -76,7 +80,13 @@ def vision_transformer(state: dict[str, torch.Tensor], source: str) -> VisionTra
     needed = ("patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight")
     if absent := [name for name in needed if name not in state]:
         raise InputError(f"{source}: not a vision transformer that timm knows: missing {', '.join(absent)}.")
+    if state["patch_embed.proj.weight"].ndim != 4 or state["pos_embed"].ndim != 3 or state["blocks.0.mlp.fc1.weight"].ndim != 2:
+        shapes = ", ".join(f"{name} {tuple(state[name].shape)}" for name in needed)
+        raise InputError(f"{source}: not a vision transformer that timm knows: the shapes are {shapes}.")
     width, channels, patch, _ = state["patch_embed.proj.weight"].shape
+    heads = max(1, width // 64)
+    if channels != 3 or width % heads:
+        raise InputError(f"{source}: {channels} input channels and width {width}; 3 and a multiple of 64 (or less) are needed.")
     if "register_tokens" in state:  # DINOv2's own layout; timm's has the class token's position inside the token
         state = {**state, "reg_token": state["register_tokens"], "cls_token": state["cls_token"] + state["pos_embed"][:, :1]}
         state["pos_embed"] = state["pos_embed"][:, 1:]
@@ -93,7 +103,7 @@ def vision_transformer(state: dict[str, torch.Tensor], source: str) -> VisionTra
         in_chans=channels,
         embed_dim=width,
         depth=depth,
-        num_heads=max(1, width // 64),
+        num_heads=heads,
         mlp_ratio=state["blocks.0.mlp.fc1.weight"].shape[0] / width,
         qkv_bias="blocks.0.attn.qkv.bias" in state,
         init_values=1.0 if "blocks.0.ls1.gamma" in state else None,

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +61,8 @@ def dataset_names() -> list[str]:
     """The registered names, without the open ones (`npz:PATH`, `folder:PATH`)."""
     from medmnist import INFO
 
-    flat = [flag for flag, info in INFO.items() if len(info["n_channels"].__str__()) and "3d" not in flag]
-    medmnist = [f"{flag}-{size}" for flag in flat if INFO[flag]["task"] in _TASKS for size in (28, 64, 128, 224)]
+    flat = [flag for flag, info in INFO.items() if info["task"] in _TASKS and "3d" not in flag]
+    medmnist = [f"{flag}-{size}" for flag in flat for size in (28, 64, 128, 224)]
     return [f"organct-{view}" for view in organct.VIEWS] + medmnist
 
 
@@ -96,9 +97,9 @@ def load_dataset(name: str, *, folder: str | Path | None = None) -> PictureSet:
     """
     kind, _, rest = name.partition(":")
     if kind == "npz" and rest:
-        return _from_npz(Path(rest), name)
+        return _from_npz(Path(rest).expanduser(), name)
     if kind == "folder" and rest:
-        return _from_folder(Path(rest), name)
+        return _from_folder(Path(rest).expanduser(), name)
     if name not in (names := dataset_names()):
         raise unknown("data set", name, [*names, "npz:PATH", "folder:PATH"])
     if name.startswith("organct-"):
@@ -135,6 +136,8 @@ def _from_npz(
         if missing:
             raise InputError(f"{path}: the keys {', '.join(missing)} are missing; MedMNIST's layout is needed.")
         images, labels = arrays[f"{split}_images"], np.asarray(arrays[f"{split}_labels"])
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)):
+            raise InputError(f"{path}: {split}_images is {images.dtype} {images.shape}; uint8 [n, height, width(, 3)] is needed.")
         if not len(images):
             raise InputError(f"{path}: the split '{split}' is empty.")
         if labels.shape not in ((len(images),), (len(images), 1)) or labels.dtype.kind not in "iu":
@@ -142,10 +145,12 @@ def _from_npz(
                 f"{path}: {split}_labels is {labels.dtype} {labels.shape}; one whole number a picture is needed, "
                 f"({len(images)}, 1)."
             )
-        if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)):
-            raise InputError(f"{path}: {split}_images is {images.dtype} {images.shape}; uint8 [n, height, width(, 3)] is needed.")
+        if labels.min() < 0:
+            raise InputError(f"{path}: {split}_labels holds {labels.min()}; labels count from 0.")
         default_ids = [f"{split}/{row:06d}" for row in range(len(images))]
         ids = [str(one) for one in arrays.get(f"{split}_ids", default_ids)]
+        if len(ids) != len(images):
+            raise InputError(f"{path}: {split}_ids holds {len(ids)} names for {len(images)} pictures; one each is needed.")
         splits[split] = Split(images, labels.reshape(-1).astype(np.int64), ids)
     highest = max(int(split.labels.max()) for split in splits.values())
     classes = classes or tuple(str(label) for label in range(highest + 1))
@@ -164,13 +169,13 @@ def _mapped(path: Path, digest: str) -> dict[str, np.ndarray]:
             if missing:
                 require_space(make_folder(folder), sum(member.file_size for member in missing))
             for member in missing:
-                with atomic(folder / member.filename) as temporary, archive.open(member) as source:
-                    with open(temporary, "wb") as target:
-                        shutil.copyfileobj(source, target)
+                target = folder / member.filename
+                with atomic(target) as temporary, archive.open(member) as source, open(temporary, "wb") as file:
+                    shutil.copyfileobj(source, file)
         return {
             Path(member.filename).stem: np.load(folder / member.filename, mmap_mode="r", allow_pickle=False) for member in members
         }
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
         raise InputError(f"{path}: the npz file is damaged or truncated ({error}); download it again.") from error
 
 
@@ -198,7 +203,8 @@ def _from_folder(root: Path, name: str) -> PictureSet:
         raise InputError(f"{root}: there is no such folder.")
     tops = [split for split in SPLITS if (root / split).is_dir()]
     parts = {split: root / split for split in tops} or {"all": root}
-    classes = sorted({folder.name for part in parts.values() for folder in part.iterdir() if folder.is_dir()})
+    folders = {folder.name for part in parts.values() for folder in part.iterdir() if folder.is_dir()}
+    classes = sorted(name for name in folders if not name.startswith("."))
     if not classes:
         raise InputError(f"{root}: holds no class folders; put the pictures of each class into a folder of its name.")
     splits, facts = {}, []
@@ -207,7 +213,7 @@ def _from_folder(root: Path, name: str) -> PictureSet:
             path
             for label in classes
             for path in sorted((part / label).rglob("*"))
-            if path.is_file() and path.name.lower().endswith(SUFFIXES)
+            if path.is_file() and path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
         ]
         if not paths:
             raise InputError(f"{part}: the split '{split}' is empty: it holds no picture files.")

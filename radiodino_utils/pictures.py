@@ -1,6 +1,8 @@
 """Picture files of any usual format as 8-bit arrays."""
 
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,8 @@ def read_picture(path: str | Path, *, window: tuple[float, float] | None = None,
         InputError: If the file is missing, empty, damaged, or not a picture.
     """
     path = Path(path)
+    if window is not None and not window[0] < window[1]:
+        raise InputError(f"{path}: the window {window[0]:g}..{window[1]:g} is empty; give a lower and a greater upper value.")
     if not path.is_file():
         raise InputError(f"{path}: there is no such picture file.")
     if path.stat().st_size == 0:
@@ -49,7 +53,7 @@ def read_picture(path: str | Path, *, window: tuple[float, float] | None = None,
             image.load()
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not a picture that can be read (known: {', '.join(SUFFIXES)}).") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: the picture is damaged or truncated ({error}); copy or download it again.") from error
     if image.mode in ("L", "RGB"):
         return np.asarray(image)
@@ -91,16 +95,19 @@ def _scaled(values: np.ndarray, window: tuple[float, float] | None, path: Path) 
 
 def _nifti_slice(path: Path, index: int | None) -> np.ndarray:
     import nibabel
+    from nibabel.spatialimages import HeaderDataError
 
     try:
         image = nibabel.as_closest_canonical(nibabel.load(path))
         volume = image.dataobj
-        middle = volume.shape[2] // 2 if len(volume.shape) > 2 else None
-        index = middle if index is None else index
+        if len(volume.shape) > 2:
+            index = volume.shape[2] // 2 if index is None else index
+            if not -volume.shape[2] <= index < volume.shape[2]:
+                raise InputError(f"{path}: slice {index} is outside the volume of {volume.shape[2]} slices.")
         plane = np.asarray(volume[:, :, index] if len(volume.shape) > 2 else volume)
-    except IndexError as error:
-        raise InputError(f"{path}: slice {index} is outside the volume of {volume.shape[2]} slices.") from error
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
+    except InputError:
+        raise
+    except (nibabel.filebasedimages.ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{path}: the NIfTI file is damaged or truncated ({error}).") from error
     if plane.ndim != 2:
         raise InputError(f"{path}: a volume of shape {tuple(volume.shape)}; only 2-D and 3-D files are read.")
@@ -114,25 +121,26 @@ def _has_dicom_mark(path: Path) -> bool:
 
 def _dicom_frame(path: Path, window: tuple[float, float] | None, index: int | None) -> np.ndarray:
     import pydicom
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut, convert_color_space
+    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 
     try:
         file = pydicom.dcmread(path)
         pixels = file.pixel_array
     except (pydicom.errors.InvalidDicomError, AttributeError, OSError, EOFError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: the DICOM file cannot be decoded ({error}).") from error
-    if int(file.get("NumberOfFrames", 1)) > 1:
+    if int(file.get("NumberOfFrames") or 1) > 1:
         index = len(pixels) // 2 if index is None else index
-        if index >= len(pixels):
+        if not -len(pixels) <= index < len(pixels):
             raise InputError(f"{path}: frame {index} is outside the file's {len(pixels)} frames.")
         pixels = pixels[index]
-    if file.SamplesPerPixel == 3:
-        space = file.PhotometricInterpretation
-        return pixels if space == "RGB" else convert_color_space(pixels, space, "RGB")
+    if file.PhotometricInterpretation == "PALETTE COLOR":
+        pixels = apply_color_lut(pixels, file)
+    if pixels.ndim == 3:  # pydicom has turned YBR into RGB
+        return pixels if pixels.dtype == np.uint8 else _scaled(pixels, (0, np.iinfo(pixels.dtype).max), path)
     values = apply_modality_lut(pixels, file)
     if window is None and "VOILUTSequence" in file:
         values = apply_voi_lut(values, file)
-    elif window is None and "WindowCenter" in file:
+    elif window is None and file.get("WindowCenter") is not None and file.get("WindowWidth") is not None:
         centre, width = (np.atleast_1d(file[key].value)[0] for key in ("WindowCenter", "WindowWidth"))
         window = (float(centre) - float(width) / 2, float(centre) + float(width) / 2)
     picture = _scaled(values, window, path)

@@ -11,21 +11,29 @@ PACKAGES = ("torch", "timm", "openvino", "faiss-cpu", "scikit-learn", "umap-lear
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
-    """The installed version of each package, by its name on PyPI."""
-    return {package: metadata.version(package) for package in packages}
+    """The installed version of each package by its name on PyPI, "absent" where it is not installed."""
+
+    def version(package: str) -> str:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return "absent"
+
+    return {package: version(package) for package in packages}
 
 
 def git_revision(folder: Path = REPOSITORY) -> str:
     """The short git revision of the code, with `+` behind it where the package differs from it.
 
     Returns:
-        Ten hexadecimal digits, or "unversioned" outside a git checkout.
+        Ten hexadecimal digits, or "unversioned" outside a git checkout of this project.
     """
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout
 
     try:
+        git("ls-files", "--error-unmatch", "--", "radiodino_utils/provenance.py")  # not the checkout around an environment
         return git("rev-parse", "--short=10", "HEAD").strip() + "+" * bool(
             git("status", "--porcelain", "--", "radiodino_utils").strip()
         )

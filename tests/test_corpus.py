@@ -15,11 +15,6 @@ from radiodino_utils.errors import InputError
 from .made_corpus import made_corpus, made_folder, made_npz, made_pictures
 
 
-@pytest.fixture(autouse=True)
-def own_data_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("RADIODINO_DATA", str(tmp_path / "data"))
-
-
 def as_bytes(picture, kind="png"):
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, kind)

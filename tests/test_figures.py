@@ -10,9 +10,8 @@ from radiodino_utils.attention import Attention
 from radiodino_utils.datasets import PictureSet, Split
 from radiodino_utils.errors import InputError
 from radiodino_utils.knn import classify_knn, knn_curve
-from radiodino_utils.rows import curve_rows
 from radiodino_utils.projections import explained_variance
-from radiodino_utils.rows import classification_rows
+from radiodino_utils.rows import classification_rows, curve_rows
 
 from .made import made_features
 

@@ -12,7 +12,10 @@ from radiodino_utils.corpus import Source, load_corpus, picture_digests
 from radiodino_utils.datasets import load_dataset
 from radiodino_utils.errors import InputError
 from radiodino_utils.modelcard import NAME, WEIGHTS, corpus_prefixes, corpus_sha256, export, markdown, verdicts
+from radiodino_utils.organct import VIEWS
 from radiodino_utils.recipes import load_recipe
+
+from .test_organct import built  # noqa: F401 (a fixture)
 
 CARD = WEIGHTS / f"{NAME}.json"
 shipped = pytest.mark.skipif(not CARD.is_file(), reason="this version carries no checkpoint")
@@ -81,10 +84,11 @@ def test_the_committed_recipes_and_options_are_those_of_the_runs(facts):
 
 
 @shipped
-@pytest.mark.parametrize("view", ["axial", "coronal", "sagittal"])
-def test_no_picture_of_the_demo_was_seen(view):
+@pytest.mark.slow
+@pytest.mark.parametrize("view", VIEWS)
+def test_no_picture_of_the_demo_was_seen(built, view):  # noqa: F811
     seen = set(np.load(WEIGHTS / f"{NAME}-corpus.npy").tolist())
-    for split in load_dataset(f"organct-{view}").splits.values():
+    for split in load_dataset(f"npz:{built[view]}").splits.values():
         assert not seen & set(corpus_prefixes(picture_digests(split.pictures)).tolist())
 
 

@@ -12,11 +12,6 @@ from .made_corpus import SMALLEST, made_folder, made_npz
 TINY = [part for key, value in SMALLEST.items() if key not in ("steps", "batch_size") for part in ("--set", f"{key}={value}")]
 
 
-@pytest.fixture(autouse=True)
-def own_data_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("RADIODINO_DATA", str(tmp_path / "data"))
-
-
 _HELP = """
 import sys
 from radiodino_utils.pretrain import main

@@ -26,8 +26,7 @@ QUICK = Running(precision="fp32", accelerator="cpu", monitor_every=1)
 
 
 @pytest.fixture(autouse=True)
-def own_data_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("RADIODINO_DATA", str(tmp_path / "data"))
+def one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # networks this small only lose by sharing the work
     yield

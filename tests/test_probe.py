@@ -11,8 +11,7 @@ from .made_corpus import made_corpus, made_npz
 
 
 @pytest.fixture
-def labelled(tmp_path, monkeypatch):
-    monkeypatch.setenv("RADIODINO_DATA", str(tmp_path / "data"))
+def labelled(tmp_path):
     return load_dataset(f"npz:{made_npz(tmp_path / 'labelled.npz')}")
 
 

@@ -1,0 +1,99 @@
+"""Shared fixtures: folders of their own, tiny backbones and tiny data sets."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
+
+from radiodino_utils.backbones import load_backbone
+from radiodino_utils.datasets import load_dataset
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def data_folder(tmp_path, monkeypatch):
+    """Nothing is ever read from or written to the user's own folders."""
+    monkeypatch.setenv("RADIODINO_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("MEDMNIST", raising=False)
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of the real files, or a skip that says where it was looked for."""
+    folder = Path(os.environ.get("RADIODINO_SHARED") or REPOSITORY.parent / "shared" / "data")
+    if not (folder / "medmnist").is_dir():
+        pytest.skip(f"no real data: neither RADIODINO_SHARED nor {folder} holds medmnist/")
+    return folder
+
+
+@pytest.fixture
+def run_python():
+    """Runs code in a process of its own, where environment variables are read afresh."""
+
+    def run(code, *arguments, timeout=120, **environment):
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **{name: str(value) for name, value in environment.items()}}
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
+
+    return run
+
+
+def tiny_transformer(*, seed=0, **options):
+    """A vision transformer of two blocks, 64 wide a head, with every tensor away from its initial value."""
+    torch.manual_seed(seed)
+    options = {"img_size": 32, "patch_size": 16, "embed_dim": 128, "depth": 2, "num_heads": 2, "num_classes": 0} | options
+    model = VisionTransformer(**options).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model
+
+
+@pytest.fixture
+def weights_file(tmp_path):
+    """Writes a model's state dict to a safetensors file."""
+
+    def write(model, name="tiny.safetensors"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        save_file(model.state_dict(), path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def tiny_backbone(weights_file):
+    """A tiny backbone, loaded as `file:PATH`."""
+    return load_backbone(f"file:{weights_file(tiny_transformer())}")
+
+
+def made_arrays(counts=(5, 3, 4), *, size=32, colour=False, seed=0, classes=3):
+    """Random pictures in MedMNIST's layout; the first of each split has the last class."""
+    generator = np.random.default_rng(seed)
+    arrays = {}
+    for split, count in zip(("train", "val", "test"), counts, strict=True):
+        images = generator.integers(0, 256, (count, size, size, *([3] if colour else [])), np.uint8)
+        labels = generator.integers(0, classes, (count, 1)).astype(np.uint8)
+        labels[0] = classes - 1
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+    return arrays
+
+
+@pytest.fixture
+def made_set(tmp_path):
+    """Writes random pictures as an npz file and loads it."""
+
+    def make(counts=(5, 3, 4), *, name="made.npz", **options):
+        np.savez(tmp_path / name, **made_arrays(counts, **options))
+        return load_dataset(f"npz:{tmp_path / name}")
+
+    return make
