@@ -57,7 +57,8 @@ def test_every_import_is_a_declared_dependency(path: str) -> None:
     files = [ROOT / path] if path.endswith(".ipynb") else (ROOT / path).glob("*.py")
     imported = {name for file in files for name in _imports(file)}
     own = {"radiodino_utils", "__future__", *sys.stdlib_module_names}
-    names = {"PIL": "pillow", "sklearn": "scikit-learn", "umap": "umap-learn", "yaml": "pyyaml", "faiss": "faiss-cpu", "IPython": "ipython"}
+    names = {"PIL": "pillow", "sklearn": "scikit-learn", "umap": "umap-learn", "yaml": "pyyaml", "faiss": "faiss-cpu"}
+    names |= {"IPython": "ipython"}
     wanted = {names.get(name, name).replace("_", "-") for name in imported - own}
     assert wanted <= {name.replace("_", "-") for name in PINS}
 
