@@ -286,26 +286,26 @@ def training_curves(monitor: pd.DataFrame, *, title: str) -> Figure:
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(3, 3, figsize=(8.6, 6.2), sharex=True)
         for axis, (name, columns) in zip(axes.flat, _PANELS.items(), strict=True):
-            for i, (run, rows) in enumerate(runs.items()):
-                for j, (column, label) in enumerate(columns.items()):
-                    values = pd.to_numeric(rows[column]) if column in rows else pd.Series(dtype=float)
-                    shown = values.dropna()
-                    colour = _COLOURS[(i * len(columns) + j) % len(_COLOURS)]
-                    style = {"marker": "o", "ms": 3} if column.startswith("probe") or len(shown) < 3 else {}
-                    text = " ".join(filter(None, (run, label if len(columns) > 1 else "")))
-                    axis.plot(rows.loc[shown.index, "pictures"] / 1000, shown, color=colour, lw=1.2, label=text, **style)
+            for rows, line in zip(runs.values(), ("-", "--", ":"), strict=False):
+                for (column, label), colour in zip(columns.items(), _COLOURS, strict=False):
+                    shown = pd.to_numeric(rows[column]).dropna() if column in rows else pd.Series(dtype=float)
+                    if shown.empty:
+                        continue
+                    points = {"marker": "o", "ms": 3} if len(shown) < 12 else {}
+                    text = label if line == "-" else None
+                    axis.plot(rows.loc[shown.index, "pictures"] / 1000, shown, line, color=colour, lw=1.2, label=text, **points)
             axis.set_title(name)
             axis.grid(alpha=0.25)
-            if axis.get_legend_handles_labels()[1][0]:
-                axis.legend(frameon=False, fontsize=7, loc="best")
+            if axis.get_legend_handles_labels()[1]:
+                axis.legend(frameon=False, fontsize=7)
         for axis in axes[-1]:
             axis.set_xlabel("pictures seen, thousands")
-        _titled(figure, title)
+        _titled(figure, f"{title} ({', '.join(runs)}: line, dashes, dots)" if len(runs) > 1 else title)
     return figure
 
 
 _PANELS = {
-    "loss": {"loss": "all", "dino": "class token"},
+    "loss": {"loss": "all", "dino": "class token", "ibot": "patches", "koleo": "KoLeo"},
     "entropy and KL (nats)": {"teacher_entropy": "teacher", "student_entropy": "student", "kl": "KL"},
     "kNN probe": {"probe": "accuracy", "probe_auc": "AUC"},
     "spread of features (1 = even)": {"feature_std": ""},
