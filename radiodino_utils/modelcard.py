@@ -179,9 +179,9 @@ Nothing of BreastMNIST's validation or test rows, nor of the demo's CT. The SHA-
 
 ## Recipe
 
-`recipes/mini.yaml` holds the settings of the first stage and `recipes/mini-finish.yaml` those of the second; `{name}-1.args` and
-`{name}-2.args` hold the options with seed and weights of the sources; `{name}-curves.csv` holds the curves. Hardware:
-{hardware}. {pictures_seen:,} pictures seen.
+`recipes/mini.yaml` holds the settings, `{name}.args` the options with the seed and the weights of the sources, and
+`{name}-curves.csv` the curves. Again: `python -m radiodino_utils.pretrain @{name}.args --out FOLDER`, from a folder that holds
+`corpus/` and `medmnist/`. Hardware: {hardware}. {pictures_seen:,} pictures seen.
 
 {stages_table}
 
