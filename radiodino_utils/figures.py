@@ -275,6 +275,91 @@ def metric_bars(rows: pd.DataFrame, *, protocol: str = "knn", metrics: Sequence[
     return figure
 
 
+def training_curves(monitor: pd.DataFrame, *, title: str) -> Figure:
+    """Draws the monitor of a pre-training: what is learnt, the signs of a collapse, schedules and speed.
+
+    Args:
+        monitor: Rows of a `monitor.csv`; with a column `run`, one line a run.
+        title: Above the figure.
+    """
+    runs = dict(list(monitor.groupby("run", sort=False))) if "run" in monitor else {"": monitor}
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(3, 3, figsize=(8.6, 6.2), sharex=True)
+        for axis, (name, columns) in zip(axes.flat, _PANELS.items(), strict=True):
+            for rows, line in zip(runs.values(), ("-", "--", ":"), strict=False):
+                for (column, label), colour in zip(columns.items(), _COLOURS, strict=False):
+                    shown = pd.to_numeric(rows[column]).dropna() if column in rows else pd.Series(dtype=float)
+                    if shown.empty:
+                        continue
+                    points = {"marker": "o", "ms": 3} if len(shown) < 12 else {}
+                    text = label if line == "-" else None
+                    axis.plot(rows.loc[shown.index, "pictures"] / 1000, shown, line, color=colour, lw=1.2, label=text, **points)
+            axis.set_title(name)
+            axis.grid(alpha=0.25)
+            if axis.get_legend_handles_labels()[1]:
+                axis.legend(frameon=False, fontsize=7)
+        for axis in axes[-1]:
+            axis.set_xlabel("pictures seen, thousands")
+        _titled(figure, f"{title} ({', '.join(runs)}: line, dashes, dots)" if len(runs) > 1 else title)
+    return figure
+
+
+_PANELS = {
+    "loss": {"loss": "all", "dino": "class token", "ibot": "patches", "koleo": "KoLeo"},
+    "entropy and KL (nats)": {"teacher_entropy": "teacher", "student_entropy": "student", "kl": "KL"},
+    "kNN probe": {"probe": "accuracy", "probe_auc": "AUC"},
+    "spread of features (1 = even)": {"feature_std": ""},
+    "effective rank": {"effective_rank": ""},
+    "gradient norm": {"gradient_norm": ""},
+    "learning rate": {"lr": ""},
+    "teacher momentum": {"momentum": ""},
+    "pictures per second": {"pictures_per_second": ""},
+}
+
+
+def schedule_lines(table: pd.DataFrame) -> Figure:
+    """Draws what changes during a run: a panel a column of `distillation.schedule_table`, against the step."""
+    columns = [column for column in table if column != "step"]
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(1, len(columns), figsize=(2.15 * len(columns), 1.9))
+        for axis, column, colour in zip(axes, columns, _COLOURS, strict=False):
+            axis.plot(table["step"], table[column], color=colour)
+            axis.set(title=column.replace("_", " "), xlabel="step")
+            axis.grid(alpha=0.25)
+        _titled(figure, f"Schedules of {len(table)} steps")
+    return figure
+
+
+def view_sheet(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], masks: np.ndarray, *, shown: int = 4) -> Figure:
+    """Draws pictures and the views cut from them, hidden patches of the global views in orange.
+
+    Args:
+        pictures: n pictures, uint8 [height, width] each.
+        views: For each view grey levels in 0..1, [n, size, size], the two global ones first.
+        masks: bool, [2 x n, grid, grid].
+        shown: How many pictures, those with the most hidden patches, a line each.
+    """
+    masks = masks.reshape(2, len(pictures), *masks.shape[1:])
+    chosen = np.argsort(-masks[0].sum((1, 2)), kind="stable")[:shown]
+    pictures, views, masks = [pictures[row] for row in chosen], [view[chosen] for view in views], masks[:, chosen]
+    names = ["picture", "global 1", "global 2", *(f"local {i + 1}" for i in range(len(views) - 2))]
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(
+            len(pictures), len(names), figsize=(1.05 * len(names), 1.1 * len(pictures) + 0.5), squeeze=False
+        )
+        for row, line in enumerate(axes):
+            for column, axis in enumerate(line):
+                axis.set(xticks=[], yticks=[], title=names[column] if row == 0 else "")
+                picture = pictures[row] / 255 if column == 0 else views[column - 1][row]
+                axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
+                if column in (1, 2) and masks[column - 1][row].any():
+                    size = len(picture) // masks.shape[-1]
+                    hidden = np.kron(masks[column - 1][row], np.ones((size, size)))
+                    axis.imshow(np.ma.masked_equal(hidden, 0), cmap="autumn", vmin=0, vmax=2, alpha=0.85)
+        _titled(figure, "Pictures and the views cut from them, hidden patches in orange")
+    return figure
+
+
 def _plain(metric: str) -> str:
     return {"f1_macro": "macro-F1", "auc": "AUC"}.get(metric, metric.replace("_", " "))
 

@@ -1,0 +1,65 @@
+"""A kNN probe of a backbone in training, on a labelled set that the corpus does not hold."""
+
+import numpy as np
+import torch
+
+from .backbones import IMAGENET_MEAN, IMAGENET_STD
+from .corpus import Corpus, picture_digests
+from .datasets import PictureSet
+from .errors import InputError
+from .knn import knn_probabilities
+from .metrics import classification_metrics
+from .pictures import resized
+
+K = 20
+
+
+class KnnProbe:
+    """kNN (weighted, k = 20) of a set's val pictures in a bank of its train pictures.
+
+    Args:
+        dataset: A labelled set with the splits train and val.
+        corpus: Whose pictures the probed split must not hold.
+        size: Edge of the pictures, pixels.
+        limit: Most pictures of a split.
+
+    Raises:
+        InputError: If the set has no such splits, or the corpus holds one of the val pictures.
+    """
+
+    def __init__(self, dataset: PictureSet, *, corpus: Corpus | None = None, size: int = 224, limit: int = 1000) -> None:
+        if absent := [split for split in ("train", "val") if split not in dataset.splits]:
+            raise InputError(f"{dataset.name}: has no split {', '.join(absent)}; a probe needs train and val.")
+        self.classes, self.name = len(dataset.classes), dataset.name
+        self._pictures, self._labels = {}, {}
+        for split in ("train", "val"):
+            part = dataset.splits[split]
+            rows = np.unique(np.linspace(0, len(part) - 1, min(limit, len(part))).astype(int))
+            pictures = [np.asarray(part.pictures[row]) for row in rows]
+            if split == "val" and corpus is not None and (shared := set(picture_digests(pictures)) & set(corpus.digests)):
+                raise InputError(f"{dataset.name}: {len(shared)} pictures of the probe are in the corpus; hold it out.")
+            fitted = [resized(picture, size, "bilinear") for picture in pictures]
+            self._pictures[split] = np.stack([one if one.ndim == 3 else np.repeat(one[..., None], 3, -1) for one in fitted])
+            self._labels[split] = part.labels[rows]
+
+    def __call__(self, model: torch.nn.Module) -> dict[str, float]:
+        """Accuracy (`probe`) and AUC (`probe_auc`) of a vision transformer's class token, fractions."""
+        features = {split: _features(model, pictures) for split, pictures in self._pictures.items()}
+        found = knn_probabilities(features["train"], self._labels["train"], features["val"], ks=(K,), classes=self.classes)[K]
+        metrics = classification_metrics(self._labels["val"], found, resamples=1)
+        return {"probe": metrics["accuracy"].value, "probe_auc": metrics["auc"].value}
+
+
+@torch.inference_mode()
+def _features(model: torch.nn.Module, pictures: np.ndarray, batch_size: int = 32) -> np.ndarray:
+    device = next(model.parameters()).device
+    mean, std = (torch.tensor(one, device=device).view(1, 3, 1, 1) * 255 for one in (IMAGENET_MEAN, IMAGENET_STD))
+    was_training = model.training
+    model.eval()
+    rows = []
+    with torch.autocast(device.type, torch.bfloat16):
+        for start in range(0, len(pictures), batch_size):
+            batch = torch.from_numpy(pictures[start : start + batch_size]).to(device).permute(0, 3, 1, 2)
+            rows.append(model((batch.float() - mean) / std).float().cpu().numpy())
+    model.train(was_training)
+    return np.concatenate(rows)

@@ -1,0 +1,190 @@
+import io
+import tarfile
+import zipfile
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+from radiodino_utils.corpus import Source, load_corpus, picture_digests
+from radiodino_utils.datasets import load_dataset
+from radiodino_utils.errors import InputError
+
+from .made_corpus import made_corpus, made_folder, made_npz, made_pictures
+
+
+def as_bytes(picture, kind="png"):
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def dicom(path, picture):
+    file = pydicom.Dataset()
+    file.file_meta = pydicom.dataset.FileMetaDataset()
+    file.file_meta.TransferSyntaxUID, file.file_meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
+    file.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    file.Rows, file.Columns = picture.shape
+    file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
+    file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 16, 16, 15, 0
+    file.WindowCenter, file.WindowWidth = 128, 256
+    file.PixelData = picture.astype(np.uint16).tobytes()
+    file.save_as(path, enforce_file_format=True)
+
+
+def test_every_kind_of_source_gives_the_same_pictures(tmp_path):
+    folder = made_folder(tmp_path / "tree", 6)
+    files = sorted(folder.rglob("*.png"))
+    names = [file.relative_to(folder).as_posix() for file in files]
+    (folder / "list.txt").write_text("\n".join(names) + "\n")
+    (folder / "split.csv").write_text("filename,label\n" + "".join(f"{name},ankle\n" for name in names))
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("__MACOSX/._x.png", b"junk")
+        for file, name in zip(files, names, strict=True):
+            archive.write(file, name)
+    for suffix, mode in ((".tar", "w"), (".tar.gz", "w:gz")):
+        with tarfile.open(tmp_path / f"all{suffix}", mode) as archive:
+            archive.add(folder, "x", filter=lambda one: one if one.isdir() or one.name.endswith(".png") else None)
+    arrays = np.stack([np.asarray(Image.open(file)) for file in files])
+    labels = np.zeros((6, 1), np.uint8)
+    np.savez(tmp_path / "all.npz", train_images=arrays, train_labels=labels, test_images=arrays + 1, test_labels=labels)
+    sources = [
+        folder,
+        folder / "list.txt",
+        folder / "split.csv",
+        *(tmp_path / f"all{s}" for s in (".zip", ".tar", ".tar.gz", ".npz")),
+    ]
+    for source in sources:
+        corpus = load_corpus([Source(source)])
+        assert len(corpus) == 6, source
+        assert all((corpus[row] == arrays[row]).all() for row in range(6)), source
+        assert corpus.digests == picture_digests(arrays)
+        lazy = load_corpus([Source(source)], memory=0)
+        assert all((lazy[row] == arrays[row]).all() for row in range(6)), source
+
+
+def test_dicom_and_colour_become_grey(tmp_path):
+    pictures, _ = made_pictures(3)
+    dicom(tmp_path / "a.dcm", pictures[0])
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.write(tmp_path / "a.dcm", "deep/a.dcm")
+        archive.writestr("b.png", as_bytes(np.repeat(pictures[1][..., None], 3, -1)))
+    corpus = load_corpus([Source(tmp_path / "z.zip")])
+    assert corpus.names == ["z/b.png", "z/deep/a.dcm"]
+    assert (corpus[0] == pictures[1]).all()
+    assert np.abs(corpus[1].astype(int) - pictures[0]).max() <= 1
+    assert len(load_corpus([Source(tmp_path / "a.dcm")])) == 1
+
+
+def test_large_pictures_are_reduced_and_none_enlarged(tmp_path):
+    Image.fromarray(made_pictures(1, size=80)[0][0]).resize((160, 80)).save(tmp_path / "wide.png")
+    Image.fromarray(made_pictures(1, size=20)[0][0]).save(tmp_path / "small.png")
+    corpus = load_corpus([Source(tmp_path)], edge=40)
+    assert {picture.shape for picture in (corpus[0], corpus[1])} == {(40, 80), (20, 20)}
+
+
+def test_an_archive_leads_nowhere(tmp_path):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    with zipfile.ZipFile(inside / "bad.zip", "w") as archive:
+        archive.writestr("../../evil.png", as_bytes(made_pictures(1)[0][0]))
+        archive.writestr("/evil.png", as_bytes(made_pictures(2)[0][1]))
+    with tarfile.open(inside / "bad.tar", "w") as archive:
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+        data = as_bytes(made_pictures(1)[0][0])
+        member = tarfile.TarInfo("../evil.png")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    assert len(load_corpus([Source(inside / "bad.zip")])) == 2
+    assert len(load_corpus([Source(inside / "bad.tar")])) == 1
+    assert [path.name for path in tmp_path.rglob("*.png")] == []
+
+
+def test_weights_are_shares_of_the_draws(tmp_path):
+    made_folder(tmp_path / "a", 30)
+    made_folder(tmp_path / "b", 6, seed=1)
+    corpus = load_corpus([Source(tmp_path / "a", 1.0), Source(tmp_path / "b", 3.0)])
+    rows = np.concatenate([corpus.draw(step, 64, seed=0) for step in range(60)])
+    assert abs((corpus.source_of[rows] == 1).mean() - 0.75) < 0.03
+    assert set(rows) == set(range(36))
+    assert (corpus.draw(7, 64, seed=0) == corpus.draw(7, 64, seed=0)).all()
+    assert (corpus.draw(7, 64, seed=0) != corpus.draw(8, 64, seed=0)).any()
+    assert corpus.table()["pictures"].tolist() == [30, 6]
+    even = load_corpus([Source(tmp_path / "a"), Source(tmp_path / "b")])
+    assert np.allclose(even.weights, [30 / 36, 6 / 36])
+    assert even.digest != corpus.digest
+
+
+def test_sources_are_parsed():
+    assert Source.parse("a/b.zip=0.25") == Source(Source.parse("a/b.zip").path, 0.25)
+    assert Source.parse("x=y/b.zip").weight is None
+    for text, hint in (("a=0", "above zero"), ("a=much", "no weight")):
+        with pytest.raises(InputError, match=hint):
+            Source.parse(text)
+
+
+@pytest.mark.parametrize("memory", [4e9, 0])
+def test_unreadable_pictures_are_counted_listed_and_left_out(tmp_path, memory):
+    folder = made_folder(tmp_path / "tree", 10)
+    files = sorted(folder.rglob("*.png"))
+    files[0].write_bytes(b"")
+    files[3].write_bytes(files[3].read_bytes()[:60])
+    corpus = load_corpus([Source(folder)], limit=0.2, memory=memory)
+    assert all(corpus[row].shape == (48, 48) for row in range(len(corpus)))
+    assert sorted(name for name, _ in corpus.unreadable) == ["tree/even/000.png", "tree/even/006.png"]
+    with pytest.raises(InputError, match="cannot be read, more than the limit"):
+        corpus = load_corpus([Source(folder)], limit=0.1, memory=memory)
+        [corpus[row] for row in range(len(corpus))]
+
+
+def test_held_out_pictures_are_left_out(tmp_path):
+    made = load_dataset(f"npz:{made_npz(tmp_path / 'labelled.npz')}")
+    folder = made_folder(tmp_path / "tree", 6)
+    Image.fromarray(np.asarray(made.splits["test"].pictures[2])).save(folder / "copy_of_test.png")
+    Image.fromarray(np.asarray(made.splits["val"].pictures[1])).save(folder / "copy_of_val.png")
+    corpus = load_corpus([Source(folder), Source(tmp_path / "labelled.npz")], hold_out=[made])
+    assert len(corpus) == 6 + 30
+    assert not {name for name in corpus.names if "copy" in name}
+    apart = {digest for split in ("val", "test") for digest in picture_digests(made.splits[split].pictures)}
+    assert not apart & set(corpus.digests)
+    with pytest.raises(InputError, match="too large for the memory"):
+        load_corpus([Source(folder)], hold_out=[made], memory=0)
+
+
+def test_bad_sources(tmp_path):
+    made_folder(tmp_path / "good", 4)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.md").write_text("x")
+    (tmp_path / "half.zip").write_bytes(b"PK\x03\x04 and no more")
+    (tmp_path / "half.tar").write_bytes(b"x" * 700)
+    (tmp_path / "bad.csv").write_text("file,label\na,b\n")
+    cases = [
+        ([], "corpus is empty"),
+        ([Source(tmp_path / "empty")], "corpus is empty"),
+        ([Source(tmp_path / "none")], "no such source"),
+        ([Source(tmp_path / "notes.md")], "not a source of pictures"),
+        ([Source(tmp_path / "half.zip")], "damaged or truncated"),
+        ([Source(tmp_path / "half.tar")], "damaged or truncated"),
+        ([Source(tmp_path / "bad.csv")], "no column 'filename'"),
+        ([Source(tmp_path / "good", 1.0), Source(tmp_path / "good")], "every source a weight"),
+    ]
+    for sources, hint in cases:
+        with pytest.raises(InputError, match=hint):
+            load_corpus(sources)
+
+
+@pytest.mark.parametrize("memory", [4e9, 0])
+def test_a_corpus_of_one_picture_many_times_is_refused(tmp_path, memory):
+    for row in range(5):
+        Image.fromarray(made_pictures(1)[0][0]).save(tmp_path / f"{row}.png")
+    with pytest.raises(InputError, match="all the same"):
+        load_corpus([Source(tmp_path)], memory=memory)
+
+
+def test_the_digest_tells_corpora_apart(tmp_path):
+    assert made_corpus(tmp_path / "a").digest == made_corpus(tmp_path / "b").digest
+    assert made_corpus(tmp_path / "c", seed=3).digest != made_corpus(tmp_path / "d").digest
