@@ -52,7 +52,7 @@ END
 if ! installed; then
     echo "installing the pinned requirements into $(dirname "$(dirname "$python")") (about 7 GB, a few minutes)"
     { "$python" -m pip install --quiet --disable-pip-version-check -r requirements.txt &&
-        "$python" -m pip install --quiet --disable-pip-version-check --no-deps --editable .; } ||
+        PYTHONWARNINGS=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-deps --editable .; } ||
         fail "the pinned requirements could not be installed; check the network, the disk space and pip's message above."
     installed || fail "the environment lacks a pinned requirement although pip reported success; remove .venv and try again."
 fi

@@ -161,29 +161,35 @@ def _provenance() -> dict[str, str]:
     }
 
 
-_MARK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_MARK = re.compile(r"(<!-- table: (\S+)(?: columns: (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def readme_with_tables(text: str, folder: Path) -> str:
     """Fills the marked places of a README with Markdown tables from a folder's CSV files.
 
     Args:
-        text: The README; a place is `<!-- table: FILE.csv -->` to `<!-- end -->`.
-        folder: Holds the files.
+        text: The README; a place is `<!-- table: FILE.csv -->` or `<!-- table: FILE.csv columns: NAME, NAME -->`, to
+            `<!-- end -->`.
+        folder: What the files' paths start from.
 
     Returns:
         The README with the tables as they are now.
 
     Raises:
-        InputError: If a file is not there.
+        InputError: If a file or a column is not there.
     """
 
     def table(match: re.Match) -> str:
         if not (folder / match[2]).is_file():
             raise InputError(f"{folder / match[2]}: the README asks for this table and it is not there; run the notebooks first.")
         frame = pd.read_csv(folder / match[2], keep_default_na=False, dtype=str).replace(r"\|", r"\|", regex=True)
+        if match[3]:
+            wanted = match[3].split(", ")
+            if absent := [name for name in wanted if name not in frame]:
+                raise InputError(f"{folder / match[2]}: the README asks for the column {absent[0]} and it is not there.")
+            frame = frame[wanted]
         lines = [frame.columns, ["---"] * len(frame.columns), *frame.to_numpy()]
-        return match[1] + "".join(f"| {' | '.join(line)} |\n" for line in lines) + match[3]
+        return match[1] + "".join(f"| {' | '.join(line)} |\n" for line in lines) + match[4]
 
     return _MARK.sub(table, text)
 
@@ -192,12 +198,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Makes a profile's report, and with `--readme` the tables of the README."""
     parser = argparse.ArgumentParser(prog="python -m radiodino_utils.report", description=main.__doc__)
     parser.add_argument("--profile", default="demo", help="whose results")
-    parser.add_argument("--readme", action="store_true", help="fill the README's tables instead")
+    parser.add_argument("--readme", action="store_true", help="fill the README's tables instead (of whatever profile)")
     options = parser.parse_args(arguments)
     try:
         if options.readme:
             readme = REPOSITORY / "README.md"
-            write_text(readme, readme_with_tables(readme.read_text(), results_folder(options.profile) / "tables"))
+            write_text(readme, readme_with_tables(readme.read_text(), REPOSITORY))
             print(readme)
         else:
             print(build_report(options.profile))

@@ -194,7 +194,8 @@ def executed_whole(notebook: Path) -> str:
                 if output["ename"] == "KeyboardInterrupt":
                     return f"cell {position} ({first}) was stopped: it took longer than the time-out of notebooks/sequence.yaml."
                 trace = "\n".join(re.sub(r"\x1b\[[0-9;]*m", "", line) for line in output["traceback"][-3:])
-                return f"cell {position} ({first}): {output['ename']}: {output['evalue']}\n{trace}"
+                sentence = f"cell {position} ({first}): {output['ename']}: {output['evalue']}"
+                return sentence if output["ename"] == InputError.__name__ else f"{sentence}\n{trace}"
         if cell["execution_count"] is None:
             return f"cell {position} ({first}) did not run to its end: the kernel stopped, was killed, or took too long."
     return ""
@@ -263,7 +264,10 @@ class _Processes:
             process.terminate()
 
     def run(self, command: list[str], log: Path) -> tuple[int, float]:
-        """Runs a command with its output in a log; gives the exit code and the peak memory of its largest process in MB."""
+        """Runs a command with its output in a log; gives the exit code and the peak memory of its largest process in MB.
+
+        The kernel counts this process itself before the command takes its place, so no peak is below the runner's own.
+        """
         if self.interrupted:
             return 130, 0.0
         with open(log, "w") as file:

@@ -134,6 +134,14 @@ def test_the_readme_gets_the_tables_as_they_are(tmp_path):
     assert readme_with_tables(filled, tmp_path) == filled
 
 
+def test_the_readme_may_ask_for_some_columns(tmp_path):
+    (tmp_path / "a.csv").write_text("name,value,n\nx,0.10,3\n")
+    text = "<!-- table: a.csv columns: n, name -->\n<!-- end -->\n"
+    assert "| n | name |\n| --- | --- |\n| 3 | x |\n" in readme_with_tables(text, tmp_path)
+    with pytest.raises(InputError, match="a.csv: the README asks for the column k"):
+        readme_with_tables(text.replace("n, name", "k"), tmp_path)
+
+
 def test_a_table_that_the_readme_lacks_is_an_error(tmp_path):
     with pytest.raises(InputError, match="a.csv: the README asks for this table"):
         readme_with_tables(README, tmp_path)

@@ -112,7 +112,7 @@ def test_every_readme_link_is_a_file_of_the_repository(link: str) -> None:
 def test_the_readme_tables_are_those_of_the_committed_results() -> None:
     from radiodino_utils.report import readme_with_tables
 
-    assert readme_with_tables(README, ROOT / "results" / "demo" / "tables") == README
+    assert readme_with_tables(README, ROOT) == README
     assert README.count("<!-- table:") >= 1
 
 
@@ -125,7 +125,7 @@ def test_notebooks_are_prose_and_calls_executed_once(path: Path) -> None:
     assert cells[0]["source"][0].startswith(f"# {path.stem[:2]} ·")
     sources = ["".join(cell["source"]) for cell in code]
     assert not [source for source in sources if re.search(r"^\s*(def|class) ", source, re.M)]
-    assert max(len(source.splitlines()) for source in sources) <= 13
+    assert max(len(source.splitlines()) for source in sources[2:]) <= 9  # the first two: parameters, imports
     parameters = next("".join(c["source"]) for c in code if "parameters" in c["metadata"].get("tags", []))
     assert all(re.fullmatch(r"\w+ = .+  # .+", line) for line in parameters.splitlines())
     assert "print_configuration(" in sources[1].splitlines()[-1]

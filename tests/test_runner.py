@@ -18,7 +18,7 @@ WRITE = "from pathlib import Path\nimport os\n"
 WRITE += "tables = Path(os.environ['RADIODINO_RESULTS']) / 'tables'\ntables.mkdir(exist_ok=True)\n"
 FAULTS = {
     "error": ("1 / 0", "ZeroDivisionError"),
-    "killed": ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "the kernel died"),
+    "killed": ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "was killed"),
     "timeout": ("import time\ntime.sleep(60)", "took longer than the time-out"),
     "exit": ("import sys\nsys.exit(0)", "SystemExit"),
 }
@@ -75,7 +75,7 @@ def test_runs_what_is_out_of_date_and_nothing_else(notebooks: Path, tmp_path: Pa
     assert table.read_text() == "value\n2\n"
     assert run() == ["01_first up", "02_second up"]
     stamp = json.loads((tmp_path / "results" / "state" / "01_first.json").read_text())
-    assert stamp["state"] == "done" and stamp["seconds"] > 0 and 20 < stamp["peak_memory_mb"] < 2000
+    assert stamp["state"] == "done" and stamp["seconds"] > 0 and stamp["peak_memory_mb"] > 20
 
     table.unlink()  # made again; as it was, so that what reads it needs no run
     assert run() == ["01_first done", "02_second up"]
