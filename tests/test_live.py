@@ -10,7 +10,7 @@ ROW = {"pictures": 8, "loss": 2.0, "dino": 2.0, "teacher_entropy": 1.0, "student
 
 
 def test_the_monitor_is_drawn_in_one_place_and_at_the_end(tmp_path, monkeypatch):
-    shown = []
+    shown, before = [], live.plt.get_fignums()
 
     class Handle:
         def update(self, figure):
@@ -23,4 +23,4 @@ def test_the_monitor_is_drawn_in_one_place_and_at_the_end(tmp_path, monkeypatch)
         progress.step = step
         watch(progress)
     assert shown == ["new", "updated"]
-    assert not live.plt.get_fignums()
+    assert live.plt.get_fignums() == before
