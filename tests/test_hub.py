@@ -126,23 +126,21 @@ def test_an_unknown_repository(files, use):
             load_backbone("radiodino-b16")
 
 
-def test_a_download_that_is_cut(files, use):
-    with hub_server({REPOSITORY: {"main": files}}, cut=1_000_000) as server:
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ({"cut": 1_000_000}, rf"{REPOSITORY}@main: the download was cut .*; try again\.$"),
+        ({"corrupt": True}, r"model\.safetensors is corrupt .* try again"),
+    ],
+    ids=["cut", "corrupt"],
+)
+def test_a_faulty_download_leaves_no_half_file_and_can_be_tried_again(fault, sentence, files, use):
+    with hub_server({REPOSITORY: {"main": files}}, **fault) as server:
         cache = use(server)
-        with pytest.raises(InputError, match=rf"{REPOSITORY}@main: the download was cut .*; try again\.$"):
+        with pytest.raises(InputError, match=sentence):
             load_backbone("radiodino-s16")
         assert not unfinished(cache)
-        server.cut = None
-        assert load_backbone("radiodino-s16").source.startswith(REPOSITORY)
-
-
-def test_a_download_that_is_corrupt(files, use):
-    with hub_server({REPOSITORY: {"main": files}}, corrupt=True) as server:
-        cache = use(server)
-        with pytest.raises(InputError, match=r"model\.safetensors is corrupt .* try again"):
-            load_backbone("radiodino-s16")
-        assert not unfinished(cache)
-        server.corrupt = False
+        server.cut, server.corrupt = None, False
         assert load_backbone("radiodino-s16").source.startswith(REPOSITORY)
 
 
