@@ -42,8 +42,10 @@ def git_revision(folder: Path = REPOSITORY) -> str:
 
 
 def cpu_count() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The processors that this process may use; no more than `$OMP_NUM_THREADS`, where that is a number."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return min(count, int(wanted)) if wanted.isdecimal() and int(wanted) else count
 
 
 def set_threads(threads: int | None = None) -> int:

@@ -114,9 +114,7 @@ def pick(notebooks: list[Notebook], names: list[str]) -> list[Notebook]:
     return [by_name[name] for name in names]
 
 
-def run_profile(
-    profile: str, *, only: list[str] | None = None, force: bool = False, jobs: int = 1, environment: dict[str, str] | None = None
-) -> bool:
+def run_profile(profile: str, *, only: list[str] | None = None, force: bool = False, jobs: int = 1) -> bool:
     """Runs the notebooks of a profile that are out of date, one process each, and prints one line for each.
 
     What decides is the content of a notebook's code, its parameters, the package, the files that parameters name, the
@@ -127,7 +125,6 @@ def run_profile(
         only: Numbers or names of notebooks; what they need runs too if it is out of date. All by default.
         force: Run them although they are up to date.
         jobs: Notebooks at a time; they share the processors.
-        environment: Variables for the notebooks' processes.
 
     Returns:
         Whether every notebook is up to date now.
@@ -144,7 +141,7 @@ def run_profile(
     folder = make_folder(results_folder(profile))
     make_folder(folder / "state")
     common = {"package": _package_hash(), "versions": (REPOSITORY / "requirements.txt").read_text()}
-    processes = _Processes(dict(os.environ) | _shared_threads(jobs) | (environment or {}))
+    processes = _Processes(dict(os.environ) | _shared_threads(jobs))
 
     def task_notebook():  # noqa: ANN202 - doit finds its tasks by such a function
         for notebook in notebooks:

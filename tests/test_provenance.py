@@ -49,3 +49,11 @@ def test_threads(capsys):
     assert "profile demo · seed 3 · device" in first
     assert "threads 1" in first
     assert f"torch {torch.__version__.partition('+')[0]}" in second
+
+
+def test_processors_are_no_more_than_omp_num_threads(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    every = cpu_count()
+    for value, expected in (("1", 1), ("100000", every), ("", every), ("0", every), ("4,2", every)):
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+        assert cpu_count() == expected
