@@ -54,7 +54,7 @@ class ViewSet(torch.utils.data.Dataset):
     def __getitem__(self, micro_step: int) -> Views:
         """The share of this rank of one micro-batch."""
         count = self.recipe.batch_size // self.recipe.accumulate
-        rows = self.corpus.draw(micro_step, count, seed=self.seed)
+        rows = self.corpus.draw(micro_step, count, seed=self.seed, batch_of=self.recipe.batch_of)
         positions = range(self.rank, count, self.world)
         generators = [np.random.default_rng([self.seed, micro_step, position]) for position in positions]
         return make_views([self.corpus[rows[position]] for position in positions], self.recipe, generators)

@@ -8,6 +8,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -97,16 +98,30 @@ class Corpus:
                 self._leave_out(self.names[row], error)
         raise InputError(f"{self.sources[self.source_of[index]]}: no picture of the source can be read.")
 
-    def draw(self, step: int, count: int, *, seed: int) -> np.ndarray:
+    def draw(self, step: int, count: int, *, seed: int, batch_of: str = "mixed") -> np.ndarray:
         """The pictures of a step: a source by its weight, then a picture of it evenly; with replacement.
 
+        Args:
+            step: Which.
+            count: Pictures.
+            seed: Of the run.
+            batch_of: "group": all from the group of a picture drawn so, each once as long as the group lasts.
+
         Returns:
-            Indices, int64, [count]; always the same for the same seed, step and count.
+            Indices, int64, [count]; always the same for the same arguments.
         """
         generator = np.random.default_rng([seed, step])
+        if batch_of == "group":
+            members = np.flatnonzero(self.groups == self.groups[self.draw(step, 1, seed=seed)[0]])
+            return np.resize(generator.permutation(members), count)
         starts = np.searchsorted(self.source_of, np.arange(len(self.sources) + 1))
         chosen = generator.choice(len(self.sources), count, p=self.weights)
         return starts[chosen] + (generator.random(count) * (starts[chosen + 1] - starts[chosen])).astype(np.int64)
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """Index of the folder of each picture, int64, [n]; a source without folders is one group."""
+        return np.unique([name.rpartition("/")[0] for name in self.names], return_inverse=True)[1]
 
     @property
     def digest(self) -> str:

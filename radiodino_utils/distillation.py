@@ -6,6 +6,7 @@ import pandas as pd
 import timm
 import torch
 from lightly.loss import DINOLoss, IBOTPatchLoss, KoLeoLoss
+from lightly.loss.swav_loss import sinkhorn
 from lightly.models.modules import DINOProjectionHead, MaskedVisionTransformerTIMM
 from lightly.models.utils import get_weight_decay_parameters
 from lightly.utils.scheduler import cosine_schedule, cosine_warmup_schedule, linear_warmup_schedule
@@ -118,7 +119,8 @@ class Criterion(nn.Module):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
-        options = {"student_temp": recipe.student_temp, "center_momentum": recipe.center_momentum}
+        momentum = 1.0 if recipe.centering == "sinkhorn" else recipe.center_momentum  # 1: the centre stays at zero
+        options = {"student_temp": recipe.student_temp, "center_momentum": momentum}
         self.dino = DINOLoss(recipe.output_dim, warmup_teacher_temp_epochs=1, **options)
         self.ibot = IBOTPatchLoss(recipe.output_dim, **options) if recipe.masks_patches else None
         self.koleo = KoLeoLoss() if recipe.method == "dinov2" and recipe.koleo_weight else None
@@ -138,19 +140,31 @@ class Criterion(nn.Module):
         masks = views.masks if self.ibot else None
         with torch.no_grad():
             teacher_tokens, teacher_logits, teacher_patches = teacher(views.global_views, None, masks)
+            if self.recipe.centering == "sinkhorn":
+                teacher_logits = _balanced(teacher_logits, teacher_temp)
+                teacher_patches = None if teacher_patches is None else _balanced(teacher_patches, teacher_temp)
         tokens, logits, patches = student(views.global_views, masks, masks)
         outputs = list(logits.chunk(2))
         if len(views.local_views):
             outputs += student(views.local_views)[1].chunk(self.recipe.local_count)
-        parts = {"dino": self.dino(list(teacher_logits.chunk(2)), outputs, teacher_temp=teacher_temp)}
-        total = parts["dino"]
-        if self.ibot:
-            parts["ibot"] = self.ibot(teacher_patches, patches, masks, teacher_temp=teacher_temp)
-            total = total + self.recipe.ibot_weight * parts["ibot"]
-        if self.koleo:
-            parts["koleo"] = sum(self.koleo(one) for one in tokens.chunk(2)) / 2
-            total = total + self.recipe.koleo_weight * parts["koleo"]
+        with torch.autocast(logits.device.type, enabled=False):  # lightly's products would round probabilities to bf16
+            parts = {"dino": self.dino(list(teacher_logits.chunk(2)), outputs, teacher_temp=teacher_temp)}
+            total = parts["dino"]
+            if self.ibot:
+                parts["ibot"] = self.ibot(teacher_patches, patches, masks, teacher_temp=teacher_temp)
+                total = total + self.recipe.ibot_weight * parts["ibot"]
+            if self.koleo:
+                parts["koleo"] = sum(self.koleo(one) for one in tokens.chunk(2)) / 2
+                total = total + self.recipe.koleo_weight * parts["koleo"]
         return Loss(total, parts, teacher_tokens, teacher_logits, logits.detach(), teacher_temp)
+
+
+def _balanced(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Logits whose softmax at the temperature is Sinkhorn-Knopp's assignment, as DINOv2 centres: every prototype equally often.
+
+    Source: Caron et al., SwaV (2020); Oquab et al., DINOv2 (2024); lightly's `sinkhorn`.
+    """
+    return temperature * sinkhorn(logits, epsilon=temperature, gather_distributed=True).clamp_min(1e-30).log()
 
 
 def parameter_groups(student: Network, recipe: Recipe) -> list[dict]:

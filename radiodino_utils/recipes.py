@@ -12,6 +12,7 @@ import yaml
 from .errors import InputError, unknown
 
 METHODS = ("dino", "dinov2")
+_CHOICES = {"batch_of": ("mixed", "group"), "centering": ("mean", "sinkhorn"), "lr_scaling": ("none", "linear256", "sqrt1024")}
 # lightly-train's scaling: output dimension up to so many pictures; teacher temperature and momentum grow with the set
 _SIZES = ((20_000, 1024), (50_000, 2048), (100_000, 4096), (200_000, 16_384), (500_000, 32_768), (math.inf, 65_536))
 
@@ -25,6 +26,8 @@ class Recipe:
         epochs: Length of the run in pictures of the corpus; `steps` overrides it.
         steps: Length of the run in optimiser steps.
         batch_size: Pictures an optimiser step, of all processes together.
+        batch_of: "mixed", or "group": all pictures of a batch from one group (folder) of one source, so that telling the
+            groups apart does not lower the loss.
         accumulate: Micro-batches that make a batch.
         global_size: Edge of the two global views, pixels.
         global_scale: Their share of the field's area.
@@ -51,7 +54,8 @@ class Recipe:
         teacher_temp_start: Temperature of the teacher at the start.
         teacher_temp: And after its warm-up; "auto" by the number of pictures.
         teacher_temp_warmup: Share.
-        center_momentum: Of the centre of the teacher's outputs.
+        centering: Of the teacher's outputs: "mean" (a moving average) or "sinkhorn" (Sinkhorn-Knopp over the batch).
+        center_momentum: Of the moving average.
         momentum: Of the teacher at the start; "auto" by the number of pictures.
         momentum_end: At the end.
         lr: Learning rate for the batch size that `lr_scaling` names.
@@ -76,6 +80,7 @@ class Recipe:
     epochs: float
     steps: int | None
     batch_size: int
+    batch_of: str
     accumulate: int
     global_size: int
     global_scale: tuple[float, float]
@@ -102,6 +107,7 @@ class Recipe:
     teacher_temp_start: float
     teacher_temp: float | str
     teacher_temp_warmup: float
+    centering: str
     center_momentum: float
     momentum: float | str
     momentum_end: float
@@ -233,5 +239,6 @@ def _check(recipe: Recipe, name: str | Path) -> None:
             raise InputError(f"{name}: {key} {size} is no multiple of the patch of {patch} pixels.")
     if recipe.batch_size % recipe.accumulate:
         raise InputError(f"{name}: batch_size {recipe.batch_size} is no multiple of accumulate {recipe.accumulate}.")
-    if recipe.lr_scaling not in ("none", "linear256", "sqrt1024"):
-        raise unknown("lr_scaling", recipe.lr_scaling, ("none", "linear256", "sqrt1024"))
+    for key, known in _CHOICES.items():
+        if getattr(recipe, key) not in known:
+            raise unknown(key, getattr(recipe, key), known)

@@ -119,6 +119,20 @@ def test_weights_are_shares_of_the_draws(tmp_path):
     assert even.digest != corpus.digest
 
 
+def test_a_batch_of_one_group(tmp_path):
+    for number, name in enumerate(("a/x", "a/y", "b")):
+        made_folder(tmp_path / name, 12 if name != "b" else 6, seed=number)
+    corpus = load_corpus([Source(tmp_path / "a", 1.0), Source(tmp_path / "b", 3.0)])
+    batches = [corpus.draw(step, 4, seed=0, batch_of="group") for step in range(200)]
+    groups = [{corpus.names[row].rpartition("/")[0] for row in batch} for batch in batches]
+    assert all(len(one) == 1 for one in groups)
+    assert set().union(*groups) == {f"{name}/{kind}" for name in ("a/x", "a/y", "b") for kind in ("even", "odd")}
+    assert abs(sum(min(one).startswith("b") for one in groups) / 200 - 0.75) < 0.1
+    sizes = {group: sum(name.startswith(f"{group}/") for name in corpus.names) for group in set().union(*groups)}
+    assert all(len(set(batch)) == min(4, sizes[min(one)]) for batch, one in zip(batches, groups, strict=True))
+    assert (batches[3] == corpus.draw(3, 4, seed=0, batch_of="group")).all()
+
+
 def test_sources_are_parsed():
     assert Source.parse("a/b.zip=0.25") == Source(Source.parse("a/b.zip").path, 0.25)
     assert Source.parse("x=y/b.zip").weight is None
