@@ -24,7 +24,7 @@ PINS = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read
 LINE = (
     "errors files pictures organct datasets provenance checkpoints backbones engines features predictions metrics "
     "projections knn logistic attention rows figures recipes corpus augment distillation monitor pretraining probe live pretrain "
-    "modelcard report comparison runner"
+    "trials modelcard report comparison runner"
 )
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

@@ -1,0 +1,76 @@
+"""The table of trials of a pre-training: what each run changed, and what its teacher is worth on validation rows."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from .backbones import load_backbone
+from .datasets import load_dataset
+from .errors import InputError
+from .pretraining import BACKBONE, RUN, STATE
+from .probe import KnnProbe
+from .recipes import load_recipe
+from .rows import write_table
+
+
+def changed_settings(recipe: dict[str, object], base: str, pictures: int) -> str:
+    """The settings in which a run's recipe differs from a named one, `name value, ...`."""
+    known = load_recipe(base, pictures=pictures).describe()
+    return ", ".join(f"{key} {value}" for key, value in recipe.items() if value != known[key]) or "unchanged"
+
+
+def trial_row(run: Path, probes: list[KnnProbe], *, base: str = "small") -> dict[str, object]:
+    """One row of the table: a run as it stands, finished or not.
+
+    Args:
+        run: Folder of the run.
+        probes: Labelled sets that judge its teacher on validation rows.
+        base: The recipe with which the run's settings are compared.
+
+    Returns:
+        trial, setting, steps, pictures seen, seed, and accuracy and AUC (fractions) of each set.
+
+    Raises:
+        InputError: If the folder holds no run.
+    """
+    if missing := [name for name in (RUN, STATE, BACKBONE) if not (run / name).is_file()]:
+        raise InputError(f"{run}: holds no {missing[0]}; name the folder of a run.")
+    facts = json.loads((run / RUN).read_text(encoding="utf-8"))
+    step = torch.load(run / STATE, map_location="cpu", weights_only=True, mmap=True)["step"]
+    row = {
+        "trial": run.name,
+        "setting": changed_settings(facts["recipe"], base, sum(source["pictures"] for source in facts["sources"])),
+        "steps": step,
+        "pictures seen": step * facts["recipe"]["batch_size"],
+        "seed": facts["seed"],
+    }
+    model = load_backbone(f"file:{run / BACKBONE}").model
+    for probe in probes:
+        found = probe(model)
+        row |= {f"{probe.name} val accuracy": round(found["probe"], 3), f"{probe.name} val AUC": round(found["probe_auc"], 3)}
+    return row
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Adds the present state of runs to a table of trials; a state that the table has is left as it is."""
+    parser = argparse.ArgumentParser(prog="python -m radiodino_utils.trials", description=main.__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs")
+    parser.add_argument("--probe", action="append", required=True, help="labelled set with the splits train and val")
+    parser.add_argument("--base", default="small", help="recipe with which the settings are compared (default: small)")
+    parser.add_argument("--out", type=Path, required=True, help="the table, CSV")
+    options = parser.parse_args(arguments)
+    try:
+        probes = [KnnProbe(load_dataset(name)) for name in options.probe]
+        rows = pd.DataFrame([trial_row(run, probes, base=options.base) for run in options.runs])
+    except InputError as error:
+        parser.exit(2, f"{error}\n")
+    known = [pd.read_csv(options.out)] if options.out.is_file() else []
+    write_table(pd.concat([*known, rows]).drop_duplicates(["trial", "pictures seen"]), options.out)
+    print(rows.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
