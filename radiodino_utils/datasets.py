@@ -15,7 +15,7 @@ import pandas as pd
 from . import organct
 from .errors import InputError, unknown
 from .files import atomic, data_folder, file_hash, make_folder, require_space, value_hash
-from .pictures import SUFFIXES, read_picture
+from .pictures import SUFFIXES, PictureFiles
 
 SPLITS = ("train", "val", "test")
 
@@ -181,21 +181,6 @@ def _mapped(path: Path, digest: str) -> dict[str, np.ndarray]:
 
 def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
-
-
-@dataclass(frozen=True)
-class PictureFiles(Sequence):
-    """Picture files as a sequence of arrays, each read when asked for."""
-
-    paths: tuple[Path, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
-        if isinstance(index, slice):
-            return [read_picture(path) for path in self.paths[index]]
-        return read_picture(self.paths[index])
 
 
 def _from_folder(root: Path, name: str) -> PictureSet:
