@@ -14,13 +14,17 @@ from PIL import Image
 
 from .duplicates import duplicate_groups
 from .errors import InputError, unknown
-from .files import data_folder
+from .files import data_folder, value_hash
 from .pictures import PictureFiles, read_picture
+from .picturesets import PictureSet, Split
 
 CLASSES = ("normal", "benign", "malignant")
 PROTOCOLS = ("breastmnist", "folds", "lesions")
 FOLDS = 5
-ADDRESS = "https://scholar.cu.edu.eg/?q=afahmy/pages/dataset"
+BUSI_NAMES = ("busi", "busi-breastmnist", *(f"busi-fold{fold}" for fold in range(FOLDS)))
+BUSI_WAY_OUT = (
+    "download it from https://scholar.cu.edu.eg/?q=afahmy/pages/dataset and name its folder with the environment variable BUSI"
+)
 _FILE = re.compile(rf"({'|'.join(CLASSES)}) \((\d+)\)(_mask(?:_\d+)?)?\.png")
 
 
@@ -75,13 +79,9 @@ def read_busi(folder: str | Path | None = None) -> Busi:
     Raises:
         InputError: If it is not there, or a picture has no mask or one of another size.
     """
-    root = Path(folder or os.environ.get("BUSI") or data_folder() / "busi").expanduser()
-    root = root / "Dataset_BUSI_with_GT" if (root / "Dataset_BUSI_with_GT").is_dir() else root
-    if absent := [name for name in CLASSES if not (root / name).is_dir()]:
-        raise InputError(
-            f"{root}: BUSI is not there (no folder {', '.join(absent)}); download it from {ADDRESS} "
-            "and name its folder with the environment variable BUSI."
-        )
+    root = find_busi(folder)
+    if root is None:
+        raise InputError(f"{_place(folder)}: BUSI is not there (folders {', '.join(CLASSES)}); {BUSI_WAY_OUT}.")
     pictures, masks = {}, {}
     for path in sorted(path for name in CLASSES for path in (root / name).iterdir()):
         if match := _FILE.fullmatch(path.name):
@@ -103,9 +103,52 @@ def read_busi(folder: str | Path | None = None) -> Busi:
     return Busi(
         tuple(pictures[key].stem for key in order),
         np.array([label for label, _ in order], np.int64),
-        PictureFiles(tuple(pictures[key] for key in order), grey=True),
+        PictureFiles(root, [pictures[key].relative_to(root).as_posix() for key in order], grey=True),
         LesionMasks(tuple(tuple(masks[key]) for key in order)),
     )
+
+
+def find_busi(folder: str | Path | None = None) -> Path | None:
+    """The folder that holds BUSI's class folders, if there is one; see `read_busi`."""
+    roots = [_place(folder) / "Dataset_BUSI_with_GT", _place(folder)]
+    return next((root for root in roots if all((root / name).is_dir() for name in CLASSES)), None)
+
+
+def _place(folder: str | Path | None) -> Path:
+    return Path(folder or os.environ.get("BUSI") or data_folder() / "busi").expanduser()
+
+
+def busi_set(name: str, folder: str | Path | None = None) -> PictureSet:
+    """BUSI's three classes as a labelled set.
+
+    Args:
+        name: `busi` (one split, "all"), `busi-breastmnist`, or `busi-fold0` to `busi-fold4`; see `busi_splits`.
+        folder: See `read_busi`.
+
+    Returns:
+        The set; the ids are BUSI's names, the groups its duplicates.
+    """
+    busi, kind = read_busi(folder), name.removeprefix("busi-")
+    if kind == "busi":
+        rows = {"all": np.arange(len(busi))}
+    elif kind == "breastmnist":
+        rows = busi_splits(busi, "breastmnist")
+    else:
+        rows = busi_splits(busi, "folds", fold=int(kind.removeprefix("fold")))
+    groups = busi.groups.astype(str)
+    splits = {
+        split: Split(
+            PictureFiles(busi.pictures.root, [busi.pictures.names[row] for row in part], grey=True),
+            busi.labels[part],
+            [busi.names[row] for row in part],
+            groups[part].tolist(),
+        )
+        for split, part in rows.items()
+    }
+    files = [busi.pictures.root / one for one in busi.pictures.names]
+    facts = [(one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in files]
+    caveat = "near duplicates lie across the official splits" if kind == "breastmnist" else ""
+    return PictureSet(name, CLASSES, splits, value_hash([facts, {split: part.tolist() for split, part in rows.items()}]), caveat)
 
 
 def busi_splits(busi: Busi, protocol: str, *, seed: int = 0, fold: int = 0) -> dict[str, np.ndarray]:

@@ -72,20 +72,22 @@ class PictureFiles(Sequence):
     """Picture files as a sequence of uint8 arrays, each read when asked for.
 
     Attributes:
-        paths: The files.
+        root: The folder that the names count from.
+        names: The files' paths in it.
         grey: Whether colour becomes grey (luma).
     """
 
-    paths: tuple[Path, ...]
+    root: Path
+    names: Sequence[str]
     grey: bool = False
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.names)
 
     def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
         if isinstance(index, slice):
             return [self[one] for one in range(*index.indices(len(self)))]
-        picture = read_picture(self.paths[index])
+        picture = read_picture(self.root / self.names[index])
         return np.asarray(Image.fromarray(picture).convert("L")) if self.grey and picture.ndim == 3 else picture
 
 
