@@ -192,7 +192,7 @@ def _summary(
             for here, there in ((1, 2), (2, 1))
             for row in copies.loc[copies[f"split_{here}"].eq(split) & copies[f"split_{there}"].eq("train"), f"row_{here}"]
         }
-        text += f"{len(leaked)} of {len(dataset.splits[split])} {split} pictures have a copy in train. "
+        text += f"{len(leaked)} of {len(dataset.splits[split])} {split} pictures have an exact or near duplicate in train. "
     text += f"{(faulty['fault'] == 'constant').sum()} pictures are constant, {(faulty['fault'] == 'saturated').sum()} saturated. "
     if len(drift):
         drifting = drift[drift["p"] < 0.05 / len(drift)]  # Bonferroni
