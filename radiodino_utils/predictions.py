@@ -1,6 +1,6 @@
 """What a classification task gives: probabilities beside the truth, and how they came about."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -55,4 +55,25 @@ def prediction(
         weights=backbone["fingerprint"],
         caveat=features.caveat,
         choice=choice,
+    )
+
+
+def without_rows(one: Prediction, rows: np.ndarray) -> Prediction:
+    """Takes rows out of a prediction, such as those that `audit.leaked_rows` finds; the caveat says how many.
+
+    Args:
+        one: The prediction.
+        rows: int64, rows of its split.
+
+    Returns:
+        The prediction of the other rows.
+    """
+    kept = np.setdiff1d(np.arange(len(one.labels)), rows)
+    said = f"without {len(one.labels) - len(kept)} leaked pictures"
+    return replace(
+        one,
+        labels=one.labels[kept],
+        probabilities=one.probabilities[kept],
+        ids=[one.ids[row] for row in kept],
+        caveat=f"{one.caveat}; {said}" if one.caveat else said,
     )
