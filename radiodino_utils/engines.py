@@ -93,13 +93,13 @@ class OpenVinoEngine:
         import openvino
 
         self.precision = precision
-        size = backbone.preprocessing.size
-        example = torch.zeros((1, size, size, 3), dtype=torch.uint8)
+        height, width = backbone.preprocessing.shape
+        example = torch.zeros((1, height, width, 3), dtype=torch.uint8)
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns that tracing is deprecated; OpenVINO takes nothing faster
             traced = torch.jit.trace(FeatureModel(backbone).eval(), example, check_trace=False)
             graph = openvino.convert_model(traced, example_input=example)
-        graph.reshape({0: [-1, size, size, -1]})
+        graph.reshape({0: [-1, height, width, -1]})
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
