@@ -230,7 +230,7 @@ def from_model(name: str, model: nn.Module, source: str, preprocessing: Preproce
     """
     if not hasattr(model, "patch_embed") or not hasattr(model, "blocks"):
         raise InputError(
-            f"{name}: {type(model).__name__} is no vision transformer; give a model of timm with patches and blocks."
+            f"{name}: {type(model).__name__} is no vision transformer; give one of timm."
         )
     height, width = model.patch_embed.img_size
     size, patch = height if height == width else (height, width), model.patch_embed.patch_size[0]

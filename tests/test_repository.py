@@ -22,7 +22,7 @@ README = (ROOT / "README.md").read_text()
 PINS = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read_text(), re.M))
 # pictures, backbone, features, tasks, rows, figures, report: each module imports only from those before it
 LINE = (
-    "errors files pictures organct datasets provenance checkpoints backbones engines features predictions metrics "
+    "errors files wheels pictures organct datasets provenance checkpoints backbones engines features predictions metrics "
     "projections knn logistic attention rows figures recipes corpus augment distillation monitor pretraining probe live pretrain "
     "modelcard report comparison runner"
 )
