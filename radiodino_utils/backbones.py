@@ -229,9 +229,7 @@ def from_model(name: str, model: nn.Module, source: str, preprocessing: Preproce
         InputError: If the model is no vision transformer.
     """
     if not hasattr(model, "patch_embed") or not hasattr(model, "blocks"):
-        raise InputError(
-            f"{name}: {type(model).__name__} is no vision transformer; give one of timm."
-        )
+        raise InputError(f"{name}: {type(model).__name__} is no vision transformer; give one of timm.")
     height, width = model.patch_embed.img_size
     size, patch = height if height == width else (height, width), model.patch_embed.patch_size[0]
     outputs = ("class_token", "mean_patch_token") if getattr(model, "cls_token", None) is not None else ("mean_patch_token",)

