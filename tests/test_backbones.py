@@ -3,7 +3,7 @@ import pytest
 import timm
 import torch
 
-from radiodino_utils.backbones import load_backbone
+from radiodino_utils.backbones import at_size, from_model, load_backbone
 from radiodino_utils.engines import make_engine
 from radiodino_utils.errors import InputError
 from radiodino_utils.models import backbone_names
@@ -111,3 +111,33 @@ def test_describe_is_json(tiny_backbone):
     assert facts["fingerprint"] == tiny_backbone.fingerprint
     assert facts["preprocessing"]["size"] == 32
     assert "model" not in facts
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((8, 32), r"^size 8 x 32: smaller than a patch of file:.*tiny.safetensors \(16 x 16 pixels\)\.$"),
+        ((100, 33), r"^size 100 x 33: no multiple of the patch of file:.*tiny.safetensors \(16\); take 96 x 32\.$"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_patch(tiny_backbone, size, message):
+    with pytest.raises(InputError, match=message):
+        at_size(tiny_backbone, size)
+
+
+def test_pixels_have_one_size():
+    with pytest.raises(InputError, match="^pixels: takes pictures of one size only; choose a vision transformer"):
+        at_size(load_backbone("pixels"), (64, 64))
+
+
+def test_a_cnn_is_no_vision_transformer():
+    with pytest.raises(InputError, match="^mine: ResNet is no vision transformer"):
+        from_model("mine", timm.create_model("resnet10t", num_classes=0), "random")
+
+
+def test_features_at_a_size_that_is_not_square(tiny_backbone):
+    wide = at_size(tiny_backbone, (48, 80))
+    picture = wide.seen(np.random.default_rng(0).integers(0, 256, (30, 50), np.uint8))
+    assert picture.shape == (48, 80) and wide.describe()["preprocessing"]["size"] == (48, 80)
+    one, other = (make_engine(wide, engine=engine, precision="fp32") for engine in ("torch", "openvino"))
+    np.testing.assert_allclose(one(picture[None, ..., None])[0], other(picture[None, ..., None])[0], atol=1e-4)

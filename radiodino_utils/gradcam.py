@@ -1,0 +1,169 @@
+"""Grad-CAM of a frozen vision transformer under a linear probe, a kNN vote or an embedding similarity."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from pytorch_grad_cam import GradCAM
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+from torch.nn import functional
+
+from .attention import require_attention
+from .backbones import Backbone
+from .engines import FeatureModel, as_tensor
+from .errors import InputError
+from .features import Features
+from .knn import TEMPERATURE
+
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
+
+
+class LinearProbe(nn.Linear):
+    """Logistic regression on frozen embeddings as a layer: scores are the logits of the classes.
+
+    Args:
+        features: What `extract_features` gives; the train split is fitted, standardised by its mean and deviation.
+        strengths: Candidates of C, the inverse of the penalty; the best accuracy on validation is kept.
+    """
+
+    def __init__(self, features: Features, *, strengths: Sequence[float] = STRENGTHS) -> None:
+        train, val = features.embedding("train"), features.embedding("val")
+        super().__init__(train.shape[1], len(features.classes))
+        mean, std = train.mean(0), train.std(0) + 1e-6
+        models = [LogisticRegression(C=c, max_iter=1000).fit((train - mean) / std, features.labels["train"]) for c in strengths]
+        best = max(models, key=lambda model: model.score((val - mean) / std, features.labels["val"]))
+        weight, bias = np.zeros(self.weight.shape), np.full(self.bias.shape, -1e9)  # a class that train lacks is never chosen
+        weight[best.classes_] = best.coef_ / std
+        bias[best.classes_] = best.intercept_ - weight[best.classes_] @ mean
+        self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float32), requires_grad=False)
+        self.bias = nn.Parameter(torch.tensor(bias, dtype=torch.float32), requires_grad=False)
+        self.strength = best.C
+
+
+class KnnVote(nn.Module):
+    """DINO's weighted kNN vote as a layer: scores are the logarithms of the votes, so softmax gives the probabilities.
+
+    The share of the votes itself would not do: where all neighbours agree it is 1 whatever the picture, without gradient.
+
+    Args:
+        features: What `extract_features` gives; the train split is the bank.
+        k: Neighbours.
+        temperature: Of the weights.
+    """
+
+    def __init__(self, features: Features, *, k: int = 20, temperature: float = TEMPERATURE) -> None:
+        super().__init__()
+        self.k, self.classes, self.temperature = min(k, len(features.labels["train"])), len(features.classes), temperature
+        self.register_buffer("bank", functional.normalize(torch.from_numpy(features.embedding("train"))))
+        self.register_buffer("labels", torch.from_numpy(features.labels["train"]))
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Scores [n, classes] of embeddings [n, width]; -1e9 for a class without a neighbour."""
+        similarities, rows = (functional.normalize(embeddings) @ self.bank.T).topk(self.k)
+        is_class = self.labels[rows][:, None] == torch.arange(self.classes, device=rows.device)[:, None]
+        weights = (similarities / self.temperature)[:, None].expand(is_class.shape)
+        return weights.masked_fill(~is_class, -1e9).logsumexp(-1)
+
+
+class Similarity(nn.Module):
+    """Cosine similarity to reference embeddings as a layer: the score of target i is that to reference i.
+
+    Args:
+        references: float32, [references, width], such as the embedding of another picture.
+    """
+
+    def __init__(self, references: np.ndarray) -> None:
+        super().__init__()
+        self.register_buffer("references", functional.normalize(torch.from_numpy(np.atleast_2d(references))))
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Scores [n, references] of embeddings [n, width]."""
+        return functional.normalize(embeddings) @ self.references.T
+
+
+class Scores(nn.Module):
+    """A backbone with a probe behind, for pictures that carry a gradient.
+
+    Args:
+        backbone: Any vision transformer of timm.
+        probe: From embeddings [n, width] to scores [n, targets].
+    """
+
+    def __init__(self, backbone: Backbone, probe: nn.Module) -> None:
+        super().__init__()
+        self.features, self.probe = FeatureModel(backbone), probe
+        self.eval()
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Scores [n, targets] of pictures, float32 grey levels from 0 to 255, [n, 3, height, width]."""
+        return self.probe(self.features(pictures.permute(0, 2, 3, 1))[0])
+
+
+def grad_cam(backbone: Backbone, probe: nn.Module, picture: np.ndarray, target: int | None = None) -> np.ndarray:
+    """Computes the Grad-CAM of a target's score on the patch grid.
+
+    The layer is `blocks[-1].norm1`: behind the last attention the class token reads no patch any more, so that at
+    `norm2` of the last block the gradient of every patch is zero. The picture requires the gradient and the weights
+    do not, so a frozen backbone serves, and no gradient stays in it.
+
+    Source: Selvaraju et al., ICCV 2017 (arXiv:1610.02391), as pytorch-grad-cam computes it.
+
+    Args:
+        backbone: Any vision transformer of timm.
+        probe: `LinearProbe`, `KnnVote`, `Similarity`, or any module from embeddings [n, width] to scores [n, targets].
+        picture: uint8, [height, width] or [height, width, 3].
+        target: Whose score is explained; the one with the greatest score by default.
+
+    Returns:
+        float32, 0 to 1, [grid height, grid width].
+
+    Raises:
+        InputError: If the backbone is no vision transformer, the target does not exist, its score does not depend on
+            the picture, or the picture is smaller than a patch.
+    """
+    require_attention(backbone)
+    model, pictures = Scores(backbone, probe), as_tensor(backbone, picture)
+    with _frozen(model), _GridCam(backbone, model) as cam:
+        with torch.no_grad():
+            scores = model(pictures)[0]
+        target = int(scores.argmax()) if target is None else target
+        if not 0 <= target < len(scores):
+            raise InputError(f"target {target}: the probe has the targets 0 to {len(scores) - 1}.")
+        heat = cam(pictures.requires_grad_(True), [lambda output: output[target]])[0]
+        if not any(gradient.any() for gradient in cam.activations_and_grads.gradients):
+            raise InputError(
+                f"target {target}: its score does not depend on the picture, so there is nothing to explain "
+                "(a kNN vote without a neighbour of that class?); choose another target."
+            )
+    return heat.astype(np.float32)
+
+
+class _GridCam(GradCAM):
+    """Grad-CAM that stays on the patch grid."""
+
+    def __init__(self, backbone: Backbone, model: Scores) -> None:
+        self.grid = backbone.model.patch_embed.grid_size
+        prefix = backbone.num_prefix_tokens
+        super().__init__(
+            model,
+            [backbone.model.blocks[-1].norm1],
+            reshape_transform=lambda tokens: tokens[:, prefix:].unflatten(1, self.grid).permute(0, 3, 1, 2),
+        )
+
+    def get_target_width_height(self, input_tensor: torch.Tensor) -> tuple[int, int]:
+        return self.grid[1], self.grid[0]
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter requires a gradient meanwhile, so that none stays behind."""
+    thawed = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in thawed:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in thawed:
+            parameter.requires_grad_(True)

