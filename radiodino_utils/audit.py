@@ -46,7 +46,7 @@ class Audit:
         """Writes `NAME_pairs.csv`, `_faulty.csv`, `_drift.csv` and `_summary.csv` and gives their paths."""
         tables = {"pairs": self.pairs, "faulty": self.faulty, "drift": self.drift}
         tables["summary"] = pd.DataFrame({"dataset": [self.dataset], "summary": [self.summary]})
-        return [write_table(table, Path(folder) / f"{self.dataset}_{name}.csv") for name, table in tables.items()]
+        return [write_table(table, Path(folder) / f"{Path(self.dataset).stem}_{name}.csv") for name, table in tables.items()]
 
 
 def audit_dataset(dataset: PictureSet, *, features: Features | None = None, distance: int = DISTANCE) -> Audit:
