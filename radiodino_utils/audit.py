@@ -15,6 +15,7 @@ from .duplicates import DISTANCE, near_pairs, perceptual_hashes, pixel_hashes
 from .errors import InputError
 from .features import Features, extract_features
 from .knn import nearest
+from .provenance import git_revision
 from .rows import write_table
 
 SATURATED = 0.1  # share of pixels at 255 from which a picture counts as saturated
@@ -34,6 +35,8 @@ class Audit:
         drift: A row for each two splits and each of height, width, mean and contrast (grey levels): medians, and statistic
             and p value of the Kolmogorov-Smirnov test.
         summary: One paragraph.
+        digest: Of the data set.
+        weights: Fingerprint of the backbone whose embeddings were compared; empty for none.
     """
 
     dataset: str
@@ -41,12 +44,15 @@ class Audit:
     faulty: pd.DataFrame
     drift: pd.DataFrame
     summary: str
+    digest: str
+    weights: str
 
     def write(self, folder: Path) -> list[Path]:
         """Writes `NAME_pairs.csv`, `_faulty.csv`, `_drift.csv` and `_summary.csv` and gives their paths."""
         tables = {"pairs": self.pairs, "faulty": self.faulty, "drift": self.drift}
-        tables["summary"] = pd.DataFrame({"dataset": [self.dataset], "summary": [self.summary]})
-        return [write_table(table, Path(folder) / f"{self.dataset}_{name}.csv") for name, table in tables.items()]
+        facts = {"dataset": self.dataset, "digest": self.digest, "weights": self.weights, "git": git_revision()}
+        tables["summary"] = pd.DataFrame([facts | {"summary": self.summary}])
+        return [write_table(table, Path(folder) / f"{Path(self.dataset).stem}_{name}.csv") for name, table in tables.items()]
 
 
 def audit_dataset(dataset: PictureSet, *, features: Features | None = None, distance: int = DISTANCE) -> Audit:
@@ -77,7 +83,8 @@ def audit_dataset(dataset: PictureSet, *, features: Features | None = None, dist
     named = _named_pairs(table, pairs, pictures)
     faulty = _faulty(pictures)
     drift = _drift(pictures, list(dataset.splits))
-    return Audit(dataset.name, named, faulty, drift, _summary(dataset, named, faulty, drift, features))
+    weights = features.sidecar["backbone"]["fingerprint"] if features else ""
+    return Audit(dataset.name, named, faulty, drift, _summary(dataset, named, faulty, drift, features), dataset.digest, weights)
 
 
 def leaked_rows(
