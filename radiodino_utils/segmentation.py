@@ -78,11 +78,11 @@ def linear_probe(channels: int, classes: int) -> nn.Module:
 
 
 def conv_decoder(channels: int, classes: int, *, width: int = 48) -> nn.Module:
-    """A light decoder: 1 x 1 convolution, then twice up-sampling and a 3 x 3 convolution; four cells a patch edge."""
+    """A light decoder: a 1 x 1 convolution, then twice a 3 x 3 convolution and up-sampling; four cells a patch edge."""
     layers = [nn.BatchNorm2d(channels, affine=False, momentum=None), nn.Conv2d(channels, width, 1), nn.ReLU()]
     for _ in range(2):
-        layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
         layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
     return nn.Sequential(*layers, nn.Conv2d(width, classes, 1))
 
 
@@ -179,7 +179,7 @@ def segment_unet(
 
 def _require_foreground(dataset: SegmentationSet, edge: int) -> None:
     for split in ("train", "val"):
-        if not any(mask.any() for mask in (dataset.small_masks([row], edge) for row in dataset.splits[split])):
+        if not dataset.small_masks(dataset.splits[split], edge).any():
             raise InputError(
                 f"{dataset.name}: the masks of the {split} split are all background, so nothing can be learnt or chosen; "
                 "check the masks or take another split."

@@ -1,17 +1,18 @@
 """Pictures with masks: OrganCT's slices, BUSI, or a folder of pictures and a folder of masks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from . import organct
-from .datasets import SPLITS, PictureFiles
+from .busi import CLASSES, busi_splits, read_busi
 from .errors import InputError, unknown
 from .files import value_hash
-from .pictures import SUFFIXES, read_picture
+from .pictures import SUFFIXES, PictureFiles, read_picture
+from .picturesets import SPLITS
 
 SHARES = (0.7, 0.1, 0.2)  # of train, val and test where a set has no split of its own
 
@@ -33,6 +34,7 @@ class SegmentationSet:
         digest: Identifies the pictures.
         caveat: What must be said wherever results on it are shown; may be empty.
         fold: Which of several folds.
+        small: Masks of every row reduced to squares, by their edge; kept by `small_masks`, shared by the folds of a set.
     """
 
     name: str
@@ -47,6 +49,7 @@ class SegmentationSet:
     digest: str
     caveat: str = ""
     fold: int = 0
+    small: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -69,24 +72,31 @@ class SegmentationSet:
 
     def small_masks(self, rows: np.ndarray, edge: int) -> np.ndarray:
         """The masks of some rows, reduced to squares of one size without mixing values: uint8, [n, edge, edge]."""
-        masks = (Image.fromarray(self.mask(row)).resize((edge, edge), Image.Resampling.NEAREST) for row in rows)
-        return np.stack([np.asarray(mask) for mask in masks])
+        if edge not in self.small:
+            masks = (Image.fromarray(self.mask(row)).resize((edge, edge), Image.Resampling.NEAREST) for row in range(len(self)))
+            self.small[edge] = np.stack([np.asarray(mask) for mask in masks])
+        return self.small[edge][rows]
 
 
 def _edges(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def load_segmentation(name: str, *, seed: int = 0, fold: int = 0, folder: str | Path | None = None) -> SegmentationSet:
-    """Loads pictures with masks by a plain name.
+def load_segmentation(
+    name: str, *, folds: int = 5, seed: int = 0, folder: str | Path | None = None
+) -> list[SegmentationSet]:
+    """Loads pictures with masks by a plain name, once for each way to split them.
 
     Args:
         name: `organct-seg` (axial slices of a CT that PyPI serves, split in blocks with a guard gap); `busi-breastmnist`,
             `busi-folds`, `busi-lesions` (BUSI by three split protocols, see `busi.busi_splits`); `masks:PATH` (a folder
             with `pictures/` and `masks/`, see `folder_segmentation`).
+        folds: How many of the five folds of `busi-folds`, the first ones; all of them test every picture once.
         seed: Of a random split.
-        fold: Which of the five folds of `busi-folds` is the test split.
         folder: Of BUSI; see `busi.read_busi`.
+
+    Returns:
+        One set; for `busi-folds` one for each fold, which share the pictures.
 
     Raises:
         InputError: If the name is unknown, or files are missing or do not fit together.
@@ -94,25 +104,12 @@ def load_segmentation(name: str, *, seed: int = 0, fold: int = 0, folder: str | 
     kind, _, rest = name.partition(":")
     if kind == "masks" and rest:
         root = Path(rest).expanduser()
-        return folder_segmentation(root / "pictures", root / "masks", seed=seed)
+        return [folder_segmentation(root / "pictures", root / "masks", seed=seed)]
     if name == "organct-seg":
-        return _organct()
+        return [_organct()]
     if name in _BUSI:
-        return _busi(name, seed, fold, folder)
+        return _busi(name, folds, seed, folder)
     raise unknown("segmentation set", name, ["organct-seg", *_BUSI, "masks:PATH"])
-
-
-def load_folds(name: str, *, folds: int = 5, seed: int = 0, folder: str | Path | None = None) -> list[SegmentationSet]:
-    """Loads the folds of a set, which share its pictures; one where the protocol has no folds.
-
-    Args:
-        name: See `load_segmentation`.
-        folds: How many of the five folds, the first ones; all of them cover every picture once.
-        seed: See `load_segmentation`.
-        folder: See `load_segmentation`.
-    """
-    count = folds if name == "busi-folds" else 1
-    return [load_segmentation(name, seed=seed, fold=fold, folder=folder) for fold in range(count)]
 
 
 def _organct() -> SegmentationSet:
@@ -140,24 +137,24 @@ _BUSI = {
 }
 
 
-def _busi(name: str, seed: int, fold: int, folder: str | Path | None) -> SegmentationSet:
-    from .busi import busi_splits, read_busi
-
-    busi = read_busi(folder)
-    return SegmentationSet(
+def _busi(name: str, folds: int, seed: int, folder: str | Path | None) -> list[SegmentationSet]:
+    busi, protocol = read_busi(folder), name.removeprefix("busi-")
+    files = [busi.pictures.root / one for one in busi.pictures.names]
+    first = SegmentationSet(
         name=name,
         classes=("background", "lesion"),
         pictures=busi.pictures,
         masks=busi.masks,
         ids=busi.names,
-        kinds=[busi.classes[label] for label in busi.labels],
-        splits=busi_splits(busi, name.removeprefix("busi-"), seed=seed, fold=fold),
+        kinds=[CLASSES[label] for label in busi.labels],
+        splits=busi_splits(busi, protocol, seed=seed),
         protocol=_BUSI[name],
         spacing_mm=None,
-        digest=busi.digest,
-        caveat="",
-        fold=fold,
+        digest=value_hash([(path.name, path.stat().st_size) for path in files]),
+        caveat="near duplicates lie across the official splits" if protocol == "breastmnist" else "",
     )
+    others = range(1, folds) if protocol == "folds" else ()
+    return [first, *(replace(first, fold=fold, splits=busi_splits(busi, protocol, seed=seed, fold=fold)) for fold in others)]
 
 
 @dataclass(frozen=True)
@@ -204,7 +201,7 @@ def folder_segmentation(
     return SegmentationSet(
         name=f"masks-{Path(pictures).resolve().parent.name}",
         classes=tuple(classes),
-        pictures=PictureFiles(paths),
+        pictures=PictureFiles(Path(pictures), [path.name for path in paths]),
         masks=_MaskFiles(tuple(files[1][name] for name in names)),
         ids=[path.name for path in paths],
         kinds=[""] * len(names),
