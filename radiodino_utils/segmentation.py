@@ -225,7 +225,9 @@ def _fit(
                 logits = _to_edge(network(fetch(rows["train"][part])), edge)
                 loss_of(logits, torch.from_numpy(masks["train"][part])[:, None].long()).backward()
                 optimizer.step()
-            dice = _mean_dice(_to_edge(torch.from_numpy(_scores(network, fetch, rows["val"])).float(), edge), masks["val"], classes)
+            dice = _mean_dice(
+                _to_edge(torch.from_numpy(_scores(network, fetch, rows["val"])).float(), edge), masks["val"], classes
+            )
             if dice > best_here:
                 best_here, best_epoch = dice, epoch
             if dice > best:
@@ -246,9 +248,16 @@ def _scores(network: nn.Module, fetch: Callable[[np.ndarray], torch.Tensor], row
     return np.concatenate([network(fetch(rows[start : start + 8])).half().numpy() for start in range(0, len(rows), 8)])
 
 
-def _mean_dice(scores: torch.Tensor, masks: np.ndarray, classes: int) -> float:
-    """Dice over all pixels together, the mean over the foreground classes that the masks hold."""
-    counts = np.bincount((masks.astype(np.int64) * classes + scores.argmax(1).numpy()).ravel(), minlength=classes**2)
+def mean_dice(scores: np.ndarray, masks: np.ndarray, classes: int) -> float:
+    """Dice over the pixels of all pictures together, the mean over the foreground classes that the masks hold.
+
+    Args:
+        scores: Logits or votes, [n, classes, height, width]; up-sampled bilinearly to the masks.
+        masks: Integers, [n, edge, edge].
+        classes: Number of classes with the background.
+    """
+    predicted = _to_edge(torch.from_numpy(scores).float(), masks.shape[-1]).argmax(1).numpy()
+    counts = np.bincount((masks.astype(np.int64) * classes + predicted).ravel(), minlength=classes**2)
     confusion = counts.reshape(classes, classes)
     true, predicted = confusion.sum(1), confusion.sum(0)
     exists = np.flatnonzero(true[1:]) + 1
@@ -281,7 +290,7 @@ def _knn(
         return np.concatenate(votes)
 
     masks = dataset.small_masks(dataset.splits["val"], edge)
-    dice = {k: _mean_dice(_to_edge(torch.from_numpy(vote(dataset.splits["val"], k)).float(), edge), masks, classes) for k in ks}
+    dice = {k: mean_dice(vote(dataset.splits["val"], k), masks, classes) for k in ks}
     k = max(sorted(dice), key=dice.get)
     return vote(dataset.splits["test"], k), {"k": k}
 

@@ -62,7 +62,7 @@ class SegmentationSet:
         """
         mask, shape = np.asarray(self.masks[row]), np.asarray(self.pictures[row]).shape[:2]
         if mask.shape != shape:
-            raise InputError(f"{self.ids[row]}: its mask has {_edges(mask.shape)} pixels, the picture {_edges(shape)}; redraw it.")
+            raise InputError(f"{self.ids[row]}: its mask has {_edges(mask.shape)} pixels, the picture {_edges(shape)}; mend it.")
         if mask.max() >= len(self.classes):
             raise InputError(
                 f"{self.ids[row]}: its mask holds the unknown value {mask.max()}; 0 to {len(self.classes) - 1} are known "
@@ -82,9 +82,7 @@ def _edges(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def load_segmentation(
-    name: str, *, folds: int = 5, seed: int = 0, folder: str | Path | None = None
-) -> list[SegmentationSet]:
+def load_segmentation(name: str, *, folds: int = 5, seed: int = 0, folder: str | Path | None = None) -> list[SegmentationSet]:
     """Loads pictures with masks by a plain name, once for each way to split them.
 
     Args:

@@ -24,7 +24,8 @@ PINS = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read
 LINE = (
     "errors files downloads pictures picturesets duplicates busi organct npz medmnist_files folders datasets audit models "
     "provision provenance checkpoints backbones engines features predictions metrics "
-    "projections knn logistic attention rows figures recipes corpus augment distillation monitor pretraining probe live pretrain "
+    "projections knn logistic attention rows segmentation_data dense segmentation segmentation_metrics figure_style figures "
+    "segmentation_figures recipes corpus augment distillation monitor pretraining probe live pretrain "
     "modelcard report comparison profiles runner"
 )
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
