@@ -225,9 +225,7 @@ def _fit(
                 logits = _to_edge(network(fetch(rows["train"][part])), edge)
                 loss_of(logits, torch.from_numpy(masks["train"][part])[:, None].long()).backward()
                 optimizer.step()
-            dice = _mean_dice(
-                _to_edge(torch.from_numpy(_scores(network, fetch, rows["val"])).float(), edge), masks["val"], classes
-            )
+            dice = mean_dice(_scores(network, fetch, rows["val"]), masks["val"], classes)
             if dice > best_here:
                 best_here, best_epoch = dice, epoch
             if dice > best:
