@@ -78,12 +78,20 @@ def linear_probe(channels: int, classes: int) -> nn.Module:
 
 
 def conv_decoder(channels: int, classes: int, *, width: int = 48) -> nn.Module:
-    """A light decoder: a 1 x 1 convolution, then twice a 3 x 3 convolution and up-sampling; four cells a patch edge."""
-    layers = [nn.BatchNorm2d(channels, affine=False, momentum=None), nn.Conv2d(channels, width, 1), nn.ReLU()]
-    for _ in range(2):
-        layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-        layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
-    return nn.Sequential(*layers, nn.Conv2d(width, classes, 1))
+    """A light decoder: 1 x 1 convolution, 3 x 3 convolutions on the grid and on one twice as fine, 1 x 1 convolution."""
+
+    def block() -> list[nn.Module]:
+        return [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+
+    return nn.Sequential(
+        nn.BatchNorm2d(channels, affine=False, momentum=None),
+        nn.Conv2d(channels, width, 1),
+        nn.ReLU(),
+        *block(),
+        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+        *block(),
+        nn.Conv2d(width, classes, 1),
+    )
 
 
 def segment(
@@ -277,20 +285,21 @@ def _knn(
         shares.append(_tokens(avg_pool2d(truth, TARGET).numpy())[cells])
     bank, shares = np.concatenate(bank), np.concatenate(shares)
 
-    def vote(rows: np.ndarray, k: int) -> np.ndarray:
-        votes = []
+    def votes(split: str, ks: Sequence[int]) -> dict[int, np.ndarray]:
+        rows, found = dataset.splits[split], {k: [] for k in ks}
         for start in range(0, len(rows), 16):
             part = maps[rows[start : start + 16]]
-            similarities, neighbours = nearest(bank, _tokens(part), k)
+            similarities, neighbours = nearest(bank, _tokens(part), max(ks))
             weights = np.exp((similarities - similarities[:, :1]) / TEMPERATURE)
-            vote = np.einsum("nk,nkc->nc", weights, shares[neighbours]) / weights.sum(1, keepdims=True)
-            votes.append(vote.reshape(len(part), grid, grid, classes).transpose(0, 3, 1, 2).astype(np.float16))
-        return np.concatenate(votes)
+            for k in ks:
+                vote = np.einsum("nk,nkc->nc", weights[:, :k], shares[neighbours[:, :k]]) / weights[:, :k].sum(1, keepdims=True)
+                found[k].append(vote.reshape(len(part), grid, grid, classes).transpose(0, 3, 1, 2).astype(np.float16))
+        return {k: np.concatenate(parts) for k, parts in found.items()}
 
     masks = dataset.small_masks(dataset.splits["val"], edge)
-    dice = {k: mean_dice(vote(dataset.splits["val"], k), masks, classes) for k in ks}
-    k = max(sorted(dice), key=dice.get)
-    return vote(dataset.splits["test"], k), {"k": k}
+    dice = {k: mean_dice(scores, masks, classes) for k, scores in votes("val", sorted(ks)).items()}
+    k = max(dice, key=dice.get)
+    return votes("test", (k,))[k], {"k": k}
 
 
 def _tokens(maps: np.ndarray) -> np.ndarray:

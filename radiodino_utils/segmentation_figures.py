@@ -164,9 +164,7 @@ def learning_curve(rows: pd.DataFrame, *, metric: str = "dice", empty: str = "sk
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.25)
         legend_below(figure, axis)
-        what = (
-            f"{rows['dataset'].iloc[0]}, {rows['protocol'].iloc[0]} probe: over the number of labelled pictures (95 % interval)"
-        )
+        what = f"{rows['dataset'].iloc[0]}, {rows['protocol'].iloc[0]} probe over the number of labelled pictures"
         titled(figure, what, caption(rows["caveat"], empty=empty))
     return figure
 
