@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from . import organct
@@ -215,6 +216,18 @@ def _picture_files(folder: Path) -> dict[str, Path]:
         raise InputError(f"{folder}: there is no such folder; pictures and masks are needed, each in a folder of its own.")
     files = (path for path in folder.iterdir() if path.name.lower().endswith(SUFFIXES) and not path.name.startswith("."))
     return {path.name.split(".")[0]: path for path in files}
+
+
+def summary(sets: Sequence[SegmentationSet]) -> pd.DataFrame:
+    """One line a set and fold: its split protocol, the pictures of each split, the foreground classes."""
+    return pd.DataFrame(
+        [
+            {"dataset": one.name, "fold": one.fold, "split": one.protocol}
+            | {split: len(rows) for split, rows in one.splits.items()}
+            | {"classes": len(one.classes) - 1, "spacing mm": one.spacing_mm or "unknown"}
+            for one in sets
+        ]
+    )
 
 
 def with_labelled(dataset: SegmentationSet, pictures: int, *, seed: int = 0) -> SegmentationSet:

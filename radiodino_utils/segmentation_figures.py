@@ -1,7 +1,5 @@
 """Figures of segmentations: cases with their errors, Dice by class and by size, and the learning curve."""
 
-from collections.abc import Sequence
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -15,8 +13,8 @@ from .rows import label_of
 from .segmentation import Segmentation
 from .segmentation_metrics import caption, picture_overlap
 
-_CLASS_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#8C6BB1", "#B2DF8A", "#A65628")
-_ERRORS = {"right": "#56B4E9", "missed": "#E69F00", "false": "#CC0077", "another class": "#F0E442"}
+_CLASS_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#A65628", "#CC79A7", "#8C6BB1", "#B2DF8A", "#9ECAE1", "#6B7A00", "#FDD0A2")
+_ERRORS = {"right": "#FFFFFF", "missed": "#FF2D2D", "false": "#00E5FF", "another class": "#FFF200"}
 
 
 def picture_dice(scores: pd.DataFrame, *, empty: str = "skip") -> pd.DataFrame:
@@ -67,10 +65,10 @@ def case_sheet(segmentation: Segmentation, scores: pd.DataFrame, *, empty: str =
             line[0].set_ylabel(f"{name}: {case['id']}\nDice {case['dice']:.2f}")
         handles = [Patch(color=colours(i), label=dataset.classes[label]) for i, label in enumerate(labels)]
         errors = {name: colour for name, colour in _ERRORS.items() if len(labels) > 1 or name != "another class"}
-        handles += [Patch(color=colour, label=f"error map: {name}") for name, colour in errors.items()]
+        handles += [Patch(facecolor=colour, edgecolor="0.5", label=f"error map: {name}") for name, colour in errors.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
         what = f"{dataset.name}: {_label(segmentation.backbone, segmentation.probe)}, n = {len(ranked)} test pictures"
-        titled(figure, what, caption(dataset.caveat, empty=empty))
+        titled(figure, what, caption([dataset.caveat], empty=empty))
     return figure
 
 
@@ -164,7 +162,7 @@ def learning_curve(rows: pd.DataFrame, *, metric: str = "dice", empty: str = "sk
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.25)
         legend_below(figure, axis)
-        what = f"{rows['dataset'].iloc[0]}, {rows['protocol'].iloc[0]} probe over the number of labelled pictures"
+        what = f"{rows['dataset'].iloc[0]}, {probe} probe over the number of labelled pictures"
         titled(figure, what, caption(rows["caveat"], empty=empty))
     return figure
 
@@ -182,25 +180,23 @@ def probe_bars(rows: pd.DataFrame, *, metric: str = "dice", empty: str = "skip")
         empty: The rule that the rows were made with.
     """
     rows = rows[rows["metric"] == metric]
-    datasets, probes, backbones = (list(rows[key].unique()) for key in ("dataset", "protocol", "backbone"))
+    datasets, protocols, backbones = (list(rows[key].unique()) for key in ("dataset", "protocol", "backbone"))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(datasets), figsize=(3.4 * len(datasets) + 1.6, 3.0), sharey=True, squeeze=False)
         for axis, dataset in zip(axes[0], datasets, strict=True):
             for i, backbone in enumerate(backbones):
-                one = rows[(rows["dataset"] == dataset) & (rows["backbone"] == backbone)].set_index("protocol").reindex(probes)
-                place = np.arange(len(probes)) + 0.7 / len(backbones) * (i - (len(backbones) - 1) / 2)
+                one = rows[(rows["dataset"] == dataset) & (rows["backbone"] == backbone)].set_index("protocol").reindex(protocols)
+                place = np.arange(len(protocols)) + 0.7 / len(backbones) * (i - (len(backbones) - 1) / 2)
                 axis.hlines(place, 100 * one["ci_low"], 100 * one["ci_high"], color=colour_of(i), lw=1.5)
                 label = "none (from scratch)" if backbone == "none" else label_of(backbone)
                 axis.plot(100 * one["value"], place, marker_of(i), color=colour_of(i), ms=5, label=label)
             axis.set(xlabel="Dice %" if metric == "dice" else f"{metric} %", xlim=(0, 100), title=dataset)
-            axis.set(yticks=range(len(probes)), yticklabels=probes, ylim=(len(probes) - 0.5, -0.5))
+            axis.set(
+                yticks=range(len(probes)),
+                yticklabels=[one.removeprefix("seg-") for one in probes],
+                ylim=(len(probes) - 0.5, -0.5),
+            )
             axis.grid(axis="x", alpha=0.25)
         legend_below(figure, axes[0, 0])
         titled(figure, "Test pictures, with bootstrap 95 % intervals over pictures", caption(rows["caveat"], empty=empty))
     return figure
-
-
-def seeds_spread(rows: pd.DataFrame, metrics: Sequence[str] = ("dice", "iou")) -> pd.DataFrame:
-    """Mean and standard deviation over the seeds of the training, by data set, backbone, probe and metric."""
-    keys = ["dataset", "backbone", "protocol", "metric"]
-    return rows[rows["metric"].isin(metrics)].groupby(keys, sort=False)["value"].agg(["mean", "std", "count"]).reset_index()

@@ -1,7 +1,7 @@
 """Segmentation metrics by picture and pooled, their result rows, and the table beside the published numbers."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import resources
 
 import numpy as np
@@ -54,7 +54,7 @@ def score_pictures(segmentation: Segmentation, *, outlines: bool = True) -> pd.D
     labels = torch.arange(len(dataset.classes))[:, None, None]
     for position, row in enumerate(segmentation.rows):
         truth, predicted = dataset.mask(row), segmentation.predicted(position)
-        masks = [(torch.from_numpy(one) == labels)[None] for one in (predicted, truth)]
+        masks = [(torch.from_numpy(one) == labels)[None].to(torch.uint8) for one in (predicted, truth)]
         tp, fp, _, fn = get_confusion_matrix(*masks)[0].T.numpy().astype(np.int64)
         for label, name in enumerate(dataset.classes):
             line = about | {"id": dataset.ids[row], "kind": dataset.kinds[row], "class": name, "pixels": truth.size}
@@ -141,8 +141,8 @@ def segmentation_rows(scores: pd.DataFrame, *, empty: str = "skip", resamples: i
         seed: Of the resamples.
 
     Returns:
-        One row a metric with `rows.COLUMNS`; `protocol` is the probe, `n` the pictures that the metric counts. A metric that
-        does not exist for the set (mm without spacing) has no row.
+        One row a metric with `rows.COLUMNS` and `labelled`; `protocol` is `seg-` and the probe, `n` the pictures that count.
+        A metric that does not exist for the set (mm without spacing) has no row.
     """
     tables = []
     for keys, part in scores.groupby(_KEYS, sort=False, dropna=False):
@@ -150,7 +150,7 @@ def segmentation_rows(scores: pd.DataFrame, *, empty: str = "skip", resamples: i
         choices = [choice for choice in part["choice"].unique() if choice]
         common = {
             **{key: about[key] for key in ("dataset", "backbone", "seed", "weights")},
-            **{"task": "segmentation", "protocol": about["probe"], "split": "test", "git": git_revision()},
+            **{"task": "segmentation", "protocol": f"seg-{about['probe']}", "split": "test", "git": git_revision()},
             **{"caveat": part["caveat"].iloc[0], "choice": f"{' / '.join(choices)}, empty = {empty}".lstrip(", ")},
         }
         for metric, (over, under) in _ratios(part, empty).items():
@@ -207,6 +207,17 @@ def _mean_ratio(over: np.ndarray, under: np.ndarray, weights: np.ndarray) -> np.
         return np.nanmean(above / np.where(below > 0, below, np.nan), axis=1)
 
 
+def is_fraction(rows: pd.DataFrame) -> pd.Series:
+    """Which result rows hold fractions; the others are distances and counts."""
+    return ~rows["metric"].isin(["hd95_px", "hd95_mm", "false_lesions"])
+
+
+def seeds_spread(rows: pd.DataFrame, *, metrics: Sequence[str] = ("dice", "iou")) -> pd.DataFrame:
+    """Mean and standard deviation over the seeds of the training, by data set, backbone, probe and metric."""
+    keys = ["dataset", "backbone", "protocol", "metric"]
+    return rows[rows["metric"].isin(metrics)].groupby(keys, sort=False)["value"].agg(["mean", "std", "count"]).reset_index()
+
+
 def published_segmentation() -> pd.DataFrame:
     """Published Dice: columns dataset, model, probe, split, n, dice_percent, source; an empty Dice says that there is none."""
     with resources.as_file(resources.files(__package__) / "published" / "segmentation.csv") as path:
@@ -239,7 +250,7 @@ def segmentation_table(rows: pd.DataFrame, splits: dict[str, str]) -> pd.DataFra
                 "dataset": about["dataset"],
                 "split": splits[about["dataset"]],
                 "backbone": "none (from scratch)" if about["backbone"] == "none" else label_of(about["backbone"]),
-                "probe": about["protocol"],
+                "probe": about["protocol"].removeprefix("seg-"),
                 "seed": str(about["seed"]),
                 "n": str(metric["n"].get("dice", 0)),
                 "Dice %": _cell(metric, "dice", 100),
@@ -266,7 +277,6 @@ def _cell(rows: pd.DataFrame, metric: str, scale: float, unit: str = "") -> str:
     return f"{value:.1f} [{low:.1f}, {high:.1f}]{unit}"
 
 
-def caption(scores: Iterable[str] | str, *, empty: str) -> str:
-    """The sentences that stand under every table and figure of segmentations: caveats and the rule for empty masks."""
-    caveats = [scores] if isinstance(scores, str) else sorted(set(scores) - {""})
-    return "; ".join([f"empty masks: {EMPTY_RULES[empty]}", *caveats])
+def caption(caveats: Iterable[str], *, empty: str) -> str:
+    """What stands under every table and figure of segmentations: the rule for empty masks and the caveats."""
+    return "; ".join([f"empty masks: {EMPTY_RULES[empty]}", *sorted(set(caveats) - {""})])
