@@ -162,7 +162,7 @@ def learning_curve(rows: pd.DataFrame, *, metric: str = "dice", empty: str = "sk
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.25)
         legend_below(figure, axis)
-        what = f"{rows['dataset'].iloc[0]}, {probe} probe over the number of labelled pictures"
+        what = f"{rows['dataset'].iloc[0]}, {rows['protocol'].iloc[0]} over the number of labelled pictures"
         titled(figure, what, caption(rows["caveat"], empty=empty))
     return figure
 
@@ -191,11 +191,8 @@ def probe_bars(rows: pd.DataFrame, *, metric: str = "dice", empty: str = "skip")
                 label = "none (from scratch)" if backbone == "none" else label_of(backbone)
                 axis.plot(100 * one["value"], place, marker_of(i), color=colour_of(i), ms=5, label=label)
             axis.set(xlabel="Dice %" if metric == "dice" else f"{metric} %", xlim=(0, 100), title=dataset)
-            axis.set(
-                yticks=range(len(probes)),
-                yticklabels=[one.removeprefix("seg-") for one in probes],
-                ylim=(len(probes) - 0.5, -0.5),
-            )
+            axis.set_yticks(range(len(protocols)), [one.removeprefix("seg-") for one in protocols])
+            axis.set_ylim(len(protocols) - 0.5, -0.5)
             axis.grid(axis="x", alpha=0.25)
         legend_below(figure, axes[0, 0])
         titled(figure, "Test pictures, with bootstrap 95 % intervals over pictures", caption(rows["caveat"], empty=empty))
