@@ -184,7 +184,8 @@ def _ratios(scores: pd.DataFrame, empty: str) -> dict[str, tuple[np.ndarray, np.
     normal, area = (true == 0).astype(np.float64), table["pixels"][:, :1]
     ratios["detection"] = ((hit > 0) * (1 - normal), 1 - normal)
     ratios["lesion_detection"] = tuple(table[name][:, some].sum(1, keepdims=True) for name in ("found", "lesions"))
-    ratios["false_lesions"] = (table["false_lesions"][:, some].sum(1, keepdims=True), np.ones_like(normal))
+    false = table["false_lesions"][:, some].sum(1, keepdims=True)
+    ratios["false_lesions"] = (np.nan_to_num(false), np.isfinite(false).astype(np.float64))
     ratios["specificity"] = ((predicted == 0) * normal, normal)
     ratios["false_positive_area"] = (predicted / area * normal, normal)
     return ratios
