@@ -65,9 +65,8 @@ class Segmentation:
     choice: dict[str, object] = field(default_factory=dict)
     labelled: int = 0
 
-    def predicted(self, position: int) -> np.ndarray:
-        """The mask of one test picture at its own size: uint8, [height, width]; scores are up-sampled bilinearly."""
-        shape = self.dataset.pictures[self.rows[position]].shape[:2]
+    def predicted(self, position: int, shape: tuple[int, int]) -> np.ndarray:
+        """The mask of one test picture at the picture's size: uint8, [height, width]; scores are up-sampled bilinearly."""
         scores = torch.from_numpy(self.scores[position].astype(np.float32))[None]
         return interpolate(scores, shape, mode="bilinear", align_corners=False)[0].max(0).indices.to(torch.uint8).numpy()
 

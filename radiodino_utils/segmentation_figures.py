@@ -45,7 +45,8 @@ def case_sheet(segmentation: Segmentation, scores: pd.DataFrame, *, empty: str =
         for line, (name, case) in zip(axes, cases.items(), strict=True):
             position = position_of[case["id"]]
             row = segmentation.rows[position]
-            picture, truth, predicted = dataset.pictures[row], dataset.mask(row), segmentation.predicted(position)
+            picture, truth = dataset.pictures[row], dataset.mask(row)
+            predicted = segmentation.predicted(position, truth.shape)
             errors = np.zeros(truth.shape, np.uint8)
             errors[(truth > 0) & (truth == predicted)] = 1
             errors[(truth > 0) & (predicted == 0)] = 2

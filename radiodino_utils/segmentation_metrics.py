@@ -53,7 +53,8 @@ def score_pictures(segmentation: Segmentation, *, outlines: bool = True) -> pd.D
     }
     labels = torch.arange(len(dataset.classes))[:, None, None]
     for position, row in enumerate(segmentation.rows):
-        truth, predicted = dataset.mask(row), segmentation.predicted(position)
+        truth = dataset.mask(row)
+        predicted = segmentation.predicted(position, truth.shape)
         masks = [(torch.from_numpy(one) == labels)[None].to(torch.uint8) for one in (predicted, truth)]
         tp, fp, _, fn = get_confusion_matrix(*masks)[0].T.numpy().astype(np.int64)
         for label, name in enumerate(dataset.classes):

@@ -36,7 +36,7 @@ def dice(segmentation):
 def test_a_probe_finds_what_lies_in_the_maps(features, probe):
     result = segment(features, probe=probe, training=FAST, ks=(1, 3))
     assert result.scores.shape[:2] == (4, 3)
-    assert result.predicted(0).shape == (64, 64)
+    assert result.predicted(0, (64, 60)).shape == (64, 60)
     assert result.choice.keys() == ({"k"} if probe == "knn" else {"lr", "epoch"})
     assert dice(result) > 0.7
     shuffled = replace(features, maps=np.random.default_rng(1).permutation(features.maps))
