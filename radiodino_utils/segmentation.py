@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from .segmentation_data import SegmentationSet
 PROBES = ("linear", "decoder", "knn")
 TARGET = 4  # cells a patch edge in which masks are compared during training
 KS = (5, 15, 45)
+LEARNING_RATES = {"linear": (1e-2, 3e-2, 1e-1), "decoder": (3e-3, 1e-2), "unet": (3e-3, 1e-2)}
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,17 @@ class Training:
     """How a probe is trained: AdamW, the learning rate and the number of epochs chosen on validation.
 
     Attributes:
-        learning_rates: Candidates; each is a run of its own.
+        learning_rates: Candidates, each a run of its own; those of `LEARNING_RATES` by default.
         epochs: Most passes over the training pictures.
         patience: Epochs without a better validation Dice before a run stops.
         batch_size: Pictures a step.
         weight_decay: Of AdamW.
     """
 
-    learning_rates: tuple[float, ...] = (1e-3, 1e-2)
-    epochs: int = 60
-    patience: int = 10
-    batch_size: int = 8
+    learning_rates: tuple[float, ...] | None = None
+    epochs: int = 40
+    patience: int = 8
+    batch_size: int = 4
     weight_decay: float = 1e-4
 
 
@@ -137,7 +138,7 @@ def segment(
             lambda rows: torch.from_numpy(np.asarray(maps[rows], np.float32)),
             dataset,
             maps.shape[-1] * TARGET,
-            training,
+            _with_rates(training, probe),
             seed,
         )
         scores = _scores(network, lambda rows: torch.from_numpy(np.asarray(maps[rows], np.float32)), dataset.splits["test"])
@@ -178,10 +179,14 @@ def segment_unet(
         steps = (2,) * (len(channels) - 1)
         return UNet(2, 1, len(dataset.classes), tuple(channels), steps, num_res_units=1, norm="batch")
 
-    network, choice = _fit(make, fetch, dataset, size, training or Training(), seed)
+    network, choice = _fit(make, fetch, dataset, size, _with_rates(training or Training(), "unet"), seed)
     rows = dataset.splits["test"]
     scores = _scores(network, fetch, rows)
     return Segmentation(dataset, "none", "unet", rows, scores, "", seed, choice, len(dataset.splits["train"]))
+
+
+def _with_rates(training: Training, probe: str) -> Training:
+    return replace(training, learning_rates=training.learning_rates or LEARNING_RATES[probe])
 
 
 def _require_foreground(dataset: SegmentationSet, edge: int) -> None:
