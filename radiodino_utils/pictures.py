@@ -108,6 +108,15 @@ def resized(picture: np.ndarray, size: int | tuple[int, int], interpolation: str
     return np.asarray(Image.fromarray(picture).resize((width, height), INTERPOLATIONS[interpolation]))
 
 
+def batch_of(pictures: Sequence[np.ndarray], size: int, interpolation: str) -> np.ndarray:
+    """Resizes pictures and stacks them: uint8, [n, size, size, 1], or [n, size, size, 3] where one has colour."""
+    fitted = [resized(np.asarray(picture), size, interpolation) for picture in pictures]
+    if len({picture.ndim for picture in fitted}) > 1:
+        fitted = [picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, -1) for picture in fitted]
+    batch = np.stack(fitted)
+    return batch if batch.ndim == 4 else batch[..., None]
+
+
 def _scaled(values: np.ndarray, window: tuple[float, float] | None, path: Path) -> np.ndarray:
     values = values.astype(np.float32)
     if not np.isfinite(values).all():

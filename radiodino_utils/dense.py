@@ -1,0 +1,212 @@
+"""Patch maps: the patch tokens of chosen blocks for every picture, computed once and kept in a checked file."""
+
+import json
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import nn
+from tqdm.auto import tqdm
+
+from .backbones import Backbone, Pixels
+from .engines import choose_engine, make_engine
+from .errors import InputError
+from .files import atomic, features_folder, file_hash, make_folder, require_space, value_hash, write_json
+from .pictures import batch_of
+from .provenance import git_revision, versions
+from .segmentation_data import SegmentationSet
+
+FORMAT = 1
+PIXELS_PATCH = 16  # edge of the patches that `pixels` is cut into
+
+
+class PatchMaps(nn.Module):
+    """The normalised patch tokens of chosen blocks on their grid, one block behind the other.
+
+    Args:
+        model: A timm vision transformer.
+        blocks: Numbers of the blocks.
+    """
+
+    def __init__(self, model: nn.Module, blocks: tuple[int, ...]) -> None:
+        super().__init__()
+        self.model, self.blocks = model, list(blocks)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Turns [n, 3, size, size] into [n, blocks x width, grid, grid]."""
+        return torch.cat(self.model.forward_intermediates(pictures, self.blocks, norm=True, intermediates_only=True), 1)
+
+
+class PixelPatches(nn.Module):
+    """The floor: a patch stands for its own grey values."""
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Turns [n, 3, size, size] into [n, 16 x 16, size / 16, size / 16]."""
+        return nn.functional.pixel_unshuffle(pictures.mean(1, keepdim=True), PIXELS_PATCH)
+
+
+@dataclass(frozen=True)
+class DenseFeatures:
+    """Patch maps of every picture of a set.
+
+    Attributes:
+        dataset: The set.
+        backbone: Its name.
+        weights: Fingerprint of the backbone's weights.
+        blocks: Numbers of the blocks, from 0.
+        size: Edge of the pictures that the backbone saw, in pixels.
+        maps: float16, [n, blocks x width, grid, grid], a memory map.
+        path: The file.
+    """
+
+    dataset: SegmentationSet
+    backbone: str
+    weights: str
+    blocks: tuple[int, ...]
+    size: int
+    maps: np.ndarray
+    path: Path
+
+    def only(self, blocks: int) -> np.ndarray:
+        """The maps of the last of the chosen blocks, as many as wanted: [n, blocks x width, grid, grid]."""
+        width = self.maps.shape[1] // len(self.blocks)
+        return self.maps[:, -blocks * width :]
+
+
+def dense_backbone(backbone: Backbone, *, size: int, blocks: tuple[int, ...] = (-1,)) -> Backbone:
+    """Makes a backbone that gives patch maps of pictures of another size; the position embedding is interpolated.
+
+    `pixels`, which has no patch tokens, is cut into patches of 16 x 16 grey values.
+
+    Args:
+        backbone: What `load_backbone` gives; stays as it is.
+        size: Edge of the square that a picture is resized to, a multiple of the patch.
+        blocks: Numbers of the blocks; negative ones count from the last.
+
+    Raises:
+        InputError: If the size does not fit the patch, a block does not exist, or the backbone has no patch tokens.
+    """
+    patch = PIXELS_PATCH if isinstance(backbone.model, Pixels) else backbone.patch_size
+    if not patch or not (isinstance(backbone.model, Pixels) or hasattr(backbone.model, "forward_intermediates")):
+        raise InputError(f"{backbone.name}: has no patch tokens; choose a vision transformer such as random-t16, or pixels.")
+    if size < patch or size % patch:
+        near = max(1, round(size / patch)) * patch
+        raise InputError(f"size {size}: is not a multiple of the patch of {patch} pixels of {backbone.name}; take {near}.")
+    if isinstance(backbone.model, Pixels):
+        model, width, blocks = PixelPatches(), patch**2, (0,)
+    else:
+        model, depth = deepcopy(backbone.model), len(backbone.model.blocks)
+        if wrong := [block for block in blocks if not -depth <= block < depth]:
+            raise InputError(f"{backbone.name}: has {depth} blocks, no block {wrong[0]}.")
+        model.set_input_size(img_size=(size, size))
+        blocks = tuple(sorted({block % depth for block in blocks}))
+        model, width = PatchMaps(model, blocks), backbone.embedding_dim
+    return replace(
+        backbone,
+        model=model.eval(),
+        preprocessing=replace(backbone.preprocessing, size=size),
+        patch_size=patch,
+        embedding_dim=width * len(blocks),
+        outputs=tuple(f"patch_tokens_{block}" for block in blocks),
+    )
+
+
+def extract_patch_maps(
+    backbone: Backbone,
+    dataset: SegmentationSet,
+    *,
+    size: int = 448,
+    blocks: tuple[int, ...] = (-1,),
+    folder: Path | None = None,
+    engine: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 4,
+    threads: int | None = None,
+) -> DenseFeatures:
+    """Computes the patch maps of every picture, or maps the file that keeps them.
+
+    The file `NAME.npy` is written batch by batch, so that memory holds one batch; a sidecar `NAME.json` holds its
+    SHA-256 and what the values depend on, which also names the file. A damaged file is made anew.
+
+    Args:
+        backbone: What `load_backbone` gives.
+        dataset: What `load_segmentation` gives; folds of a set share the file.
+        size: See `dense_backbone`.
+        blocks: See `dense_backbone`.
+        folder: Where the files are kept; the data folder's `features` by default.
+        engine: See `make_engine`.
+        precision: See `make_engine`.
+        batch_size: Pictures a forward pass.
+        threads: See `make_engine`.
+
+    Returns:
+        The maps, in the order of the set.
+
+    Raises:
+        InputError: See `dense_backbone`; or if a picture is smaller than a patch, a value is not finite, or the disk is full.
+    """
+    dense = dense_backbone(backbone, size=size, blocks=tuple(blocks))
+    engine, precision, device = choose_engine(dense, engine=engine, precision=precision)
+    declared = {
+        "format": FORMAT,
+        "backbone": {key: dense.describe()[key] for key in ("name", "fingerprint", "preprocessing", "outputs")},
+        "data": dataset.digest,
+        "pictures": len(dataset),
+        "engine": engine,
+        "precision": precision,
+        "versions": versions(("torch", "timm", "openvino", "pillow")),
+    }
+    plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{dataset.name.split('-')[0]}_{backbone.name[-40:]}")
+    path = make_folder(folder or features_folder()) / f"{plain}_dense_{value_hash(declared)}.npy"
+    with FileLock(path.with_suffix(".lock")):
+        if not _is_whole(path):
+            runner = make_engine(dense, engine=engine, precision=precision, device=device, threads=threads)
+            _write(path, runner, dense, dataset, batch_size)
+            facts = {"dataset": dataset.name, "git": git_revision(), "sha256": file_hash(path)}
+            write_json(path.with_suffix(".json"), declared | facts)
+    numbers = tuple(int(output.rpartition("_")[2]) for output in dense.outputs)
+    maps = np.load(path, mmap_mode="r", allow_pickle=False)
+    return DenseFeatures(dataset, backbone.name, backbone.fingerprint, numbers, size, maps, path)
+
+
+def _write(path: Path, runner, dense: Backbone, dataset: SegmentationSet, batch_size: int) -> None:  # noqa: ANN001
+    grid = dense.preprocessing.size // dense.patch_size
+    shape = (len(dataset), dense.embedding_dim, grid, grid)
+    require_space(path.parent, 2 * int(np.prod(shape)))
+    with atomic(path) as temporary, tqdm(total=len(dataset), desc=f"{dataset.name} × {dense.name}", unit="picture") as bar:
+        maps, row = np.lib.format.open_memmap(temporary, "w+", np.float16, shape), 0
+        for (batch,) in runner.map(_batches(dataset, dense, batch_size)):
+            maps[row : row + len(batch)] = batch
+            if bad := np.flatnonzero(~np.isfinite(maps[row : row + len(batch)]).all((1, 2, 3))).tolist():
+                raise InputError(
+                    f"{dense.name} on {dataset.name}: the patch tokens of '{dataset.ids[row + bad[0]]}' are NaN or infinite; "
+                    "check the weights, or extract with precision fp32."
+                )
+            row += len(batch)
+            bar.update(len(batch))
+        maps.flush()
+
+
+def _batches(dataset: SegmentationSet, dense: Backbone, batch_size: int):  # noqa: ANN202
+    """Batches of resized pictures, uint8 [n, size, size, 1 or 3]."""
+    how = dense.preprocessing
+    for start in range(0, len(dataset), batch_size):
+        rows = range(start, min(start + batch_size, len(dataset)))
+        pictures = [np.asarray(dataset.pictures[row]) for row in rows]
+        for row, picture in zip(rows, pictures, strict=True):
+            if min(picture.shape[:2]) < dense.patch_size:
+                edges = " x ".join(map(str, picture.shape[:2]))
+                raise InputError(
+                    f"{dataset.ids[row]}: {edges} pixels are smaller than a patch of {dense.patch_size}; leave out the picture."
+                )
+        yield batch_of(pictures, how.size, how.interpolation)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"] == file_hash(path)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

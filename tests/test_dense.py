@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+import timm
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from radiodino_utils import dense as module
+from radiodino_utils.backbones import Backbone, Preprocessing, load_backbone
+from radiodino_utils.dense import dense_backbone, extract_patch_maps
+from radiodino_utils.errors import InputError
+from radiodino_utils.pictures import resized
+
+from .conftest import tiny_transformer
+from .made_segmentation import made_segmentation
+
+FP32 = {"engine": "torch", "precision": "fp32"}
+
+
+def standardised(backbone, picture, size):
+    """What a model sees of a grey picture: float32, [1, 3, size, size]."""
+    mean, std = (torch.tensor(one)[:, None, None] for one in (backbone.preprocessing.mean, backbone.preprocessing.std))
+    grey = torch.from_numpy(np.array(resized(picture, size, "bilinear"))).float() / 255
+    return ((grey - mean) / std)[None]
+
+
+def test_maps_are_the_models_own_patch_tokens(tiny_backbone):
+    dataset = made_segmentation()
+    features = extract_patch_maps(tiny_backbone, dataset, size=32, blocks=(0, -1), **FP32)
+    assert features.maps.dtype == np.float16
+    assert features.maps.shape == (13, 256, 2, 2)
+    assert features.blocks == (0, 1)
+    with torch.inference_mode():
+        tokens = tiny_backbone.model.forward_features(standardised(tiny_backbone, dataset.pictures[5], 32))
+    last = tokens[0, tiny_backbone.num_prefix_tokens :].T.reshape(128, 2, 2)
+    np.testing.assert_allclose(features.only(1)[5], last, atol=4e-3)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=4)
+@given(cells=st.integers(1, 6))
+def test_any_multiple_of_the_patch_with_timms_interpolation(tiny_backbone, cells):
+    dense, picture = dense_backbone(tiny_backbone, size=16 * cells), np.arange(6400, dtype=np.uint8).reshape(80, 80)
+    with torch.inference_mode():
+        ours = dense.model(standardised(tiny_backbone, picture, 16 * cells))
+        model = tiny_transformer(dynamic_img_size=True)  # timm interpolates at every call here
+        theirs = model.forward_features(standardised(tiny_backbone, picture, 16 * cells))[:, 1:]
+    np.testing.assert_allclose(ours.flatten(2).transpose(1, 2), theirs, atol=1e-4)
+    assert tiny_backbone.model.patch_embed.grid_size == (2, 2)
+
+
+def test_pixels_are_the_grey_values_of_each_patch():
+    dataset = made_segmentation(shape=(32, 32))
+    maps = extract_patch_maps(load_backbone("pixels"), dataset, size=32, **FP32).maps
+    assert maps.shape == (13, 256, 2, 2)
+    expected = dataset.pictures[3][16:, :16].ravel() / 255
+    np.testing.assert_allclose(maps[3][:, 1, 0], expected, atol=1e-3)
+
+
+def test_a_second_call_reads_and_a_damaged_file_is_made_again(tiny_backbone, monkeypatch):
+    dataset, make = made_segmentation(), module.make_engine
+    first = extract_patch_maps(tiny_backbone, dataset, size=32, **FP32)
+    before = np.array(first.maps)
+    monkeypatch.setattr(module, "make_engine", lambda *_, **__: pytest.fail("computed again"))
+    assert np.array_equal(extract_patch_maps(tiny_backbone, dataset, size=32, **FP32).maps, before)
+    monkeypatch.setattr(module, "make_engine", make)
+    content = first.path.read_bytes()
+    first.path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    again = extract_patch_maps(tiny_backbone, dataset, size=32, **FP32)
+    assert np.array_equal(again.maps, before)
+    assert extract_patch_maps(tiny_backbone, dataset, size=48, **FP32).path != first.path
+
+
+def test_the_bf16_engine_agrees(tiny_backbone):
+    dataset = made_segmentation()
+    exact, fast = (extract_patch_maps(tiny_backbone, dataset, size=32, **one).maps for one in (FP32, {}))
+    cosine = np.sum(exact * fast, 1, dtype=np.float32) / np.linalg.norm(exact, axis=1) / np.linalg.norm(fast, axis=1)
+    assert cosine.min() > 0.99
+
+
+@pytest.mark.parametrize(("size", "near"), [(40, 32), (10, 16)])
+def test_a_size_that_is_no_multiple_of_the_patch(tiny_backbone, size, near):
+    with pytest.raises(InputError, match=f"size {size}: is not a multiple of the patch of 16 pixels of .*; take {near}"):
+        dense_backbone(tiny_backbone, size=size)
+
+
+def test_a_picture_smaller_than_a_patch(tiny_backbone, data_folder):
+    pictures = [np.zeros((12, 30), np.uint8)] * 13
+    with pytest.raises(InputError, match="picture 0: 12 x 30 pixels are smaller than a patch of 16"):
+        extract_patch_maps(tiny_backbone, made_segmentation(pictures=pictures), size=32, **FP32)
+    assert not list(data_folder.rglob("*.npy"))
+
+
+def test_a_block_that_does_not_exist(tiny_backbone):
+    with pytest.raises(InputError, match="has 2 blocks, no block 2"):
+        dense_backbone(tiny_backbone, size=32, blocks=(2,))
+
+
+def test_a_backbone_without_patch_tokens():
+    model, plain = timm.create_model("resnet18", num_classes=0), Preprocessing(32, "bilinear", (0.0,) * 3, (1.0,) * 3)
+    network = Backbone("resnet18", model, plain, 0, 0, 512, "none", "none", ("mean_patch_token",))
+    with pytest.raises(InputError, match="resnet18: has no patch tokens; choose a vision transformer such as random-t16"):
+        dense_backbone(network, size=32)
+
+
+def test_values_that_are_not_finite(tiny_backbone):
+    torch.nn.init.constant_(tiny_backbone.model.norm.weight, float("nan"))
+    with pytest.raises(InputError, match="the patch tokens of 'picture 0' are NaN or infinite"):
+        extract_patch_maps(tiny_backbone, made_segmentation(), size=32, **FP32)
