@@ -51,6 +51,7 @@ _LIMIT = 60  # table lines on the page; longer tables are linked only
 _TABLES = {
     "09_classification": "Classification",
     "09_published": "Beside the published numbers",
+    "05_segmentation": "Segmentation",
     "02_features": "Feature files",
 }
 _INTERVALS = (

@@ -85,7 +85,8 @@ def dice_by_class(scores: pd.DataFrame, *, probe: str = "linear", empty: str = "
     shown["dice"] = picture_overlap(shown["tp"], shown["fp"], shown["fn"], empty=empty)
     shown["group"] = shown["class"].where(shown["kind"] == "", shown["class"] + ", " + shown["kind"])
     shown, backbones = shown.dropna(subset="dice"), list(scores["backbone"][scores["probe"] == probe].unique())
-    groups = list(shown["group"].unique())
+    order = {name: place for place, name in enumerate(scores["class"].unique())}
+    groups = list(shown.sort_values("class", key=lambda names: names.map(order), kind="stable")["group"].unique())
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(max(5.0, 0.34 * len(groups) * len(backbones) + 1.2), 3.8))
         palette = {name: colour_of(i) for i, name in enumerate(backbones)}
@@ -120,9 +121,9 @@ def dice_by_size(
     shown["size"] = (shown["tp"] + shown["fn"]) * (np.prod(spacing_mm) / 100 if spacing_mm else 1)
     shown = shown[(shown["size"] > 0) & shown["dice"].notna()]
     backbones, hues = shown["backbone"].unique(), "class" if shown["class"].nunique() > 1 else "kind"
-    names = list(shown[hues].unique())
+    names = [name for name in scores[hues].unique() if name in set(shown[hues])]
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(backbones), figsize=(2.7 * len(backbones) + 0.6, 3.2), sharey=True, squeeze=False)
+        figure, axes = plt.subplots(1, len(backbones), figsize=(2.9 * len(backbones) + 0.6, 4.0), sharey=True, squeeze=False)
         for axis, backbone in zip(axes[0], backbones, strict=True):
             one = shown[shown["backbone"] == backbone]
             for i, name in enumerate(names):
@@ -149,9 +150,9 @@ def learning_curve(rows: pd.DataFrame, *, metric: str = "dice", empty: str = "sk
         empty: The rule that the rows were made with.
     """
     rows = rows[rows["metric"] == metric].sort_values("labelled", kind="stable")
-    ticks = sorted(rows["labelled"].unique())
+    ticks, probe = sorted(rows["labelled"].unique()), rows["protocol"].iloc[0].removeprefix("seg-")
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(5.2, 3.4))
+        figure, axis = plt.subplots(figsize=(6.2, 3.6))
         for i, (backbone, one) in enumerate(rows.groupby("backbone", sort=False)):
             look = {"color": colour_of(i), "marker": marker_of(i), "ms": 4, "label": label_of(backbone)}
             axis.plot(one["labelled"], 100 * one["value"], **look)
@@ -163,7 +164,7 @@ def learning_curve(rows: pd.DataFrame, *, metric: str = "dice", empty: str = "sk
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.25)
         legend_below(figure, axis)
-        what = f"{rows['dataset'].iloc[0]}, {rows['protocol'].iloc[0]} over the number of labelled pictures"
+        what = f"{rows['dataset'].iloc[0]}, {probe} probe over the number of labelled pictures"
         titled(figure, what, caption(rows["caveat"], empty=empty))
     return figure
 
@@ -183,7 +184,7 @@ def probe_bars(rows: pd.DataFrame, *, metric: str = "dice", empty: str = "skip")
     rows = rows[rows["metric"] == metric]
     datasets, protocols, backbones = (list(rows[key].unique()) for key in ("dataset", "protocol", "backbone"))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(datasets), figsize=(3.4 * len(datasets) + 1.6, 3.0), sharey=True, squeeze=False)
+        figure, axes = plt.subplots(1, len(datasets), figsize=(3.4 * len(datasets) + 2.6, 3.2), sharey=True, squeeze=False)
         for axis, dataset in zip(axes[0], datasets, strict=True):
             for i, backbone in enumerate(backbones):
                 one = rows[(rows["dataset"] == dataset) & (rows["backbone"] == backbone)].set_index("protocol").reindex(protocols)

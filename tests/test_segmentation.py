@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -12,6 +13,7 @@ from radiodino_utils.segmentation import PROBES, Training, class_weights, mean_d
 from radiodino_utils.segmentation_data import with_labelled
 from radiodino_utils.segmentation_metrics import score_pictures, segmentation_rows
 
+from .conftest import REPOSITORY
 from .made_segmentation import made_segmentation
 
 FAST = Training(learning_rates=(1e-2, 3e-2), epochs=12, patience=4, batch_size=3)
@@ -120,3 +122,10 @@ def test_from_a_backbone_to_result_rows(tiny_backbone):
     assert set(rows["protocol"]) == {"seg-decoder"}
     assert set(rows["weights"]) == {tiny_backbone.fingerprint}
     assert rows["value"].notna().all()
+
+
+def test_the_demos_linear_probe_beats_random_weights():
+    rows = pd.read_csv(REPOSITORY / "results" / "demo" / "tables" / "05_segmentation_rows.csv")
+    dice = rows[(rows["metric"] == "dice") & (rows["protocol"] == "seg-linear")].set_index("backbone")
+    assert dice.loc["radiodino-mini", "value"] >= dice.loc["random-t16", "value"] + 0.15
+    assert dice.loc["radiodino-mini", "ci_low"] > dice.loc["random-t16", "ci_high"]
