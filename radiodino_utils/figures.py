@@ -1,6 +1,5 @@
 """Figures fit for print: each function draws one and gives it back."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,26 +9,19 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from .attention import Attention
 from .datasets import PictureSet
 from .errors import InputError
+from .figure_style import COLOURS as _COLOURS
+from .figure_style import MARKERS as _MARKERS
+from .figure_style import STYLE as _STYLE
+from .figure_style import colour_of as _colour
+from .figure_style import legend_below as _legend_below
+from .figure_style import marker_of as _marker
+from .figure_style import titled as _titled
 from .files import atomic
 from .metrics import confusion_matrix
 from .predictions import Prediction
 from .rows import label_of
-
-# Wong's colour-blind-safe palette (Nature Methods 8:441) twice, told apart by the marker
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
-_MARKERS = ("o", "^", "s", "D")
-_STYLE = {
-    "axes.grid": False,
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.wspace": 0.05,
-    "figure.dpi": 72,  # in a notebook; files are written with 200
-    "pdf.fonttype": 42,
-}
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -67,40 +59,6 @@ def sample_sheet(dataset: PictureSet, *, split: str = "train", per_class: int = 
                 axis.imshow(part.pictures[row], cmap="gray", vmin=0, vmax=255)
             line[0].set_ylabel(dataset.classes[label], rotation=0, ha="right", va="center")
         _titled(figure, f"{dataset.name}: first pictures of the {split} split", dataset.caveat)
-    return figure
-
-
-def attention_heads(attention: Attention, *, title: str, block: int = 0, caveat: str = "") -> Figure:
-    """Draws a picture and, over it, where each head of the class token looks.
-
-    Under the maps the picture is dimmed, so that their colours can be read by the scale.
-
-    Args:
-        attention: What `attention_maps` gives.
-        title: Above the figure: the backbone and the picture.
-        block: Which of the computed blocks.
-        caveat: Below the title.
-    """
-    maps = attention.maps[block]
-    edges = attention.picture.shape[:2]
-    panels = [("picture", None), *((f"head {i + 1}", one) for i, one in enumerate(maps)), ("mean of heads", maps.mean(0))]
-    columns = min(len(panels), 5)
-    lines = -(-len(panels) // columns)
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(lines, columns, figsize=(1.75 * columns + 0.6, 1.95 * lines + 0.3), squeeze=False)
-        for axis in axes.flat:
-            axis.axis("off")
-        top = np.percentile(maps, 99.5)
-        for axis, (name, one) in zip(axes.flat, panels, strict=False):
-            dimmed = attention.picture if one is None else attention.picture // 2
-            axis.imshow(dimmed, cmap="gray", vmin=0, vmax=255)
-            axis.set_title(name)
-            if one is not None:
-                extent = (-0.5, edges[1] - 0.5, edges[0] - 0.5, -0.5)
-                layer = axis.imshow(one, cmap="inferno", vmin=0, vmax=top, alpha=0.7, extent=extent, interpolation="nearest")
-        bar = figure.colorbar(layer, ax=axes, shrink=0.9, aspect=25, extend="max", label="class-token attention")
-        bar.solids.set_alpha(1)
-        _titled(figure, title, caveat)
     return figure
 
 
@@ -146,14 +104,6 @@ def k_curves(curves: pd.DataFrame, chosen: dict[tuple[str, str], int], *, metric
 
 
 _LINES = {"val": "--", "test": "-"}
-
-
-def _colour(i: int) -> str:
-    return _COLOURS[i % len(_COLOURS)]
-
-
-def _marker(i: int) -> str:
-    return _MARKERS[i % len(_MARKERS)]
 
 
 def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
@@ -362,14 +312,3 @@ def view_sheet(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], mask
 
 def _plain(metric: str) -> str:
     return {"f1_macro": "macro-F1", "auc": "AUC"}.get(metric, metric.replace("_", " "))
-
-
-def _legend_below(figure: Figure, axis: plt.Axes) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    columns = max(1, min(len(labels), round(figure.get_figwidth() / 2.9)))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
-
-
-def _titled(figure: Figure, title: str, caveat: str = "") -> None:
-    across = int(14 * figure.get_figwidth())  # letters of 9 points
-    figure.suptitle("\n".join(textwrap.fill(line, across) for line in (title, caveat) if line), fontsize=9)
