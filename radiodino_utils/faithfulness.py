@@ -206,3 +206,32 @@ def explanation_rows(
         row = {"protocol": name, "metric": metric, "n": len(values)}
         table.append(common | row | {"value": interval.value, "ci_low": interval.low, "ci_high": interval.high})
     return pd.DataFrame(table, columns=COLUMNS)
+
+
+def against_control(scores: pd.DataFrame, control: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Tells which maps beat a control: the mean difference over the same pictures with its bootstrap 95 % interval.
+
+    ROAD reads the probability of each backbone's own probe, so between backbones it compares models as well as maps.
+
+    Args:
+        scores: What `explanation_scores` gives.
+        control: The same of the control: of random weights, or one control map (then it stands against every map).
+        seed: Of the bootstrap.
+
+    Returns:
+        One row a type of map and score: map, metric, difference, ci_low, ci_high, n, verdict ("beats the control",
+        "loses to the control" or "not told apart").
+    """
+    table = []
+    single = control["map"].nunique() == 1
+    for name, part in scores[~scores["map"].isin(CONTROLS)].groupby("map", sort=False):
+        other = control if single else control[control["map"] == name]
+        for metric, label in METRICS.items():
+            difference = (part.set_index("picture")[metric] - other.set_index("picture")[metric]).dropna().to_numpy()
+            interval = mean_interval(difference, seed=seed)
+            verdict = "not told apart"
+            if interval.low > 0 or interval.high < 0:
+                verdict = "beats the control" if interval.low > 0 else "loses to the control"
+            row = {"map": name, "metric": label, "difference": interval.value, "ci_low": interval.low, "ci_high": interval.high}
+            table.append(row | {"n": len(difference), "verdict": verdict})
+    return pd.DataFrame(table)

@@ -9,7 +9,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from .attention import Attention
 from .datasets import PictureSet
 from .errors import InputError
 from .figure_style import COLOURS as _COLOURS
@@ -60,40 +59,6 @@ def sample_sheet(dataset: PictureSet, *, split: str = "train", per_class: int = 
                 axis.imshow(part.pictures[row], cmap="gray", vmin=0, vmax=255)
             line[0].set_ylabel(dataset.classes[label], rotation=0, ha="right", va="center")
         _titled(figure, f"{dataset.name}: first pictures of the {split} split", dataset.caveat)
-    return figure
-
-
-def attention_heads(attention: Attention, *, title: str, block: int = 0, caveat: str = "") -> Figure:
-    """Draws a picture and, over it, where each head of the class token looks.
-
-    Under the maps the picture is dimmed, so that their colours can be read by the scale.
-
-    Args:
-        attention: What `attention_maps` gives.
-        title: Above the figure: the backbone and the picture.
-        block: Which of the computed blocks.
-        caveat: Below the title.
-    """
-    maps = attention.maps[block]
-    edges = attention.picture.shape[:2]
-    panels = [("picture", None), *((f"head {i + 1}", one) for i, one in enumerate(maps)), ("mean of heads", maps.mean(0))]
-    columns = min(len(panels), 5)
-    lines = -(-len(panels) // columns)
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(lines, columns, figsize=(1.75 * columns + 0.6, 1.95 * lines + 0.3), squeeze=False)
-        for axis in axes.flat:
-            axis.axis("off")
-        top = np.percentile(maps, 99.5)
-        for axis, (name, one) in zip(axes.flat, panels, strict=False):
-            dimmed = attention.picture if one is None else attention.picture // 2
-            axis.imshow(dimmed, cmap="gray", vmin=0, vmax=255)
-            axis.set_title(name)
-            if one is not None:
-                extent = (-0.5, edges[1] - 0.5, edges[0] - 0.5, -0.5)
-                layer = axis.imshow(one, cmap="inferno", vmin=0, vmax=top, alpha=0.7, extent=extent, interpolation="nearest")
-        bar = figure.colorbar(layer, ax=axes, shrink=0.9, aspect=25, extend="max", label="class-token attention")
-        bar.solids.set_alpha(1)
-        _titled(figure, title, caveat)
     return figure
 
 

@@ -56,8 +56,8 @@ class KnnVote(nn.Module):
     def __init__(self, features: Features, *, k: int = 20, temperature: float = TEMPERATURE) -> None:
         super().__init__()
         self.k, self.classes, self.temperature = min(k, len(features.labels["train"])), len(features.classes), temperature
-        self.register_buffer("bank", functional.normalize(torch.from_numpy(features.embedding("train"))))
-        self.register_buffer("labels", torch.from_numpy(features.labels["train"]))
+        self.register_buffer("bank", functional.normalize(torch.tensor(features.embedding("train"))))
+        self.register_buffer("labels", torch.tensor(features.labels["train"]))
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Scores [n, classes] of embeddings [n, width]; -1e9 for a class without a neighbour."""
@@ -76,7 +76,7 @@ class Similarity(nn.Module):
 
     def __init__(self, references: np.ndarray) -> None:
         super().__init__()
-        self.register_buffer("references", functional.normalize(torch.from_numpy(np.atleast_2d(references))))
+        self.register_buffer("references", functional.normalize(torch.tensor(np.atleast_2d(references))))
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Scores [n, references] of embeddings [n, width]."""

@@ -116,6 +116,7 @@ def _percent(value: float, low: float, high: float, *, digits: int) -> str:
 
 
 METRIC_LABELS = {"accuracy": "accuracy %", "balanced_accuracy": "balanced acc. %", "f1_macro": "macro-F1 %", "auc": "AUC %"}
+METRIC_LABELS |= {"road": "ROAD %", "mass_share": "mass on the mask %", "pointing": "pointing game %"}
 
 
 def label_of(backbone: str) -> str:
