@@ -1,10 +1,11 @@
 """Backbones by plain name: the timm model, its preprocessing and what identifies its weights."""
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
 from timm.models.vision_transformer import checkpoint_filter_fn
@@ -13,6 +14,7 @@ from torch import nn
 from .checkpoints import fingerprint, load_strictly, read_state_dict, vision_transformer
 from .errors import InputError, unknown
 from .files import file_hash
+from .pictures import padded, resized
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -23,7 +25,7 @@ class Preprocessing:
 
     Attributes:
         size: Edge in pixels.
-        interpolation: A key of `pictures.INTERPOLATIONS`.
+        interpolation: A key of `pictures.INTERPOLATIONS`; or "pad" to lay the picture in the middle of the square.
         mean: Subtracted, by channel.
         std: Divided by, by channel.
     """
@@ -32,6 +34,12 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def fitted(self, picture: np.ndarray) -> np.ndarray:
+        """The picture (uint8, [height, width] or [height, width, 3]) as a square of `size`, not yet scaled."""
+        if self.interpolation == "pad":
+            return padded(picture, self.size, self.mean)
+        return resized(picture, self.size, self.interpolation)
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,28 @@ class Backbone:
         """All but the model, as JSON values."""
         facts = {name: value for name, value in vars(self).items() if name != "model"}
         return facts | {"preprocessing": asdict(self.preprocessing), "outputs": list(self.outputs)}
+
+
+def with_padding(backbone: Backbone) -> Backbone:
+    """The backbone with small pictures padded instead of enlarged; `pixels`, whose pictures are smaller, as it is."""
+    if not backbone.patch_size:
+        return backbone
+    return replace(backbone, preprocessing=replace(backbone.preprocessing, interpolation="pad"))
+
+
+def with_blocks(backbone: Backbone, blocks: int = 4) -> Backbone:
+    """The backbone with the class tokens of its last blocks among its outputs, for the linear probe.
+
+    Args:
+        backbone: What `load_backbone` gives.
+        blocks: How many; `class_token_2` is that of the block before the last.
+
+    Returns:
+        The same weights with more outputs; one without a class token as it is.
+    """
+    if "class_token" not in backbone.outputs:
+        return backbone
+    return replace(backbone, outputs=(*backbone.outputs, *(f"class_token_{back}" for back in range(2, blocks + 1))))
 
 
 class Pixels(nn.Module):

@@ -179,8 +179,8 @@ def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
                 xticklabels=one.classes,
                 yticklabels=one.classes if i == 0 else False,
             )
-            choice = ", ".join(f"{name} = {value}" for name, value in one.choice.items())
-            axis.set(xlabel="predicted", ylabel="true" if i == 0 else "", title=f"{label_of(one.backbone)}\n{choice}".strip())
+            title = f"{label_of(one.backbone)}\n{one.chosen}".strip()
+            axis.set(xlabel="predicted", ylabel="true" if i == 0 else "", title=title)
             axis.tick_params(axis="x", rotation=90)
             axis.tick_params(axis="y", rotation=0)
         figure.colorbar(axes[0, -1].collections[0], ax=axes, shrink=0.6, label="% of the true class")

@@ -1,10 +1,15 @@
-"""What a classification task gives: probabilities beside the truth, and how they came about."""
+"""What a classification protocol gives: probabilities beside the truth, and how they came about."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from .errors import InputError
 from .features import Features
+from .files import atomic
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,7 @@ class Prediction:
         weights: Fingerprint of the backbone's weights.
         caveat: What must be said wherever results on the set are shown.
         choice: What was chosen on validation, such as {"k": 20}.
+        seed: Of the training or the draw, where there was one.
     """
 
     dataset: str
@@ -36,6 +42,32 @@ class Prediction:
     weights: str
     caveat: str = ""
     choice: dict[str, object] = field(default_factory=dict)
+    seed: int | None = None
+
+    @property
+    def positive(self) -> int:
+        """Of two classes the disease: the one that is not called normal, else class 1."""
+        return next((label for label, name in enumerate(self.classes) if "normal" not in name and len(self.classes) == 2), 1)
+
+    @property
+    def chosen(self) -> str:
+        """`choice` as text, such as "k = 20"."""
+        return ", ".join(f"{name} = {value}" for name, value in self.choice.items())
+
+    def only(self, keep: np.ndarray, caveat: str) -> "Prediction":
+        """The prediction of some pictures, such as those that are not leaked, with what must be said of it.
+
+        Args:
+            keep: bool, [n].
+            caveat: Goes behind the caveat of the set.
+        """
+        return replace(
+            self,
+            labels=self.labels[keep],
+            probabilities=self.probabilities[keep],
+            ids=[one for one, kept in zip(self.ids, keep, strict=True) if kept],
+            caveat="; ".join(filter(None, (self.caveat, caveat))),
+        )
 
 
 def prediction(
@@ -56,3 +88,53 @@ def prediction(
         caveat=features.caveat,
         choice=choice,
     )
+
+
+def joined(predictions: Sequence[Prediction]) -> Prediction:
+    """Puts the test predictions of the folds of a cross-validation together, in the order of the folds.
+
+    Args:
+        predictions: One a fold, of the same set, backbone and protocol.
+
+    Returns:
+        One prediction of every picture, its split called after the number of folds, such as "5-fold".
+    """
+    first = predictions[0]
+    names = dict.fromkeys(name for one in predictions for name in one.choice)
+    return replace(
+        first,
+        split=f"{len(predictions)}-fold",
+        labels=np.concatenate([one.labels for one in predictions]),
+        probabilities=np.concatenate([one.probabilities for one in predictions]),
+        ids=[name for one in predictions for name in one.ids],
+        choice={name: "/".join(str(one.choice.get(name, "")) for one in predictions) for name in names},
+    )
+
+
+def write_medmnist(prediction: Prediction, folder: Path, *, run: str) -> Path:
+    """Writes a prediction as MedMNIST's own evaluator reads it: row and probabilities, the metrics in the name.
+
+    Args:
+        prediction: Of a MedMNIST set, such as breastmnist-224.
+        folder: Where to.
+        run: The end of the file's name; no dots.
+
+    Returns:
+        `FLAG_SIZE_SPLIT_[AUC]0.900_[ACC]0.850@RUN.csv`; 28 pixels have no SIZE.
+
+    Raises:
+        InputError: If the set is not one of MedMNIST.
+    """
+    from medmnist import INFO
+    from medmnist.evaluator import getACC, getAUC
+
+    flag, _, size = prediction.dataset.partition("-")
+    if flag not in INFO or not size.isdecimal():
+        raise InputError(f"{prediction.dataset}: MedMNIST's evaluator knows its own sets only, such as breastmnist-224.")
+    task = INFO[flag]["task"]
+    auc, accuracy = (metric(prediction.labels, prediction.probabilities, task) for metric in (getAUC, getACC))
+    sized = flag if size == "28" else f"{flag}_{size}"
+    path = folder / f"{sized}_{prediction.split}_[AUC]{auc:.3f}_[ACC]{accuracy:.3f}@{run}.csv"
+    with atomic(path) as temporary:
+        pd.DataFrame(prediction.probabilities).to_csv(temporary, header=False)
+    return path

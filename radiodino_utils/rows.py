@@ -40,10 +40,12 @@ def classification_rows(prediction: Prediction, *, seed: int = 0, resamples: int
         "seed": seed,
         "weights": prediction.weights,
         "git": git_revision(),
-        "choice": ", ".join(f"{name} = {value}" for name, value in prediction.choice.items()),
+        "choice": prediction.chosen,
         "caveat": prediction.caveat,
     }
-    metrics = classification_metrics(prediction.labels, prediction.probabilities, resamples=resamples, seed=seed)
+    metrics = classification_metrics(
+        prediction.labels, prediction.probabilities, positive=prediction.positive, resamples=resamples, seed=seed
+    )
     table = [
         common | {"metric": name, "value": one.value, "ci_low": one.low, "ci_high": one.high} for name, one in metrics.items()
     ]
