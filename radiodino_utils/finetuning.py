@@ -165,7 +165,7 @@ def finetune(
         ids=list(test.ids),
         weights=backbone.fingerprint,
         caveat=dataset.caveat,
-        choice={"epoch": f"{best['epoch']:.0f} of {recipe.epochs}"},
+        choice={"epoch": f"{best['epoch']:.0f} of {recipe.epochs}"} | ({"size": recipe.size} if recipe.size else {}),
         seed=seed,
     )
     return FineTuned(prediction, curve, checkpoint)

@@ -74,7 +74,7 @@ def classify_linear(
                 probabilities = head.scores(one["test"])[index].softmax(1).numpy()
     if best[0] < 0:
         raise InputError(f"{features.dataset}: no linear head has a finite loss on validation; use smaller learning rates.")
-    return prediction(features, protocol="linear", split="test", probabilities=probabilities, choice=choice)
+    return prediction(features, protocol="linear", split="test", probabilities=probabilities, choice=choice, seed=seed)
 
 
 def _inputs(features: Features, blocks: Sequence[int]) -> dict[str, dict[str, torch.Tensor]]:

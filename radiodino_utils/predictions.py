@@ -71,7 +71,13 @@ class Prediction:
 
 
 def prediction(
-    features: Features, *, protocol: str, split: str, probabilities: np.ndarray, choice: dict[str, object]
+    features: Features,
+    *,
+    protocol: str,
+    split: str,
+    probabilities: np.ndarray,
+    choice: dict[str, object] | None = None,
+    seed: int | None = None,
 ) -> Prediction:
     """Puts probabilities beside the labels and ids of the split that they were made for."""
     backbone = features.sidecar["backbone"]
@@ -86,7 +92,8 @@ def prediction(
         ids=features.ids[split],
         weights=backbone["fingerprint"],
         caveat=features.caveat,
-        choice=choice,
+        choice=choice or {},
+        seed=seed,
     )
 
 
