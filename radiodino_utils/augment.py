@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch.nn.functional import conv2d, pad
 
-from .backbones import IMAGENET_MEAN, IMAGENET_STD
 from .corpus import Corpus
+from .models import IMAGENET_MEAN, IMAGENET_STD
 from .recipes import Recipe
 
 

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import asdict, dataclass, replace
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,8 @@ from torch import nn
 from .checkpoints import fingerprint, load_strictly, read_state_dict, vision_transformer
 from .errors import InputError, unknown
 from .files import file_hash
+from .models import IMAGENET_MEAN, IMAGENET_STD, REGISTRY, bundled_file, known_sha256
 from .pictures import padded, resized
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -104,36 +102,6 @@ class Pixels(nn.Module):
         return pictures.mean(1).flatten(1)
 
 
-@dataclass(frozen=True)
-class _Entry:
-    kind: str  # hub, random, bundled or pixels
-    model: str = ""  # repository on the Hub, or timm architecture
-    options: tuple[tuple[str, object], ...] = ()
-    preprocessing: tuple[tuple[str, object], ...] = ()  # what goes before the configuration on the Hub
-
-
-_RADIODINO = (("interpolation", "bilinear"), ("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))  # as the published code has it
-_REGISTRY = {
-    "radiodino-s16": _Entry("hub", "Snarcy/RadioDino-s16", preprocessing=_RADIODINO),
-    "radiodino-b16": _Entry("hub", "Snarcy/RadioDino-b16", preprocessing=_RADIODINO),
-    "radiodino-s8": _Entry("hub", "Snarcy/RadioDino-s8", preprocessing=_RADIODINO),
-    "radiodino-mini": _Entry("bundled", "radiodino-mini.safetensors"),
-    "dino-s16": _Entry("hub", "timm/vit_small_patch16_224.dino"),
-    "dino-b16": _Entry("hub", "timm/vit_base_patch16_224.dino"),
-    "dinov2-s14": _Entry("hub", "timm/vit_small_patch14_dinov2.lvd142m", (("img_size", 224),)),
-    "dinov2-b14": _Entry("hub", "timm/vit_base_patch14_dinov2.lvd142m", (("img_size", 224),)),
-    "random-t16": _Entry("random", "vit_tiny_patch16_224"),
-    "random-s16": _Entry("random", "vit_small_patch16_224"),
-    "random-b16": _Entry("random", "vit_base_patch16_224"),
-    "pixels": _Entry("pixels"),
-}
-
-
-def backbone_names() -> list[str]:
-    """The registered names, without the open one (`file:PATH`)."""
-    return list(_REGISTRY)
-
-
 def load_backbone(name: str, *, revision: str | None = None, seed: int = 0) -> Backbone:
     """Loads a backbone by its plain name.
 
@@ -153,9 +121,9 @@ def load_backbone(name: str, *, revision: str | None = None, seed: int = 0) -> B
     if name.startswith("file:"):
         path = Path(name.removeprefix("file:")).expanduser()
         return _from_model(name, vision_transformer(read_state_dict(path), str(path)), f"file {path.name}")
-    if name not in _REGISTRY:
-        raise unknown("backbone", name, [*_REGISTRY, "file:PATH"])
-    entry = _REGISTRY[name]
+    if name not in REGISTRY:
+        raise unknown("backbone", name, [*REGISTRY, "file:PATH"])
+    entry = REGISTRY[name]
     if entry.kind == "pixels":
         plain = Preprocessing(32, "bilinear", (0.0,) * 3, (1.0,) * 3)
         return Backbone(name, Pixels(), plain, 0, 0, 32 * 32, "pixels-32x32", "none", ("pixels",))
@@ -165,7 +133,7 @@ def load_backbone(name: str, *, revision: str | None = None, seed: int = 0) -> B
             model = timm.create_model(entry.model, num_classes=0)
         return _from_model(name, model, f"random weights, seed {seed}")
     if entry.kind == "bundled":
-        path = Path(str(resources.files(__package__) / "weights" / entry.model))
+        path = bundled_file(entry.model)
         if not path.is_file():
             raise InputError(f"{name}: this version does not carry the checkpoint yet; use random-t16 or file:PATH.")
         return _from_model(name, vision_transformer(read_state_dict(path), str(path)), f"bundled {entry.model}")
@@ -231,14 +199,22 @@ def _download(repository: str, revision: str | None) -> tuple[Path, str]:
             half.unlink()
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{where}: the download was cut or failed ({reason}); try again.") from error
-    _verify(weights, where)
-    return config.parent, weights.parent.name[:10]
+    commit = weights.parent.name
+    _verify(weights, where, known_sha256(repository, commit))
+    return config.parent, commit[:10]
 
 
-def _verify(weights: Path, where: str) -> None:
-    """Compares the weights with the SHA-256 that names their blob; a damaged blob is removed, to be fetched again."""
+def _verify(weights: Path, where: str, known: str | None) -> None:
+    """Compares the weights with the SHA-256 that names their blob and with the known one; a damaged blob is removed."""
     blob = weights.resolve()
-    if re.fullmatch(r"[0-9a-f]{64}", blob.name) and file_hash(blob) != blob.name:
+    named = blob.name if re.fullmatch(r"[0-9a-f]{64}", blob.name) else None
+    digest = file_hash(blob) if named or known else None
+    if named and digest != named:
         blob.unlink()
         weights.unlink(missing_ok=True)
         raise InputError(f"{where}: model.safetensors is corrupt (its SHA-256 is not the Hub's) and was removed; try again.")
+    if known and digest != known:
+        raise InputError(
+            f"{where}: model.safetensors has the SHA-256 {digest}, not {known} as weights_sha256.csv lists for this commit; "
+            "do not use it: fetch it from the Hub itself."
+        )

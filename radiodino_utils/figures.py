@@ -16,7 +16,7 @@ from .errors import InputError
 from .files import atomic
 from .metrics import confusion_matrix
 from .predictions import Prediction
-from .rows import label_of
+from .rows import label_of, over_seeds
 
 # Wong's colour-blind-safe palette (Nature Methods 8:441) twice, told apart by the marker
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
@@ -253,7 +253,7 @@ def metric_bars(rows: pd.DataFrame, *, protocol: str = "knn", metrics: Sequence[
     Raises:
         InputError: If no row of the protocol is there.
     """
-    rows = rows[(rows["protocol"] == protocol) & (rows["split"] == "test")]
+    rows = over_seeds(rows[(rows["protocol"] == protocol) & (rows["split"] != "val")])
     if rows.empty:
         raise InputError(f"protocol {protocol}: there are no result rows of it on the test split; run its notebook first.")
     datasets, backbones = rows["dataset"].unique(), rows["backbone"].unique()

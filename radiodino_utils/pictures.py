@@ -3,6 +3,8 @@
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +65,30 @@ def read_picture(path: str | Path, *, window: tuple[float, float] | None = None,
         return np.asarray(image.convert("L" if image.mode == "1" else "RGB"))
     layer = image.convert("RGBA")  # palette and transparent pictures
     return np.asarray(Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer).convert("RGB"))
+
+
+@dataclass(frozen=True)
+class PictureFiles(Sequence):
+    """Picture files as a sequence of uint8 arrays, each read when asked for.
+
+    Attributes:
+        root: The folder that the names count from.
+        names: The files' paths in it.
+        grey: Whether colour becomes grey (luma).
+    """
+
+    root: Path
+    names: Sequence[str]
+    grey: bool = False
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(index, slice):
+            return [self[one] for one in range(*index.indices(len(self)))]
+        picture = read_picture(self.root / self.names[index])
+        return np.asarray(Image.fromarray(picture).convert("L")) if self.grey and picture.ndim == 3 else picture
 
 
 def resized(picture: np.ndarray, size: int, interpolation: str) -> np.ndarray:

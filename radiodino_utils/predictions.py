@@ -1,6 +1,6 @@
 """What a classification protocol gives: probabilities beside the truth, and how they came about."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -54,19 +54,20 @@ class Prediction:
         """`choice` as text, such as "k = 20"."""
         return ", ".join(f"{name} = {value}" for name, value in self.choice.items())
 
-    def only(self, keep: np.ndarray, caveat: str) -> "Prediction":
-        """The prediction of some pictures, such as those that are not leaked, with what must be said of it.
+    def without(self, rows: np.ndarray, *, named: str) -> "Prediction":
+        """The prediction of all other pictures, under a protocol that says so.
 
         Args:
-            keep: bool, [n].
-            caveat: Goes behind the caveat of the set.
+            rows: Which rows to leave out, such as those that are leaked into the train split.
+            named: What goes behind the protocol in brackets.
         """
+        kept = np.setdiff1d(np.arange(len(self.labels)), rows)
         return replace(
             self,
-            labels=self.labels[keep],
-            probabilities=self.probabilities[keep],
-            ids=[one for one, kept in zip(self.ids, keep, strict=True) if kept],
-            caveat="; ".join(filter(None, (self.caveat, caveat))),
+            protocol=f"{self.protocol} ({named})",
+            labels=self.labels[kept],
+            probabilities=self.probabilities[kept],
+            ids=[self.ids[row] for row in kept],
         )
 
 
@@ -97,24 +98,34 @@ def prediction(
     )
 
 
-def joined(predictions: Sequence[Prediction]) -> Prediction:
+def joined_folds(predictions: Iterable[Prediction]) -> list[Prediction]:
     """Puts the test predictions of the folds of a cross-validation together, in the order of the folds.
 
     Args:
-        predictions: One a fold, of the same set, backbone and protocol.
+        predictions: Of any sets; those of `NAME-fold0`, `NAME-fold1` ... with the same backbone, protocol and seed belong
+            together.
 
     Returns:
-        One prediction of every picture, its split called after the number of folds, such as "5-fold".
+        Of folds one prediction of every picture, the set called NAME and the split after their number, such as "5-fold";
+        of all other sets what was given.
     """
-    first = predictions[0]
-    names = dict.fromkeys(name for one in predictions for name in one.choice)
+    parts = {}
+    for one in predictions:
+        name, mark, _ = one.dataset.rpartition("-fold")
+        parts.setdefault((name if mark else one.dataset, one.backbone, one.protocol, one.seed), []).append(one)
+    return [_joined(dataset, folds) if folds[0].dataset != dataset else folds[0] for (dataset, *_), folds in parts.items()]
+
+
+def _joined(dataset: str, folds: list[Prediction]) -> Prediction:
+    folds = sorted(folds, key=lambda one: one.dataset)
     return replace(
-        first,
-        split=f"{len(predictions)}-fold",
-        labels=np.concatenate([one.labels for one in predictions]),
-        probabilities=np.concatenate([one.probabilities for one in predictions]),
-        ids=[name for one in predictions for name in one.ids],
-        choice={name: "/".join(str(one.choice.get(name, "")) for one in predictions) for name in names},
+        folds[0],
+        dataset=dataset,
+        split=f"{len(folds)}-fold",
+        labels=np.concatenate([one.labels for one in folds]),
+        probabilities=np.concatenate([one.probabilities for one in folds]),
+        ids=[name for one in folds for name in one.ids],
+        choice={name: " / ".join(str(one.choice[name]) for one in folds) for name in folds[0].choice},
     )
 
 

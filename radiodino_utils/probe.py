@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from .backbones import IMAGENET_MEAN, IMAGENET_STD
 from .corpus import Corpus, picture_digests
 from .datasets import PictureSet
 from .errors import InputError
 from .knn import knn_probabilities
 from .metrics import classification_metrics
+from .models import IMAGENET_MEAN, IMAGENET_STD
 from .pictures import resized
 
 K = 20

@@ -1,7 +1,6 @@
 """The runner behind run_all.sh: a profile's notebooks in order, only those that are out of date, and the report."""
 
 import argparse
-import ast
 import json
 import os
 import re
@@ -12,109 +11,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import InputError, unknown
+from . import profiles
+from .errors import InputError
 from .files import REPOSITORY, atomic, file_hash, make_folder, results_folder, value_hash, write_json
+from .profiles import Notebook, cells_of, load_profile, pick, profile_names, provided
 
-NOTEBOOKS = REPOSITORY / "notebooks"
 _OPEN_NAMES = re.compile(r"^(npz|folder|file):")
 
 
-@dataclass(frozen=True)
-class Notebook:
-    """A notebook of the sequence with the parameters that a profile gives it.
-
-    Attributes:
-        name: The file's name without suffix.
-        path: The file.
-        needs: Names of the notebooks whose results it reads.
-        timeout: Seconds a cell may take.
-        parameters: Values of the profile by name.
-    """
-
-    name: str
-    path: Path
-    needs: tuple[str, ...]
-    timeout: int
-    parameters: dict[str, object] = field(default_factory=dict)
-
-    @property
-    def number(self) -> str:
-        """The two digits that its name, its tables and its figures begin with."""
-        return self.name[:2]
-
-    @property
-    def title(self) -> str:
-        """The first heading."""
-        return next(c for c in _cells(self.path) if c["cell_type"] == "markdown")["source"].splitlines()[0].lstrip("# ")
-
-
-def profile_names() -> list[str]:
-    """The profiles that `notebooks/profiles` holds."""
-    return sorted(path.stem for path in (NOTEBOOKS / "profiles").glob("*.yaml"))
-
-
-def load_profile(profile: str) -> list[Notebook]:
-    """Reads the sequence of notebooks with a profile's parameters.
-
-    Args:
-        profile: The name of a YAML file in `notebooks/profiles`: parameters of `all` notebooks and of each by its name.
-            A notebook that it does not name is left out.
-
-    Returns:
-        The notebooks, each behind those that it needs.
-
-    Raises:
-        InputError: If the profile is unknown, or names a notebook or a parameter that does not exist.
-    """
-    import yaml
-
-    if profile not in (known := profile_names()):
-        raise unknown("profile", profile, known)
-    path = NOTEBOOKS / "profiles" / f"{profile}.yaml"
-    sequence = yaml.safe_load((NOTEBOOKS / "sequence.yaml").read_text())
-    values = yaml.safe_load(path.read_text())
-    common = values.pop("all", {})
-    for name in values:
-        if name not in sequence:
-            raise InputError(f"{path.name}: {unknown('notebook', name, sequence)}")
-    notebooks = []
-    for name, entry in sequence.items():
-        if name not in values:
-            continue
-        file = NOTEBOOKS / f"{name}.ipynb"
-        parameters = common | (values[name] or {})
-        known = parameter_names(file)
-        for parameter in parameters:
-            if parameter not in known:
-                raise InputError(f"{path.name}, {name}: {unknown('parameter', parameter, known)}")
-        needs = tuple(one for one in entry["needs"] if one in values)
-        notebooks.append(Notebook(name, file, needs, entry["timeout"], parameters))
-    return notebooks
-
-
-def parameter_names(notebook: Path) -> list[str]:
-    """The names that are assigned in a notebook's cell tagged `parameters`."""
-    source = next((c["source"] for c in _cells(notebook) if "parameters" in c["metadata"].get("tags", [])), "")
-    return [target.id for line in ast.parse(source).body if isinstance(line, ast.Assign) for target in line.targets]
-
-
-def pick(notebooks: list[Notebook], names: list[str]) -> list[Notebook]:
-    """Picks notebooks by number or name.
-
-    Raises:
-        InputError: If one is not in the profile.
-    """
-    by_name = {key: notebook for notebook in notebooks for key in (notebook.number, notebook.name)}
-    for name in names:
-        if name not in by_name:
-            raise unknown("notebook", name, [notebook.name for notebook in notebooks])
-    return [by_name[name] for name in names]
-
-
-def run_profile(profile: str, *, only: list[str] | None = None, force: bool = False, jobs: int = 1) -> bool:
+def run_profile(
+    profile: str, *, only: list[str] | None = None, force: bool = False, jobs: int = 1, allow_missing: bool = False
+) -> bool:
     """Runs the notebooks of a profile that are out of date, one process each, and prints one line for each.
 
     What decides is the content of a notebook's code, its parameters, the package, the files that parameters name, the
@@ -125,12 +34,13 @@ def run_profile(profile: str, *, only: list[str] | None = None, force: bool = Fa
         only: Numbers or names of notebooks; what they need runs too if it is out of date. All by default.
         force: Run them although they are up to date.
         jobs: Notebooks at a time; they share the processors.
+        allow_missing: See `provided`.
 
     Returns:
         Whether every notebook is up to date now.
 
     Raises:
-        InputError: See `load_profile` and `pick`; or if the results folder cannot be written to.
+        InputError: See `load_profile`, `pick` and `provided`; or if the results folder cannot be written to.
     """
     from doit.cmd_base import ModuleTaskLoader
     from doit.doit_cmd import DoitMain
@@ -138,6 +48,8 @@ def run_profile(profile: str, *, only: list[str] | None = None, force: bool = Fa
 
     notebooks = load_profile(profile)
     chosen = pick(notebooks, only) if only else notebooks
+    notebooks = provided(notebooks, chosen, allow_missing=allow_missing)
+    chosen = [notebook for notebook in notebooks if notebook.name in {one.name for one in chosen}]
     folder = make_folder(results_folder(profile))
     make_folder(folder / "state")
     common = {"package": _package_hash(), "versions": (REPOSITORY / "requirements.txt").read_text()}
@@ -182,7 +94,7 @@ def executed_whole(notebook: Path) -> str:
     """
     if not notebook.is_file():
         return "papermill wrote no notebook."
-    for position, cell in enumerate(_cells(notebook), 1):
+    for position, cell in enumerate(cells_of(notebook), 1):
         if cell["cell_type"] != "code" or not cell["source"].strip():
             continue
         first = cell["source"].splitlines()[0]
@@ -208,7 +120,7 @@ def _execute(notebook: Notebook, folder: Path, processes: "_Processes") -> dict[
     with tempfile.TemporaryDirectory(dir=folder / "state", prefix=f".{notebook.name}.") as temporary:
         output, parameters = Path(temporary) / executed.name, Path(temporary) / "parameters.json"
         parameters.write_text(json.dumps(notebook.parameters))  # JSON is YAML
-        command = [sys.executable, "-m", "papermill", notebook.path, output, "-f", parameters, "--cwd", NOTEBOOKS]
+        command = [sys.executable, "-m", "papermill", notebook.path, output, "-f", parameters, "--cwd", profiles.NOTEBOOKS]
         command += ["--execution-timeout", notebook.timeout, "--no-progress-bar", "--log-output"]
         code, peak = processes.run([str(part) for part in command], log)
         fault = executed_whole(output)
@@ -308,13 +220,8 @@ class _Lines:
     initialize = get_status = execute_task = add_success = skip_ignore = teardown_task = complete_run = _nothing
 
 
-def _cells(notebook: Path) -> list[dict]:
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return [cell | {"source": "".join(cell["source"])} for cell in cells]
-
-
 def _code(notebook: Path) -> list[str]:
-    return [cell["source"] for cell in _cells(notebook) if cell["cell_type"] == "code"]
+    return [cell["source"] for cell in cells_of(notebook) if cell["cell_type"] == "code"]
 
 
 def _package_hash() -> dict[str, str]:
@@ -326,7 +233,7 @@ def _inputs(notebook: Notebook) -> list[tuple[str, int, int]]:
     """Size and time of the files that a notebook's parameters name."""
     values = [value for given in notebook.parameters.values() for value in (given if isinstance(given, list) else [given])]
     named = [_OPEN_NAMES.sub("", value) for value in values if isinstance(value, str)]
-    paths = [NOTEBOOKS / name for name in named if "/" in name or "." in name]  # a kernel's folder is its notebook's
+    paths = [profiles.NOTEBOOKS / name for name in named if "/" in name or "." in name]  # a kernel's folder is its notebook's
     files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
     return sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
 
@@ -354,13 +261,14 @@ def list_notebooks(profile: str) -> str:
     return "\n".join(lines)
 
 
-def check_profile(profile: str, *, only: list[str] | None = None, jobs: int = 1) -> list[str]:
+def check_profile(profile: str, *, only: list[str] | None = None, jobs: int = 1, allow_missing: bool = False) -> list[str]:
     """Runs a profile into a temporary folder, features included, and compares every table with the committed one.
 
     Args:
         profile: See `load_profile`.
         only: See `run_profile`; tables of notebooks that did not run are not compared.
         jobs: See `run_profile`.
+        allow_missing: See `provided`; likewise.
 
     Returns:
         A sentence for each difference beyond the tolerances of `notebooks/tolerances.yaml`.
@@ -378,13 +286,13 @@ def check_profile(profile: str, *, only: list[str] | None = None, jobs: int = 1)
         before = dict(os.environ)
         os.environ.update(moved)
         try:
-            whole = run_profile(profile, only=only, jobs=jobs)
+            whole = run_profile(profile, only=only, jobs=jobs, allow_missing=allow_missing)
         finally:
             os.environ.clear()
             os.environ.update(before)
         if not whole:
             raise InputError(f"profile {profile}: a notebook failed, so its tables cannot be compared.")
-        return compare_folders(Path(temporary) / "results" / "tables", committed / "tables", partly=bool(only))
+        return compare_folders(Path(temporary) / "results" / "tables", committed / "tables", partly=bool(only) or allow_missing)
 
 
 def save_outputs(profile: str) -> list[Path]:
@@ -407,8 +315,8 @@ def save_outputs(profile: str) -> list[Path]:
         if not executed.is_file() or executed_whole(executed):
             raise InputError(f"{executed}: not executed from top to bottom; run the profile {profile} first.")
         own = json.loads(notebook.path.read_text(encoding="utf-8"))
-        ran = [c for c in _cells(executed) if "injected-parameters" not in c["metadata"].get("tags", [])]
-        if [c["source"] for c in ran] != [c["source"] for c in _cells(notebook.path)]:
+        ran = [c for c in cells_of(executed) if "injected-parameters" not in c["metadata"].get("tags", [])]
+        if [c["source"] for c in ran] != [c["source"] for c in cells_of(notebook.path)]:
             raise InputError(f"{executed}: was executed from other code than {notebook.path.name}; run the profile again.")
         count = 0
         for cell, source in zip(own["cells"], ran, strict=True):
@@ -438,6 +346,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", action="append", metavar="03", help="this notebook and what it needs; may be given again")
     parser.add_argument("--force", action="store_true", help="run notebooks although they are up to date")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at a time (default: 1)")
+    parser.add_argument("--allow-missing", action="store_true", help="run what the data sets and weights that are there allow")
     parser.add_argument("--list", action="store_true", help="list the profile's notebooks and stop")
     parser.add_argument("--check", action="store_true", help="run into a temporary folder and compare with the committed tables")
     parser.add_argument("--save-outputs", action="store_true", help="put the outputs of the last run into notebooks/ and stop")
@@ -461,10 +370,10 @@ def _run(options: argparse.Namespace) -> int:
         print("\n".join(str(path) for path in save_outputs(profile)))
         return 0
     if options.check:
-        differences = check_profile(profile, only=options.only, jobs=options.jobs)
+        differences = check_profile(profile, only=options.only, jobs=options.jobs, allow_missing=options.allow_missing)
         print("\n".join(differences) or f"every table of the profile {profile} is within its tolerance")
         return 1 if differences else 0
-    whole = run_profile(profile, only=options.only, force=options.force, jobs=options.jobs)
+    whole = run_profile(profile, only=options.only, force=options.force, jobs=options.jobs, allow_missing=options.allow_missing)
     from .report import build_report
 
     print(build_report(profile))

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from radiodino_utils.augment import ViewSet, make_views
-from radiodino_utils.backbones import IMAGENET_MEAN, IMAGENET_STD
+from radiodino_utils.models import IMAGENET_MEAN, IMAGENET_STD
 
 from .made_corpus import made_corpus, made_pictures, smallest
 

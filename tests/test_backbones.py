@@ -3,9 +3,10 @@ import pytest
 import timm
 import torch
 
-from radiodino_utils.backbones import backbone_names, load_backbone
+from radiodino_utils.backbones import load_backbone
 from radiodino_utils.engines import make_engine
 from radiodino_utils.errors import InputError
+from radiodino_utils.models import backbone_names
 
 from .conftest import tiny_transformer
 

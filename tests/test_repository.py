@@ -22,9 +22,10 @@ README = (ROOT / "README.md").read_text()
 PINS = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read_text(), re.M))
 # pictures, backbone, features, tasks, rows, figures, report: each module imports only from those before it
 LINE = (
-    "errors files pictures organct datasets provenance checkpoints backbones engines features predictions metrics "
-    "projections knn logistic attention rows figures recipes corpus augment distillation monitor pretraining probe live pretrain "
-    "modelcard report comparison runner"
+    "errors files downloads pictures picturesets duplicates busi organct npz medmnist_files folders datasets audit models "
+    "provision provenance checkpoints backbones engines features predictions metrics "
+    "projections knn logistic linear fewshot protocols attention rows literature figures charts recipes corpus augment distillation monitor pretraining finetuning probe live pretrain "
+    "modelcard report comparison profiles runner"
 )
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

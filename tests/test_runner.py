@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from radiodino_utils import runner
+from radiodino_utils import profiles, runner
 from radiodino_utils.errors import InputError
 
 WRITE = "from pathlib import Path\nimport os\n"
@@ -46,7 +46,7 @@ def notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     _notebook(folder, "02_second", WRITE + "text = (tables / '01_numbers.csv').read_text()", "print(text)")
     _sequence(folder, {"01_first": [], "02_second": ["01_first"]})
     _profile(folder, {"01_first": {"value": 2}, "02_second": None})
-    monkeypatch.setattr(runner, "NOTEBOOKS", folder)
+    monkeypatch.setattr(profiles, "NOTEBOOKS", folder)
     monkeypatch.setenv("RADIODINO_RESULTS", str(tmp_path / "results"))
     return folder
 
@@ -133,7 +133,9 @@ def test_a_notebook_that_did_not_run_whole_has_failed(
 
 
 def _command(notebooks: Path, *arguments: str) -> list[str]:
-    code = f"from pathlib import Path; from radiodino_utils import runner; runner.NOTEBOOKS = Path({str(notebooks)!r}); "
+    code = (
+        f"from pathlib import Path; from radiodino_utils import profiles, runner; profiles.NOTEBOOKS = Path({str(notebooks)!r}); "
+    )
     return [sys.executable, "-c", code + f"runner.main({['--profile', 'small', *arguments]!r})"]
 
 

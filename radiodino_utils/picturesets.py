@@ -1,0 +1,59 @@
+"""What a labelled set of pictures is: splits of pictures, labels and ids."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures in order, with the label and the id that belong to each.
+
+    Attributes:
+        pictures: By index a uint8 array [height, width] or [height, width, 3]; read when asked for.
+        labels: int64, [n].
+        ids: n names, unique within the split (for a folder: the files' paths in it).
+        groups: What must stay together when rows are split further (patients, duplicates): n names, or `None` if not known.
+    """
+
+    pictures: Sequence[np.ndarray]
+    labels: np.ndarray
+    ids: Sequence[str]
+    groups: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """A labelled set of pictures.
+
+    Attributes:
+        name: As given to `load_dataset`.
+        classes: The name of each label.
+        splits: The splits by name.
+        digest: MD5 of the npz file, or a hash of the files' names, sizes and times.
+        caveat: What must be said wherever results on it are shown; may be empty.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    digest: str
+    caveat: str = ""
+
+
+def summary(sets: Sequence[PictureSet]) -> pd.DataFrame:
+    """How many pictures of how many classes each split of each set holds, and the set's digest."""
+    return pd.DataFrame(
+        [
+            {"dataset": one.name, **{split: len(part) for split, part in one.splits.items()}, "classes": len(one.classes)}
+            | {"digest": one.digest, "caveat": one.caveat}
+            for one in sets
+        ]
+    )
