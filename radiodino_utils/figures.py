@@ -1,6 +1,5 @@
 """Figures fit for print: each function draws one and gives it back."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,23 +12,17 @@ from matplotlib.figure import Figure
 from .attention import Attention
 from .datasets import PictureSet
 from .errors import InputError
+from .figure_style import COLOURS as _COLOURS
+from .figure_style import MARKERS as _MARKERS
+from .figure_style import STYLE as _STYLE
+from .figure_style import colour_of as _colour
+from .figure_style import legend_below as _legend_below
+from .figure_style import marker_of as _marker
+from .figure_style import titled as _titled
 from .files import atomic
 from .metrics import confusion_matrix
 from .predictions import Prediction
 from .rows import label_of, over_seeds
-
-# Wong's colour-blind-safe palette (Nature Methods 8:441) twice, told apart by the marker
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
-_MARKERS = ("o", "^", "s", "D")
-_STYLE = {
-    "axes.grid": False,
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.wspace": 0.05,
-    "figure.dpi": 72,  # in a notebook; files are written with 200
-    "pdf.fonttype": 42,
-}
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -148,14 +141,6 @@ def k_curves(curves: pd.DataFrame, chosen: dict[tuple[str, str], int], *, metric
 _LINES = {"val": "--", "test": "-"}
 
 
-def _colour(i: int) -> str:
-    return _COLOURS[i % len(_COLOURS)]
-
-
-def _marker(i: int) -> str:
-    return _MARKERS[i % len(_MARKERS)]
-
-
 def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
     """Draws confusion matrices side by side, in percent of the true class."""
     first = predictions[0]
@@ -253,7 +238,7 @@ def metric_bars(rows: pd.DataFrame, *, protocol: str = "knn", metrics: Sequence[
     Raises:
         InputError: If no row of the protocol is there.
     """
-    rows = over_seeds(rows[(rows["protocol"] == protocol) & (rows["split"] != "val")])
+    rows = over_seeds(rows[(rows["protocol"] == protocol) & (rows["split"] == "test")])
     if rows.empty:
         raise InputError(f"protocol {protocol}: there are no result rows of it on the test split; run its notebook first.")
     datasets, backbones = rows["dataset"].unique(), rows["backbone"].unique()
@@ -362,14 +347,3 @@ def view_sheet(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], mask
 
 def _plain(metric: str) -> str:
     return {"f1_macro": "macro-F1", "auc": "AUC"}.get(metric, metric.replace("_", " "))
-
-
-def _legend_below(figure: Figure, axis: plt.Axes) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    columns = max(1, min(len(labels), round(figure.get_figwidth() / 2.9)))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
-
-
-def _titled(figure: Figure, title: str, caveat: str = "") -> None:
-    across = int(14 * figure.get_figwidth())  # letters of 9 points
-    figure.suptitle("\n".join(textwrap.fill(line, across) for line in (title, caveat) if line), fontsize=9)

@@ -225,9 +225,7 @@ def _check(backbone: Backbone, dataset: PictureSet, recipe: FineTuning) -> None:
         raise InputError("layer_decay and lora_rank: LoRA trains no layers of the backbone; leave one of them out.")
 
 
-def _with_head(
-    backbone: Backbone, classes: int, recipe: FineTuning, *, adapters: bool = True
-) -> tuple[nn.Module, Preprocessing]:
+def _with_head(backbone: Backbone, classes: int, recipe: FineTuning, *, adapters: bool = True) -> tuple[nn.Module, Preprocessing]:
     model, preprocessing = deepcopy(backbone.model), backbone.preprocessing
     model.reset_classifier(classes)
     model.head_drop = nn.Dropout(recipe.dropout)
@@ -323,7 +321,9 @@ class _Pictures(Dataset):
 
     def __init__(self, split: Split, preprocessing: Preprocessing, augmentation: v2.Transform | None = None) -> None:
         self.split, self.preprocessing, self.augmentation = split, preprocessing, augmentation
-        self.standardise = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(preprocessing.mean, preprocessing.std)])
+        self.standardise = v2.Compose(
+            [v2.ToDtype(torch.float32, scale=True), v2.Normalize(preprocessing.mean, preprocessing.std)]
+        )
 
     def __len__(self) -> int:
         return len(self.split)
@@ -337,9 +337,7 @@ class _Pictures(Dataset):
 
 
 @torch.inference_mode()
-def _probabilities(
-    fabric: Fabric, model: nn.Module, split: Split, preprocessing: Preprocessing, batch_size: int
-) -> np.ndarray:
+def _probabilities(fabric: Fabric, model: nn.Module, split: Split, preprocessing: Preprocessing, batch_size: int) -> np.ndarray:
     """Of every picture of a split, float64 [n, classes]."""
     model.eval()
     loader = fabric.setup_dataloaders(DataLoader(_Pictures(split, preprocessing), batch_size))

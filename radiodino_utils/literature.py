@@ -18,13 +18,18 @@ SOURCES = {
     "medmnist_v2": "MedMNIST v2 (Yang et al., Sci. Data 10:41, 10.1038/s41597-022-01721-8), table 3; 224: enlarged from 28",
     "medmnist_plus": "MedMNIST+ benchmark (Doerrich et al., Sci. Rep. 15:7669, 10.1038/s41598-025-92156-9)",
 }
-_PLACES = {"BUSI": "busi", "RadImageNet": "radimagenet"}  # the others are MedMNIST's, at 224 pixels
+_PLACES = {"BUSI": ("busi-folds", "busi-lesions", "busi-breastmnist"), "RadImageNet": ("radimagenet",)}
 
 
 def published(name: str) -> pd.DataFrame:
     """A table of published numbers: "radiodino", "medmnist_v2" or "medmnist_plus"; `SOURCES` says where from."""
     with resources.as_file(resources.files(__package__) / "published" / f"{name}.csv") as path:
         return pd.read_csv(path)
+
+
+def places(dataset: str) -> tuple[str, ...]:
+    """The plain names of the sets that a published name stands for; BUSI's published split is not known."""
+    return _PLACES.get(dataset, (f"{dataset.lower()}-224",))
 
 
 def compare_published(rows: pd.DataFrame) -> pd.DataFrame:
@@ -35,29 +40,32 @@ def compare_published(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row for each published number and protocol that measured it, one where none did: dataset, task, metric, model,
-        published, value, sd, ci_low, ci_high, n, difference (fractions; NaN where not measured), verdict, backbone, protocol.
+        published, value, sd, ci_low, ci_high, n, difference (fractions; NaN where not measured), verdict, backbone, protocol,
+        measured_on.
         RadImageNet's published task "knn_k1" is met by the protocol knn1 alone.
     """
-    released = over_seeds(rows[rows["backbone"].str.fullmatch(r"radiodino-[tsb]\d+") & rows["split"].str.fullmatch(r"test|\d-fold")])
+    released = over_seeds(rows[rows["backbone"].str.fullmatch(r"radiodino-[tsb]\d+") & (rows["split"] == "test")])
     released = released[~released["protocol"].str.startswith("fewshot")]
     table = []
     for one in published("radiodino").itertuples():
-        place = _PLACES.get(one.dataset, f"{one.dataset.lower()}-224")
         task, protocol = ("classification", "knn1") if one.task == "knn_k1" else (one.task, None)
         of_size = released[released["backbone"].str[len("radiodino-")] == one.model[0]]
-        same = of_size[(of_size["dataset"] == place) & (of_size["metric"] == one.metric) & (of_size["task"] == task)]
+        same = of_size[
+            of_size["dataset"].isin(places(one.dataset)) & (of_size["metric"] == one.metric) & (of_size["task"] == task)
+        ]
         same = same[same["protocol"] == protocol] if protocol else same
         line = {"dataset": one.dataset, "task": one.task, "metric": one.metric, "model": one.model}
         line |= {"published": one.value_percent / 100}
         measured = [
             line
             | {name: getattr(r, name) for name in ("value", "sd", "ci_low", "ci_high", "n", "backbone", "protocol")}
-            | {"difference": r.value - line["published"], "verdict": _verdict(line["published"], r)}
+            | {"measured_on": r.dataset, "difference": r.value - line["published"], "verdict": _verdict(line["published"], r)}
             for r in same.itertuples()
         ]
         table += measured or [line | {"verdict": f"{NOT_MEASURED}: {_reason(one.model, one.dataset, of_size)}"}]
     numbers = ["published", "value", "sd", "ci_low", "ci_high", "n", "difference"]
-    return pd.DataFrame(table, columns=["dataset", "task", "metric", "model", *numbers, "verdict", "backbone", "protocol"])
+    words = ["verdict", "backbone", "protocol", "measured_on"]
+    return pd.DataFrame(table, columns=["dataset", "task", "metric", "model", *numbers, *words])
 
 
 def _verdict(value: float, measured: object) -> str:
@@ -85,6 +93,7 @@ def published_table(compared: pd.DataFrame) -> pd.DataFrame:
             "n": [f"{one:.0f}" if one == one else "" for one in compared["n"]],
             "backbone": compared["backbone"].fillna(""),
             "protocol": compared["protocol"].fillna(""),
+            "measured on": compared["measured_on"].fillna(""),
         }
     )
 
@@ -97,17 +106,22 @@ def beside_baselines(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A line for each set, source, protocol and model, with accuracy % and AUC % by picture size; measured ones have
-        intervals, those of MedMNIST+ standard deviations over runs. Compare lines of one protocol only.
+        intervals, those of MedMNIST+ standard deviations over runs. A set that nothing was measured on says so. Compare
+        lines of one protocol only.
     """
     plus = published("medmnist_plus").assign(source="MedMNIST+")
     plus["metric"] = plus["metric"].replace("acc", "accuracy")
     plus["cell"] = plus["mean"].map("{:.2f}".format) + plus["sd"].map(lambda one: "" if one != one else f" ± {one:.2f}")
     v2 = published("medmnist_v2").rename(columns={"acc": "accuracy", "method": "model"})
-    v2 = v2.melt(["model", "dataset"], ["accuracy", "auc"], "metric").assign(source="MedMNIST v2", protocol="trained from scratch")
+    v2 = v2.melt(["model", "dataset"], ["accuracy", "auc"], "metric").assign(
+        source="MedMNIST v2", protocol="trained from scratch"
+    )
     v2["image_size"] = v2["model"].str.extract(r"\((\d+)\)", expand=False).fillna("28").astype(int)
     v2["model"], v2["cell"] = v2["model"].str.replace(r" \(\d+\)", "", regex=True), (100 * v2["value"]).map("{:.1f}".format)
     own = published("radiodino").query("dataset.str.endswith('MNIST')")
-    own = own.assign(source="RadioDINO README", protocol="not public", image_size=224, cell=own["value_percent"].map("{:.2f}".format))
+    own = own.assign(
+        source="RadioDINO README", protocol="not public", image_size=224, cell=own["value_percent"].map("{:.2f}".format)
+    )
     own["model"] = "RadioDINO " + own["model"]
     tables = pd.concat([_measured(rows, plus["dataset"].unique()), own, plus, v2])
     tables = tables[tables["metric"].isin(["accuracy", "auc"])]
@@ -126,10 +140,16 @@ def _measured(rows: pd.DataFrame, sets: list[str]) -> pd.DataFrame:
     shown = over_seeds(rows[is_shown])
     parts = shown["dataset"].str.extract(r"^(\w+mnist)-(\d+)$")
     numbers = shown[["value", "ci_low", "ci_high", "sd"]].to_numpy(float)
-    return shown.assign(
+    lines = shown.assign(
         dataset=parts[0].map(names),
         image_size=pd.to_numeric(parts[1]),
         source="measured here",
         model=shown["backbone"].map(label_of),
         cell=[percent(*one, digits=1) for one in numbers],
     )
+    rest = [
+        {"dataset": one, "metric": "accuracy", "image_size": 224, "cell": NOT_MEASURED}
+        for one in sets
+        if one not in set(lines["dataset"])
+    ]
+    return pd.concat([lines, pd.DataFrame(rest).assign(source="measured here", protocol="", model="")]) if rest else lines

@@ -123,7 +123,9 @@ def padded(picture: np.ndarray, size: int, fill: tuple[float, ...]) -> np.ndarra
     """
     height, width = picture.shape[:2]
     if max(height, width) > size:
-        raise InputError(f"a picture of {height} x {width} pixels does not fit into {size} x {size}; resize it instead of padding.")
+        raise InputError(
+            f"a picture of {height} x {width} pixels does not fit into {size} x {size}; resize it instead of padding."
+        )
     square = np.full((size, size, 3), np.round(255 * np.array(fill)), np.uint8)
     top, left = (size - height) // 2, (size - width) // 2
     square[top : top + height, left : left + width] = picture if picture.ndim == 3 else picture[..., None]

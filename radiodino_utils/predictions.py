@@ -1,5 +1,6 @@
 """What a classification protocol gives: probabilities beside the truth, and how they came about."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,13 +107,12 @@ def joined_folds(predictions: Iterable[Prediction]) -> list[Prediction]:
             together.
 
     Returns:
-        Of folds one prediction of every picture, the set called NAME and the split after their number, such as "5-fold";
-        of all other sets what was given.
+        Of folds one prediction of every picture, the set called NAME-folds; of all other sets what was given.
     """
     parts = {}
     for one in predictions:
         name, mark, _ = one.dataset.rpartition("-fold")
-        parts.setdefault((name if mark else one.dataset, one.backbone, one.protocol, one.seed), []).append(one)
+        parts.setdefault((f"{name}-folds" if mark else one.dataset, one.backbone, one.protocol, one.seed), []).append(one)
     return [_joined(dataset, folds) if folds[0].dataset != dataset else folds[0] for (dataset, *_), folds in parts.items()]
 
 
@@ -121,7 +121,6 @@ def _joined(dataset: str, folds: list[Prediction]) -> Prediction:
     return replace(
         folds[0],
         dataset=dataset,
-        split=f"{len(folds)}-fold",
         labels=np.concatenate([one.labels for one in folds]),
         probabilities=np.concatenate([one.probabilities for one in folds]),
         ids=[name for one in folds for name in one.ids],
@@ -135,7 +134,7 @@ def write_medmnist(prediction: Prediction, folder: Path, *, run: str) -> Path:
     Args:
         prediction: Of a MedMNIST set, such as breastmnist-224.
         folder: Where to.
-        run: The end of the file's name; no dots.
+        run: The end of the file's name; what is neither letter nor digit becomes a hyphen.
 
     Returns:
         `FLAG_SIZE_SPLIT_[AUC]0.900_[ACC]0.850@RUN.csv`; 28 pixels have no SIZE.
@@ -152,7 +151,7 @@ def write_medmnist(prediction: Prediction, folder: Path, *, run: str) -> Path:
     task = INFO[flag]["task"]
     auc, accuracy = (metric(prediction.labels, prediction.probabilities, task) for metric in (getAUC, getACC))
     sized = flag if size == "28" else f"{flag}_{size}"
-    path = folder / f"{sized}_{prediction.split}_[AUC]{auc:.3f}_[ACC]{accuracy:.3f}@{run}.csv"
+    path = folder / f"{sized}_{prediction.split}_[AUC]{auc:.3f}_[ACC]{accuracy:.3f}@{re.sub(r'[^0-9A-Za-z]+', '-', run)}.csv"
     with atomic(path) as temporary:
         pd.DataFrame(prediction.probabilities).to_csv(temporary, header=False)
     return path

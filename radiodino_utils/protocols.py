@@ -12,9 +12,7 @@ from .predictions import Prediction
 FROZEN = ("knn", *PLAIN_KS, "logistic", "logistic-balanced", "linear")
 
 
-def classify(
-    features: Features, protocol: str, *, ks: Sequence[int] = KS, iterations: int = 12_500, seed: int = 0
-) -> Prediction:
+def classify(features: Features, protocol: str, *, ks: Sequence[int] = KS, iterations: int = 12_500, seed: int = 0) -> Prediction:
     """Classifies the test split by a protocol; whatever is chosen is chosen on validation.
 
     Args:

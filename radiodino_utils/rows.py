@@ -1,13 +1,13 @@
 """Result rows: one tidy table for every number that is shown."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from .errors import InputError
 from .files import atomic
-from .metrics import classification_metrics
+from .metrics import classification_metrics, paired_differences
 from .predictions import Prediction
 from .provenance import git_revision
 
@@ -15,6 +15,7 @@ COLUMNS = (
     "dataset", "task", "protocol", "backbone", "split", "metric", "value", "ci_low", "ci_high", "n", "seed", "weights", "git",
     "choice", "caveat",
 )  # fmt: skip
+SHOWN = ("accuracy", "f1_macro", "auc")  # of the metrics those that tables for people hold
 _NUMBERS = ("value", "ci_low", "ci_high")
 
 
@@ -54,6 +55,35 @@ def classification_rows(prediction: Prediction, *, seed: int = 0, resamples: int
 def curve_rows(predictions: Iterable[Prediction], *, seed: int = 0) -> pd.DataFrame:
     """The result rows of predictions that differ in what was chosen, such as k, with a column for each choice."""
     return pd.concat([classification_rows(one, seed=seed).assign(**one.choice) for one in predictions], ignore_index=True)
+
+
+def paired_table(predictions: Sequence[Prediction], *, metrics: Sequence[str] = SHOWN, seed: int = 0) -> pd.DataFrame:
+    """How much better the first backbone is than each other one on the same pictures, by a paired bootstrap.
+
+    Args:
+        predictions: Of any sets and protocols; within each the first backbone is compared with the others.
+        metrics: Which ones.
+        seed: Of the bootstrap.
+
+    Returns:
+        Columns dataset, protocol, backbone, other, metric, difference, ci_low, ci_high (fractions) and n. An interval that
+        holds 0 shows no difference.
+    """
+    first, table = {}, []
+    for one in predictions:
+        best = first.setdefault((one.dataset, one.protocol), one)
+        if one is best:
+            continue
+        gaps = paired_differences(one.labels, best.probabilities, one.probabilities, positive=one.positive, seed=seed)
+        line = {"dataset": one.dataset, "protocol": one.protocol, "backbone": best.backbone, "other": one.backbone}
+        table += [
+            line | {"metric": name, "difference": gap.value, "ci_low": gap.low, "ci_high": gap.high, "n": len(one.labels)}
+            for name, gap in gaps.items()
+            if name in metrics
+        ]
+    return pd.DataFrame(
+        table, columns=["dataset", "protocol", "backbone", "other", "metric", "difference", "ci_low", "ci_high", "n"]
+    )
 
 
 def write_table(table: pd.DataFrame, path: Path) -> Path:
@@ -105,7 +135,7 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([single, merged], ignore_index=True)[[*COLUMNS, "sd", "runs"]]
 
 
-def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = ("accuracy", "f1_macro", "auc")) -> pd.DataFrame:
+def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = SHOWN) -> pd.DataFrame:
     """Lays result rows out for people: one line a data set, protocol and backbone, metrics in percent with intervals.
 
     Args:

@@ -24,7 +24,7 @@ PINS = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read
 LINE = (
     "errors files downloads pictures picturesets duplicates busi organct npz medmnist_files folders datasets audit models "
     "provision provenance checkpoints backbones engines features predictions metrics "
-    "projections knn logistic linear fewshot protocols attention rows literature figures charts recipes corpus augment distillation monitor pretraining finetuning probe live pretrain "
+    "projections knn logistic linear fewshot protocols attention rows literature figure_style figures recipes corpus augment distillation monitor pretraining finetuning charts probe live pretrain "
     "modelcard report comparison profiles runner"
 )
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
