@@ -72,8 +72,8 @@ def download(url: str, path: Path, *, md5: str, way_out: str) -> Path:
             except requests.HTTPError as error:
                 raise InputError(f"{url}: {_refusal(error.response)}; {way_out}.") from error
             except requests.ConnectionError as error:
-                if not _was_cut(error):
-                    raise InputError(f"{url}: the server cannot be reached ({_reason(error)}); {way_out}.") from error
+                if reason := getattr(error.args[0], "reason", None):  # no connection came about; any other error is a cut
+                    raise InputError(f"{url}: the server cannot be reached ({_short(reason)}); {way_out}.") from error
             except (requests.exceptions.ChunkedEncodingError, requests.Timeout):
                 pass  # resumed
         else:
@@ -87,10 +87,11 @@ def download(url: str, path: Path, *, md5: str, way_out: str) -> Path:
 
 def _session():  # noqa: ANN202 - requests is imported only where something is downloaded
     import requests
-    from requests.adapters import HTTPAdapter
-    from urllib3.util import Retry
+    from requests.adapters import HTTPAdapter, Retry
 
-    retry = Retry(connect=1, read=0, status=ATTEMPTS - 1, backoff_factor=BACKOFF, status_forcelist=_BUSY, raise_on_status=False)
+    retry = Retry(
+        connect=1, read=False, status=ATTEMPTS - 1, backoff_factor=BACKOFF, status_forcelist=_BUSY, raise_on_status=False
+    )
     session = requests.Session()
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry))
@@ -126,12 +127,5 @@ def _refusal(answer) -> str:  # noqa: ANN001
     return f"the server refuses (HTTP {answer.status_code} {answer.reason})"
 
 
-def _was_cut(error: Exception) -> bool:
-    from urllib3.exceptions import ProtocolError, ReadTimeoutError
-
-    return bool(error.args) and isinstance(error.args[0], (ProtocolError, ReadTimeoutError))
-
-
-def _reason(error: Exception) -> str:
-    inner = getattr(error.args[0], "reason", error) if error.args else error
-    return str(inner).rpartition(": ")[2]
+def _short(reason: object) -> str:
+    return str(reason).rpartition(": ")[2]

@@ -76,9 +76,12 @@ def is_present(name: str) -> bool:
         return bundled_file(model.model).is_file()
     if model.kind != "hub":
         return True
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import constants, try_to_load_from_cache
 
-    return all(isinstance(try_to_load_from_cache(model.model, file), str) for file in ("config.json", "model.safetensors"))
+    return all(
+        isinstance(try_to_load_from_cache(model.model, file, cache_dir=constants.HF_HUB_CACHE), str)
+        for file in ("config.json", "model.safetensors")
+    )
 
 
 def missing_weights(name: str) -> Missing | None:

@@ -55,22 +55,6 @@ class Prediction:
         """`choice` as text, such as "k = 20"."""
         return ", ".join(f"{name} = {value}" for name, value in self.choice.items())
 
-    def without(self, rows: np.ndarray, *, named: str) -> "Prediction":
-        """The prediction of all other pictures, under a protocol that says so.
-
-        Args:
-            rows: Which rows to leave out, such as those that are leaked into the train split.
-            named: What goes behind the protocol in brackets.
-        """
-        kept = np.setdiff1d(np.arange(len(self.labels)), rows)
-        return replace(
-            self,
-            protocol=f"{self.protocol} ({named})",
-            labels=self.labels[kept],
-            probabilities=self.probabilities[kept],
-            ids=[self.ids[row] for row in kept],
-        )
-
 
 def prediction(
     features: Features,
@@ -96,6 +80,28 @@ def prediction(
         caveat=features.caveat,
         choice=choice or {},
         seed=seed,
+    )
+
+
+def without_rows(one: Prediction, rows: np.ndarray) -> Prediction:
+    """Takes rows out of a prediction, such as those that `audit.leaked_rows` finds; protocol and caveat say so.
+
+    Args:
+        one: The prediction.
+        rows: int64, rows of its split.
+
+    Returns:
+        The prediction of the other rows.
+    """
+    kept = np.setdiff1d(np.arange(len(one.labels)), rows)
+    said = f"without {len(one.labels) - len(kept)} leaked pictures"
+    return replace(
+        one,
+        protocol=f"{one.protocol} (no leaks)",
+        labels=one.labels[kept],
+        probabilities=one.probabilities[kept],
+        ids=[one.ids[row] for row in kept],
+        caveat=f"{one.caveat}; {said}" if one.caveat else said,
     )
 
 

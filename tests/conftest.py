@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
@@ -15,6 +16,8 @@ from radiodino_utils.backbones import load_backbone
 from radiodino_utils.datasets import load_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+settings.register_profile("steady", deadline=None, max_examples=30)  # no deadline: machines may be busy
+settings.load_profile("steady")
 
 
 @pytest.fixture(autouse=True)

@@ -103,12 +103,13 @@ def hub_server(repositories, *, cut=None, corrupt=False):
                 self.wfile.write(content[:stop])
 
     with ExitStack() as stack:
-        seen.url, seen.cdn = stack.enter_context(_serving(Handler)), stack.enter_context(_serving(Handler))
+        seen.url, seen.cdn = stack.enter_context(serving(Handler)), stack.enter_context(serving(Handler))
         yield seen
 
 
 @contextmanager
-def _serving(handler):
+def serving(handler):
+    """Serves on a free port until the block ends, and gives the address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()

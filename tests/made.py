@@ -3,12 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from hypothesis import settings
 
 from radiodino_utils.features import Features
-
-settings.register_profile("steady", deadline=None, max_examples=30)  # no deadline: machines may be busy
-settings.load_profile("steady")
 
 SIZES = {"train": 60, "val": 24, "test": 30}
 

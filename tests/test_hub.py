@@ -1,5 +1,6 @@
 """The hub path for real: the genuine client and a server on this machine."""
 
+import hashlib
 import json
 
 import huggingface_hub.constants
@@ -11,6 +12,7 @@ from safetensors.torch import save
 from radiodino_utils.backbones import load_backbone
 from radiodino_utils.checkpoints import fingerprint
 from radiodino_utils.errors import InputError
+from radiodino_utils.models import missing_weights
 
 from .hub_server import COMMIT, OLDER, hub_server
 
@@ -33,6 +35,7 @@ LOAD = """
 import json, sys
 from radiodino_utils.backbones import load_backbone
 from radiodino_utils.errors import InputError
+from radiodino_utils.models import missing_weights
 for revision in sys.argv[1:]:
     try:
         print(json.dumps(load_backbone("radiodino-s16", revision=None if revision == "-" else revision).describe()))
@@ -204,3 +207,27 @@ def test_dinov2_is_resampled_to_224(use):
     assert backbone.model.pos_embed.shape == (1, 1 + 16 * 16, 384)
     assert (backbone.preprocessing.size, backbone.preprocessing.interpolation) == (224, "bicubic")
     assert torch.equal(backbone.model.blocks[0].attn.qkv.weight, released.blocks[0].attn.qkv.weight)
+
+
+def test_weights_are_compared_with_the_known_sha256_of_their_commit(files, use, monkeypatch):
+    known = {COMMIT: hashlib.sha256(files["model.safetensors"]).hexdigest()}
+    monkeypatch.setattr("radiodino_utils.backbones.known_sha256", lambda repository, commit: known.get(commit))
+    with hub_server({REPOSITORY: {"main": files}}) as server:
+        use(server)
+        load_backbone("radiodino-s16")
+        known[COMMIT] = "0" * 64
+        with pytest.raises(
+            InputError, match=r"model\.safetensors has the SHA-256 \w{64}, not 0{64} as weights_sha256\.csv lists"
+        ):
+            load_backbone("radiodino-s16")
+
+
+def test_what_is_missing_is_present_after_the_download(files, use):
+    with hub_server({REPOSITORY: {"main": files}}) as server:
+        cache = use(server)
+        missing = missing_weights("radiodino-s16")
+        assert missing.url == f"{server.url}/{REPOSITORY}"
+        assert str(cache) in missing.way_out
+        load_backbone("radiodino-s16")
+        assert missing_weights("radiodino-s16") is None
+        assert missing_weights("radiodino-b16") is not None

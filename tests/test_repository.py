@@ -22,10 +22,10 @@ README = (ROOT / "README.md").read_text()
 PINS = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read_text(), re.M))
 # pictures, backbone, features, tasks, rows, figures, report: each module imports only from those before it
 LINE = (
-    "errors files downloads pictures picturesets duplicates busi organct npz medmnist_files folders datasets audit models "
+    "errors files downloads pictures picturesets duplicates busi organct npz medmnist_files folders datasets models "
     "provision provenance checkpoints backbones engines features predictions metrics "
-    "projections knn logistic linear fewshot protocols attention rows literature figure_style figures recipes corpus augment distillation monitor pretraining finetuning charts probe live pretrain "
-    "modelcard report comparison profiles runner"
+    "projections knn logistic linear fewshot protocols attention rows audit literature figure_style figures recipes corpus augment "
+    "distillation monitor pretraining finetuning charts probe live pretrain modelcard report comparison profiles runner"
 )
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -59,7 +59,7 @@ def test_every_import_is_a_declared_dependency(path: str) -> None:
     imported = {name for file in files for name in _imports(file)}
     own = {"radiodino_utils", "__future__", *sys.stdlib_module_names}
     names = {"PIL": "pillow", "sklearn": "scikit-learn", "umap": "umap-learn", "yaml": "pyyaml", "faiss": "faiss-cpu"}
-    names |= {"IPython": "ipython"}
+    names |= {"IPython": "ipython", "imagehash": "ImageHash"}
     wanted = {names.get(name, name).replace("_", "-") for name in imported - own}
     assert wanted <= {name.replace("_", "-") for name in PINS}
 

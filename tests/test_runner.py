@@ -237,6 +237,20 @@ def test_a_profile_may_name_only_what_exists(notebooks: Path) -> None:
         runner.load_profile("small")
 
 
+def test_a_profile_whose_data_are_missing_stops_before_any_work(
+    notebooks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("BUSI", raising=False)
+    _profile(notebooks, {"01_first": {"value": "busi-fold0"}, "02_second": None})
+    with pytest.raises(SystemExit) as stopped:
+        runner.main(["--profile", "small"])
+    assert stopped.value.code == 2
+    assert "busi-fold0: download it from" in capfd.readouterr().err
+    assert not (tmp_path / "results").exists()
+    with pytest.raises(InputError, match="nothing is left to run"):
+        runner.run_profile("small", only=["01"], allow_missing=True)
+
+
 def test_a_results_folder_that_cannot_be_written_to(notebooks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "results").mkdir()
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
