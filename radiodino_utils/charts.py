@@ -106,7 +106,8 @@ def tuning_curves(runs: Sequence[FineTuned]) -> Figure:
             axis.xaxis.get_major_locator().set_params(integer=True)
             axis.grid(alpha=0.25)
         legend_below(figure, axes[0])
-        titled(figure, f"Fine-tuning, {len({run.prediction.seed for run in runs})} seeds", runs[0].prediction.caveat)
+        seeds = sorted({run.prediction.seed for run in runs})
+        titled(figure, f"Fine-tuning, seed {', '.join(map(str, seeds))}", runs[0].prediction.caveat)
     return figure
 
 

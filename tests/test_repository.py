@@ -24,8 +24,8 @@ PINS = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read
 LINE = (
     "errors files downloads pictures picturesets duplicates busi organct npz medmnist_files folders datasets models "
     "provision provenance checkpoints backbones engines features predictions metrics "
-    "projections knn logistic linear fewshot protocols attention rows audit literature figure_style figures recipes corpus augment "
-    "distillation monitor pretraining finetuning charts probe live pretrain modelcard report comparison profiles runner"
+    "projections knn logistic linear fewshot protocols attention rows audit literature figure_style figures recipes corpus "
+    "augment distillation monitor pretraining finetuning charts probe live pretrain modelcard report comparison profiles runner"
 )
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
