@@ -257,7 +257,14 @@ def _train(
         model, "adamw", lr=recipe.lr, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay
     )
     steps, warmup = len(loader) * recipe.epochs, len(loader) * recipe.warmup_epochs
-    schedule = CosineLRScheduler(optimizer, steps, warmup_t=warmup, warmup_lr_init=recipe.lr / 100, t_in_epochs=False)
+    schedule = CosineLRScheduler(
+        optimizer,
+        steps - warmup,
+        warmup_t=warmup,
+        warmup_lr_init=recipe.lr / 100,
+        warmup_prefix=True,
+        t_in_epochs=False,
+    )
     bare = model
     model, optimizer = fabric.setup(model, optimizer)
     loader = fabric.setup_dataloaders(loader)

@@ -47,8 +47,8 @@ class Prediction:
 
     @property
     def positive(self) -> int:
-        """Of two classes the disease: the one that is not called normal, else class 1."""
-        return next((label for label, name in enumerate(self.classes) if "normal" not in name and len(self.classes) == 2), 1)
+        """Of two classes the disease: the one beside a class that is called normal, else class 1."""
+        return 0 if len(self.classes) == 2 and "normal" in self.classes[1] else 1
 
     @property
     def chosen(self) -> str:

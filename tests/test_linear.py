@@ -76,4 +76,4 @@ def test_bad_input():
     with pytest.raises(InputError, match=r"blocks \[7\]: the features hold the class tokens of 1"):
         classify_linear(made_features(), blocks=(7,))
     with pytest.raises(InputError, match="no linear head has a finite loss"):
-        classify_linear(made_features(), learning_rates=(1e30,), iterations=30)
+        classify_linear(made_features(), learning_rates=(1e38,), iterations=30)
