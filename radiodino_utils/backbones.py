@@ -15,7 +15,7 @@ from .checkpoints import fingerprint, load_strictly, read_state_dict, vision_tra
 from .errors import InputError, unknown
 from .files import file_hash
 from .models import IMAGENET_MEAN, IMAGENET_STD, REGISTRY, bundled_file, known_sha256
-from .pictures import resized
+from .pictures import padded, resized
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Preprocessing:
 
     Attributes:
         size: Edge of a square, or height and width, in pixels.
-        interpolation: A key of `pictures.INTERPOLATIONS`.
+        interpolation: A key of `pictures.INTERPOLATIONS`; or "pad" to lay the picture in the middle of the square.
         mean: Subtracted, by channel.
         std: Divided by, by channel.
     """
@@ -38,6 +38,12 @@ class Preprocessing:
     def shape(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    def fitted(self, picture: np.ndarray) -> np.ndarray:
+        """The picture (uint8, [height, width] or [height, width, 3]) in this size, not yet scaled."""
+        if self.interpolation == "pad":
+            return padded(picture, self.size, self.mean)
+        return resized(picture, self.size, self.interpolation)
 
 
 @dataclass(frozen=True)
@@ -84,12 +90,34 @@ class Backbone:
                 f"a picture of {height} x {width} pixels is smaller than a patch of {self.name} "
                 f"({self.patch_size} x {self.patch_size}); give a larger picture."
             )
-        return resized(picture, self.preprocessing.size, self.preprocessing.interpolation)
+        return self.preprocessing.fitted(picture)
 
     def describe(self) -> dict[str, object]:
         """All but the model, as JSON values."""
         facts = {name: value for name, value in vars(self).items() if name != "model"}
         return facts | {"preprocessing": asdict(self.preprocessing), "outputs": list(self.outputs)}
+
+
+def with_padding(backbone: Backbone) -> Backbone:
+    """The backbone with small pictures padded instead of enlarged; `pixels`, whose pictures are smaller, as it is."""
+    if not backbone.patch_size:
+        return backbone
+    return replace(backbone, preprocessing=replace(backbone.preprocessing, interpolation="pad"))
+
+
+def with_blocks(backbone: Backbone, blocks: int = 4) -> Backbone:
+    """The backbone with the class tokens of its last blocks among its outputs, for the linear probe.
+
+    Args:
+        backbone: What `load_backbone` gives.
+        blocks: How many; `class_token_2` is that of the block before the last.
+
+    Returns:
+        The same weights with more outputs; one without a class token as it is.
+    """
+    if "class_token" not in backbone.outputs:
+        return backbone
+    return replace(backbone, outputs=(*backbone.outputs, *(f"class_token_{back}" for back in range(2, blocks + 1))))
 
 
 class Pixels(nn.Module):

@@ -15,7 +15,7 @@ from .backbones import Backbone, Pixels
 from .engines import choose_engine, make_engine
 from .errors import InputError
 from .files import atomic, features_folder, file_hash, make_folder, require_space, value_hash, write_json
-from .pictures import batch_of
+from .pictures import stacked
 from .provenance import git_revision, versions
 from .segmentation_data import SegmentationSet
 
@@ -202,7 +202,7 @@ def _batches(dataset: SegmentationSet, dense: Backbone, batch_size: int):  # noq
                 raise InputError(
                     f"{dataset.ids[row]}: {edges} pixels are smaller than a patch of {dense.patch_size}; leave out the picture."
                 )
-        yield batch_of(pictures, how.size, how.interpolation)
+        yield stacked([how.fitted(picture) for picture in pictures])
 
 
 def _is_whole(path: Path) -> bool:

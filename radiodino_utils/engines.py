@@ -28,6 +28,7 @@ class FeatureModel(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.model, self.outputs, self.prefix = backbone.model, backbone.outputs, backbone.num_prefix_tokens
+        self.blocks = sum(output.startswith("class_token_") for output in self.outputs)  # before the last one
         self.register_buffer("mean", torch.tensor(backbone.preprocessing.mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(backbone.preprocessing.std).view(1, 3, 1, 1) * 255)
 
@@ -43,9 +44,15 @@ class FeatureModel(nn.Module):
         standardised = (pictures.permute(0, 3, 1, 2).float() - self.mean) / self.std
         if not hasattr(self.model, "forward_features"):  # pixels and patch maps
             return (self.model(standardised),)
-        tokens = self.model.forward_features(standardised)
+        if self.blocks:
+            tokens, earlier = self.model.forward_intermediates(
+                standardised, indices=self.blocks + 1, return_prefix_tokens=True, norm=True, output_fmt="NLC"
+            )
+            class_tokens = [prefix[:, 0] for _, prefix in reversed(earlier[:-1])]
+        else:
+            tokens, class_tokens = self.model.forward_features(standardised), []
         mean_patch_token = tokens[:, self.prefix :].mean(1)
-        return (tokens[:, 0], mean_patch_token) if "class_token" in self.outputs else (mean_patch_token,)
+        return (tokens[:, 0], mean_patch_token, *class_tokens) if "class_token" in self.outputs else (mean_patch_token,)
 
 
 def as_tensor(backbone: Backbone, picture: np.ndarray) -> torch.Tensor:

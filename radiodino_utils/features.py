@@ -26,7 +26,7 @@ from .datasets import PictureSet, Split, load_dataset
 from .engines import choose_engine, make_engine
 from .errors import InputError
 from .files import atomic, features_folder, file_hash, make_folder, require_space, value_hash, write_json
-from .pictures import batch_of
+from .pictures import stacked
 from .provenance import git_revision, versions
 
 FORMAT = 1
@@ -41,7 +41,8 @@ class Features:
         dataset: Name of the data set.
         classes: The name of each label.
         caveat: What must be said wherever results on the set are shown.
-        arrays: By split and output (`class_token`, `mean_patch_token`, `pixels`): float32, [n, width].
+        arrays: By split and output (`class_token`, `mean_patch_token`, `pixels`; see `backbones.with_blocks`): float32,
+            [n, width].
         labels: By split: int64, [n].
         ids: By split: n names, in the order of the rows.
         sidecar: Backbone, preprocessing, data, engine, versions, revision, time.
@@ -72,7 +73,7 @@ def extract_features(
     batch_size: int = 16,
     threads: int | None = None,
 ) -> Features:
-    """Computes class token and mean patch token of every picture of every split, or reads them where they are kept.
+    """Computes the backbone's outputs for every picture of every split, or reads them where they are kept.
 
     Written once as `NAME.safetensors`, with a sidecar `NAME.json` and an index `NAME.parquet` (split, row, id, label,
     class, sha256 of the picture). The name holds a hash of all that the values depend on. A damaged file is made anew;
@@ -182,11 +183,10 @@ def _extract(runner, backbone: Backbone, dataset: PictureSet, chunks: list[_Chun
 
 def _batches(split: Split, chunk: _Chunk, backbone: Backbone, batch_size: int, hashes: list) -> Iterator[np.ndarray]:
     """Batches of resized pictures, uint8 [n, size, size, channels]; the hash of each picture goes to `hashes`."""
-    how = backbone.preprocessing
     for start in range(chunk.start, chunk.stop, batch_size):
         pictures = split.pictures[start : min(start + batch_size, chunk.stop)]
         hashes += [np.frombuffer(hashlib.sha256(np.ascontiguousarray(picture)).digest(), np.uint8) for picture in pictures]
-        yield batch_of(pictures, how.size, how.interpolation)
+        yield stacked([backbone.preprocessing.fitted(np.asarray(picture)) for picture in pictures])
 
 
 def _refuse_nan(array: np.ndarray, output: str, dataset: PictureSet, chunk: _Chunk, backbone: Backbone) -> None:

@@ -21,7 +21,7 @@ from .figure_style import titled as _titled
 from .files import atomic
 from .metrics import confusion_matrix
 from .predictions import Prediction
-from .rows import label_of
+from .rows import label_of, over_seeds
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -129,8 +129,8 @@ def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
                 xticklabels=one.classes,
                 yticklabels=one.classes if i == 0 else False,
             )
-            choice = ", ".join(f"{name} = {value}" for name, value in one.choice.items())
-            axis.set(xlabel="predicted", ylabel="true" if i == 0 else "", title=f"{label_of(one.backbone)}\n{choice}".strip())
+            title = f"{label_of(one.backbone)}\n{one.chosen}".strip()
+            axis.set(xlabel="predicted", ylabel="true" if i == 0 else "", title=title)
             axis.tick_params(axis="x", rotation=90)
             axis.tick_params(axis="y", rotation=0)
         figure.colorbar(axes[0, -1].collections[0], ax=axes, shrink=0.6, label="% of the true class")
@@ -203,7 +203,7 @@ def metric_bars(rows: pd.DataFrame, *, protocol: str = "knn", metrics: Sequence[
     Raises:
         InputError: If no row of the protocol is there.
     """
-    rows = rows[(rows["protocol"] == protocol) & (rows["split"] == "test")]
+    rows = over_seeds(rows[(rows["protocol"] == protocol) & (rows["split"] == "test")])
     if rows.empty:
         raise InputError(f"protocol {protocol}: there are no result rows of it on the test split; run its notebook first.")
     datasets, backbones = rows["dataset"].unique(), rows["backbone"].unique()

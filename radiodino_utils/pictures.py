@@ -108,13 +108,37 @@ def resized(picture: np.ndarray, size: int | tuple[int, int], interpolation: str
     return np.asarray(Image.fromarray(picture).resize((width, height), INTERPOLATIONS[interpolation]))
 
 
-def batch_of(pictures: Sequence[np.ndarray], size: int, interpolation: str) -> np.ndarray:
-    """Resizes pictures and stacks them: uint8, [n, size, size, 1], or [n, size, size, 3] where one has colour."""
-    fitted = [resized(np.asarray(picture), size, interpolation) for picture in pictures]
-    if len({picture.ndim for picture in fitted}) > 1:
-        fitted = [picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, -1) for picture in fitted]
-    batch = np.stack(fitted)
+def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Stacks pictures of one size: uint8, [n, height, width, 1], or [n, height, width, 3] where one has colour."""
+    if len({picture.ndim for picture in pictures}) > 1:
+        pictures = [picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, -1) for picture in pictures]
+    batch = np.stack(pictures)
     return batch if batch.ndim == 4 else batch[..., None]
+
+
+def padded(picture: np.ndarray, size: int, fill: tuple[float, ...]) -> np.ndarray:
+    """Lays a small picture in the middle of a square, as the MedMNIST+ benchmark does, instead of enlarging it.
+
+    Args:
+        picture: uint8, [height, width] or [height, width, 3].
+        size: Edge of the square in pixels.
+        fill: Colour around it, fractions. The mean that is subtracted later makes it zero for the backbone.
+
+    Returns:
+        uint8, [size, size, 3].
+
+    Raises:
+        InputError: If the picture is larger than the square.
+    """
+    height, width = picture.shape[:2]
+    if max(height, width) > size:
+        raise InputError(
+            f"a picture of {height} x {width} pixels does not fit into {size} x {size}; resize it instead of padding."
+        )
+    square = np.full((size, size, 3), np.round(255 * np.array(fill)), np.uint8)
+    top, left = (size - height) // 2, (size - width) // 2
+    square[top : top + height, left : left + width] = picture if picture.ndim == 3 else picture[..., None]
+    return square
 
 
 def _scaled(values: np.ndarray, window: tuple[float, float] | None, path: Path) -> np.ndarray:

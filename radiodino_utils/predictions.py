@@ -1,10 +1,16 @@
-"""What a classification task gives: probabilities beside the truth, and how they came about."""
+"""What a classification protocol gives: probabilities beside the truth, and how they came about."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from .errors import InputError
 from .features import Features
+from .files import atomic
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,7 @@ class Prediction:
         weights: Fingerprint of the backbone's weights.
         caveat: What must be said wherever results on the set are shown.
         choice: What was chosen on validation, such as {"k": 20}.
+        seed: Of the training or the draw, where there was one.
     """
 
     dataset: str
@@ -36,10 +43,27 @@ class Prediction:
     weights: str
     caveat: str = ""
     choice: dict[str, object] = field(default_factory=dict)
+    seed: int | None = None
+
+    @property
+    def positive(self) -> int:
+        """Of two classes the disease: the one beside a class that is called normal, else class 1."""
+        return 0 if len(self.classes) == 2 and "normal" in self.classes[1] else 1
+
+    @property
+    def chosen(self) -> str:
+        """`choice` as text, such as "k = 20"."""
+        return ", ".join(f"{name} = {value}" for name, value in self.choice.items())
 
 
 def prediction(
-    features: Features, *, protocol: str, split: str, probabilities: np.ndarray, choice: dict[str, object]
+    features: Features,
+    *,
+    protocol: str,
+    split: str,
+    probabilities: np.ndarray,
+    choice: dict[str, object] | None = None,
+    seed: int | None = None,
 ) -> Prediction:
     """Puts probabilities beside the labels and ids of the split that they were made for."""
     backbone = features.sidecar["backbone"]
@@ -54,12 +78,13 @@ def prediction(
         ids=features.ids[split],
         weights=backbone["fingerprint"],
         caveat=features.caveat,
-        choice=choice,
+        choice=choice or {},
+        seed=seed,
     )
 
 
 def without_rows(one: Prediction, rows: np.ndarray) -> Prediction:
-    """Takes rows out of a prediction, such as those that `audit.leaked_rows` finds; the caveat says how many.
+    """Takes rows out of a prediction, such as those that `audit.leaked_rows` finds; protocol and caveat say so.
 
     Args:
         one: The prediction.
@@ -72,8 +97,67 @@ def without_rows(one: Prediction, rows: np.ndarray) -> Prediction:
     said = f"without {len(one.labels) - len(kept)} leaked pictures"
     return replace(
         one,
+        protocol=f"{one.protocol} (no leaks)",
         labels=one.labels[kept],
         probabilities=one.probabilities[kept],
         ids=[one.ids[row] for row in kept],
         caveat=f"{one.caveat}; {said}" if one.caveat else said,
     )
+
+
+def joined_folds(predictions: Iterable[Prediction]) -> list[Prediction]:
+    """Puts the test predictions of the folds of a cross-validation together, in the order of the folds.
+
+    Args:
+        predictions: Of any sets; those of `NAME-fold0`, `NAME-fold1` ... with the same backbone, protocol and seed belong
+            together.
+
+    Returns:
+        Of folds one prediction of every picture, the set called NAME-folds; of all other sets what was given.
+    """
+    parts = {}
+    for one in predictions:
+        name, mark, _ = one.dataset.rpartition("-fold")
+        parts.setdefault((f"{name}-folds" if mark else one.dataset, one.backbone, one.protocol, one.seed), []).append(one)
+    return [_joined(dataset, folds) if folds[0].dataset != dataset else folds[0] for (dataset, *_), folds in parts.items()]
+
+
+def _joined(dataset: str, folds: list[Prediction]) -> Prediction:
+    folds = sorted(folds, key=lambda one: one.dataset)
+    return replace(
+        folds[0],
+        dataset=dataset,
+        labels=np.concatenate([one.labels for one in folds]),
+        probabilities=np.concatenate([one.probabilities for one in folds]),
+        ids=[name for one in folds for name in one.ids],
+        choice={name: " / ".join(str(one.choice[name]) for one in folds) for name in folds[0].choice},
+    )
+
+
+def write_medmnist(prediction: Prediction, folder: Path, *, run: str) -> Path:
+    """Writes a prediction as MedMNIST's own evaluator reads it: row and probabilities, the metrics in the name.
+
+    Args:
+        prediction: Of a MedMNIST set, such as breastmnist-224.
+        folder: Where to.
+        run: The end of the file's name; what is neither letter nor digit becomes a hyphen.
+
+    Returns:
+        `FLAG_SIZE_SPLIT_[AUC]0.900_[ACC]0.850@RUN.csv`; 28 pixels have no SIZE.
+
+    Raises:
+        InputError: If the set is not one of MedMNIST.
+    """
+    from medmnist import INFO
+    from medmnist.evaluator import getACC, getAUC
+
+    flag, _, size = prediction.dataset.partition("-")
+    if flag not in INFO or not size.isdecimal():
+        raise InputError(f"{prediction.dataset}: MedMNIST's evaluator knows its own sets only, such as breastmnist-224.")
+    task = INFO[flag]["task"]
+    auc, accuracy = (metric(prediction.labels, prediction.probabilities, task) for metric in (getAUC, getACC))
+    sized = flag if size == "28" else f"{flag}_{size}"
+    path = folder / f"{sized}_{prediction.split}_[AUC]{auc:.3f}_[ACC]{accuracy:.3f}@{re.sub(r'[^0-9A-Za-z]+', '-', run)}.csv"
+    with atomic(path) as temporary:
+        pd.DataFrame(prediction.probabilities).to_csv(temporary, header=False)
+    return path

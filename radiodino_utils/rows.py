@@ -1,14 +1,13 @@
 """Result rows: one tidy table for every number that is shown."""
 
-from collections.abc import Iterable
-from importlib import resources
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from .errors import InputError
 from .files import atomic
-from .metrics import classification_metrics
+from .metrics import classification_metrics, paired_differences
 from .predictions import Prediction
 from .provenance import git_revision
 
@@ -16,6 +15,7 @@ COLUMNS = (
     "dataset", "task", "protocol", "backbone", "split", "metric", "value", "ci_low", "ci_high", "n", "seed", "weights", "git",
     "choice", "caveat",
 )  # fmt: skip
+SHOWN = ("accuracy", "f1_macro", "auc")  # of the metrics those that tables for people hold
 _NUMBERS = ("value", "ci_low", "ci_high")
 
 
@@ -24,7 +24,7 @@ def classification_rows(prediction: Prediction, *, seed: int = 0, resamples: int
 
     Args:
         prediction: What a task gives.
-        seed: Of the bootstrap.
+        seed: Of the bootstrap; the column `seed` names that of the training or draw where there was one.
         resamples: See `metrics.classification_metrics`.
 
     Returns:
@@ -37,13 +37,15 @@ def classification_rows(prediction: Prediction, *, seed: int = 0, resamples: int
         "backbone": prediction.backbone,
         "split": prediction.split,
         "n": len(prediction.labels),
-        "seed": seed,
+        "seed": seed if prediction.seed is None else prediction.seed,
         "weights": prediction.weights,
         "git": git_revision(),
-        "choice": ", ".join(f"{name} = {value}" for name, value in prediction.choice.items()),
+        "choice": prediction.chosen,
         "caveat": prediction.caveat,
     }
-    metrics = classification_metrics(prediction.labels, prediction.probabilities, resamples=resamples, seed=seed)
+    metrics = classification_metrics(
+        prediction.labels, prediction.probabilities, positive=prediction.positive, resamples=resamples, seed=seed
+    )
     table = [
         common | {"metric": name, "value": one.value, "ci_low": one.low, "ci_high": one.high} for name, one in metrics.items()
     ]
@@ -53,6 +55,35 @@ def classification_rows(prediction: Prediction, *, seed: int = 0, resamples: int
 def curve_rows(predictions: Iterable[Prediction], *, seed: int = 0) -> pd.DataFrame:
     """The result rows of predictions that differ in what was chosen, such as k, with a column for each choice."""
     return pd.concat([classification_rows(one, seed=seed).assign(**one.choice) for one in predictions], ignore_index=True)
+
+
+def paired_table(predictions: Sequence[Prediction], *, metrics: Sequence[str] = SHOWN, seed: int = 0) -> pd.DataFrame:
+    """How much better the first backbone is than each other one on the same pictures, by a paired bootstrap.
+
+    Args:
+        predictions: Of any sets and protocols; within each the first backbone is compared with the others.
+        metrics: Which ones.
+        seed: Of the bootstrap.
+
+    Returns:
+        Columns dataset, protocol, backbone, other, metric, difference, ci_low, ci_high (fractions) and n. An interval that
+        holds 0 shows no difference.
+    """
+    first, table = {}, []
+    for one in predictions:
+        best = first.setdefault((one.dataset, one.protocol), one)
+        if one is best:
+            continue
+        gaps = paired_differences(one.labels, best.probabilities, one.probabilities, positive=one.positive, seed=seed)
+        line = {"dataset": one.dataset, "protocol": one.protocol, "backbone": best.backbone, "other": one.backbone}
+        table += [
+            line | {"metric": name, "difference": gap.value, "ci_low": gap.low, "ci_high": gap.high, "n": len(one.labels)}
+            for name, gap in gaps.items()
+            if name in metrics
+        ]
+    return pd.DataFrame(
+        table, columns=["dataset", "protocol", "backbone", "other", "metric", "difference", "ci_low", "ci_high", "n"]
+    )
 
 
 def write_table(table: pd.DataFrame, path: Path) -> Path:
@@ -77,10 +108,34 @@ def collect_rows(folder: Path) -> pd.DataFrame:
         tables.append(table)
     if not tables:
         raise InputError(f"{folder}: holds no result rows (*_rows.csv); run the task notebooks first.")
-    return pd.concat(tables, ignore_index=True).astype(dict.fromkeys(_NUMBERS, float))
+    return pd.concat(tables, ignore_index=True)[list(COLUMNS)].astype(dict.fromkeys(_NUMBERS, float))
 
 
-def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = ("accuracy", "f1_macro", "auc")) -> pd.DataFrame:
+def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Puts the runs of a protocol that differ in their seed into one row.
+
+    Args:
+        rows: With `COLUMNS`.
+
+    Returns:
+        Rows with two columns more, `sd` (standard deviation over the runs, NaN for a single one) and `runs`. Of several runs
+        `value`, `ci_low` and `ci_high` are means, and `choice` says how many they are.
+    """
+    keys = [name for name in COLUMNS if name not in (*_NUMBERS, "seed", "git", "choice")]
+    several = rows["seed"].groupby([rows[key] for key in keys], sort=False).transform("nunique") > 1
+    single = rows[~several].assign(sd=float("nan"), runs=1)
+    if not several.any():
+        return single
+    groups = rows[several].groupby(keys, sort=False, dropna=False)
+    merged = groups.agg(
+        value=("value", "mean"), ci_low=("ci_low", "mean"), ci_high=("ci_high", "mean"), seed=("seed", "min"),
+        git=("git", "first"), sd=("value", "std"), runs=("value", "size"),
+    ).reset_index()  # fmt: skip
+    merged["choice"] = merged["runs"].astype(str) + " runs"
+    return pd.concat([single, merged], ignore_index=True)[[*COLUMNS, "sd", "runs"]]
+
+
+def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = SHOWN) -> pd.DataFrame:
     """Lays result rows out for people: one line a data set, protocol and backbone, metrics in percent with intervals.
 
     Args:
@@ -88,15 +143,16 @@ def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = ("accuracy", "f1_
         metrics: Which ones, in this order.
 
     Returns:
-        Columns dataset, protocol, backbone, choice, n, and one text column a metric such as "48.1 [43.8, 52.5]"; a metric
-        that is not there or not defined is a dash.
+        Columns dataset, protocol, backbone, choice, n, and one text column a metric such as "48.1 [43.8, 52.5]", or
+        "48.1 ± 0.9 [43.5, 52.2]" for runs of several seeds (see `over_seeds`); a metric that is not there or not defined is a
+        dash.
 
     Raises:
         InputError: If two rows would have to share a cell.
     """
     metrics = list(metrics)
-    shown = rows[rows["metric"].isin(metrics)].copy()
-    shown["cell"] = [_percent(*numbers, digits=1) for numbers in shown[list(_NUMBERS)].to_numpy(float)]
+    shown = over_seeds(rows[rows["metric"].isin(metrics)])
+    shown["cell"] = [percent(*numbers, digits=1) for numbers in shown[[*_NUMBERS, "sd"]].to_numpy(float)]
     shown["backbone"] = shown["backbone"].map(label_of)
     keys = ["dataset", "protocol", "backbone", "choice", "n"]
     if twice := list(shown.loc[shown.duplicated([*keys, "metric"]), ["dataset", "protocol", "backbone"]].itertuples(index=False)):
@@ -109,14 +165,26 @@ def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = ("accuracy", "f1_
 _DASH = "–"
 
 
-def _percent(value: float, low: float, high: float, *, digits: int) -> str:
+def percent(value: float, low: float, high: float, sd: float = float("nan"), *, digits: int) -> str:
+    """Fractions as percent: "48.1 [43.8, 52.5]", with "± 0.9" behind the value where there is a standard deviation."""
     if value != value:  # NaN: not defined
         return _DASH
-    return f"{100 * value:.{digits}f} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
+    spread = "" if sd != sd else f" ± {100 * sd:.{digits}f}"
+    return f"{100 * value:.{digits}f}{spread} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
-METRIC_LABELS = {"accuracy": "accuracy %", "balanced_accuracy": "balanced acc. %", "f1_macro": "macro-F1 %", "auc": "AUC %"}
-METRIC_LABELS |= {"road": "ROAD %", "mass_share": "mass on the mask %", "pointing": "pointing game %"}
+METRIC_LABELS = {
+    "accuracy": "accuracy %",
+    "balanced_accuracy": "balanced acc. %",
+    "f1_macro": "macro-F1 %",
+    "auc": "AUC %",
+    "sensitivity": "sensitivity %",
+    "specificity": "specificity %",
+    "ece": "calibration error %",
+    "road": "ROAD %",
+    "mass_share": "mass on the mask %",
+    "pointing": "pointing game %",
+}
 
 
 def label_of(backbone: str) -> str:
@@ -124,36 +192,3 @@ def label_of(backbone: str) -> str:
     if backbone.startswith("random-"):
         return f"{backbone} (random weights)"
     return f"{backbone} (no backbone)" if backbone == "pixels" else backbone
-
-
-def published_rows() -> pd.DataFrame:
-    """The numbers that RadioDINO's README publishes: columns dataset, task, metric, value_percent, model."""
-    with resources.as_file(resources.files(__package__) / "published" / "radiodino.csv") as path:
-        return pd.read_csv(path)
-
-
-def beside_published(rows: pd.DataFrame) -> pd.DataFrame:
-    """Sets every published number beside the measured one.
-
-    Only rows of a released RadioDINO backbone on the test split of the very data set count as measured; anything else is
-    "not measured".
-
-    Args:
-        rows: With `COLUMNS`.
-
-    Returns:
-        Columns dataset, task, metric, model, published %, measured % (with interval), backbone and protocol.
-    """
-    released = rows[rows["backbone"].str.fullmatch(r"radiodino-[tsb]\d+") & (rows["split"] == "test")]
-    table = []
-    for one in published_rows().itertuples():
-        flag = f"{one.dataset.lower()}-224"
-        same = released[(released["dataset"] == flag) & (released["metric"] == one.metric) & (released["task"] == one.task)]
-        same = same[same["backbone"].str[len("radiodino-")] == one.model[0]]
-        published = (one.dataset, one.task, one.metric, one.model, f"{one.value_percent:.2f}")
-        found = [
-            (*published, _percent(r.value, r.ci_low, r.ci_high, digits=2), r.backbone, r.protocol) for r in same.itertuples()
-        ]
-        table += found or [(*published, "not measured", "", "")]
-    names = ["dataset", "task", "metric", "model", "published %", "measured %", "backbone", "protocol"]
-    return pd.DataFrame(table, columns=names)

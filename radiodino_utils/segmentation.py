@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, interpolate, one_hot
 from .dense import DenseFeatures
 from .errors import InputError, unknown
 from .knn import TEMPERATURE, nearest
-from .pictures import batch_of
+from .pictures import resized
 from .segmentation_data import SegmentationSet
 
 PROBES = ("linear", "decoder", "knn")
@@ -169,7 +169,9 @@ def segment_unet(
         raise InputError(f"size {size}: is not a multiple of {2 ** (len(channels) - 1)}, which the U-Net needs.")
     _require_foreground(dataset, size)
     wanted = np.concatenate([dataset.splits[split] for split in ("train", "val", "test")])
-    kept = np.stack([batch_of([dataset.pictures[row]], size, "bilinear")[0].mean(-1) for row in wanted]).astype(np.uint8)
+    kept = np.stack(
+        [stacked([resized(np.asarray(dataset.pictures[row]), size, "bilinear")])[0].mean(-1) for row in wanted]
+    ).astype(np.uint8)
     place = {row: position for position, row in enumerate(wanted)}
 
     def fetch(rows: np.ndarray) -> torch.Tensor:

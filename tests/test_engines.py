@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from radiodino_utils.attention import attention_maps
-from radiodino_utils.backbones import load_backbone
+from radiodino_utils.backbones import load_backbone, with_blocks
 from radiodino_utils.engines import choose_engine, make_engine
 from radiodino_utils.errors import InputError
 
@@ -144,3 +144,21 @@ def test_agreement_on_a_gpu(random_t16, pictures, reference, precision):
     assert cosines(outputs[0], reference[0]).min() >= AGREEMENT.get(precision, 0.9999)
     assert next(random_t16.model.parameters()).device.type == "cpu"
     assert attention_maps(random_t16, pictures[0, ..., 0]).rows.shape[0] == 1
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_the_class_tokens_of_the_last_blocks(weights_file, engine):
+    model = tiny_transformer(depth=3)
+    backbone = with_blocks(load_backbone(f"file:{weights_file(model)}"), 2)
+    assert backbone.outputs == ("class_token", "mean_patch_token", "class_token_2")
+    batch = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 1), np.uint8)
+    last, _, before = make_engine(backbone, engine=engine, precision="fp32", device="cpu")(batch)
+    seen = {}
+    model.blocks[1].register_forward_hook(lambda block, given, out: seen.update(out=out))
+    how = backbone.preprocessing
+    mean, std = (torch.tensor(one).view(1, 3, 1, 1) * 255 for one in (how.mean, how.std))
+    with torch.inference_mode():
+        expected = model((torch.tensor(batch).permute(0, 3, 1, 2).float() - mean) / std)
+        expected_before = model.norm(seen["out"])[:, 0]
+    np.testing.assert_allclose(last, expected, atol=2e-3)
+    np.testing.assert_allclose(before, expected_before, atol=2e-3)

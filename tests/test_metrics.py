@@ -7,7 +7,15 @@ from sklearn import metrics as sk
 
 from radiodino_utils import metrics
 from radiodino_utils.errors import InputError
-from radiodino_utils.metrics import METRICS, classification_metrics, confusion_matrix
+from radiodino_utils.metrics import (
+    BINARY_METRICS,
+    BINS,
+    METRICS,
+    classification_metrics,
+    confusion_matrix,
+    paired_differences,
+    reliability,
+)
 
 from . import made  # noqa: F401 (hypothesis settings)
 
@@ -28,7 +36,12 @@ def by_scikit_learn(labels, scores):
             sk.roc_auc_score(labels == c, scores[:, c]) if 0 < (labels == c).sum() < len(labels) else np.nan
             for c in (range(classes) if classes != 2 else [1])
         ]
-    return {
+    hit = predicted == labels
+    bins = np.minimum((scores.max(1) * BINS).astype(int), BINS - 1)
+    gaps = [abs(scores.max(1)[bins == one].sum() - hit[bins == one].sum()) for one in range(BINS)]
+    recalls = [np.mean(predicted[labels == c] == c) if (labels == c).any() else np.nan for c in (1, 0)]
+    return (dict(zip(BINARY_METRICS, recalls, strict=True)) if classes == 2 else {}) | {
+        "ece": sum(gaps) / len(labels),
         "accuracy": sk.accuracy_score(labels, predicted),
         "balanced_accuracy": np.mean([np.mean(predicted[labels == c] == c) for c in np.unique(labels)]),
         "f1_macro": sk.f1_score(labels, predicted, average="macro"),
@@ -41,8 +54,8 @@ def test_values_are_scikit_learns(seed, n, classes, levels):
     labels, scores = problem(seed, n=n, classes=classes, levels=levels)
     ours = {name: one.value for name, one in classification_metrics(labels, scores, resamples=1).items()}
     expected = by_scikit_learn(labels, scores)
-    assert set(ours) == set(METRICS)
-    for name in METRICS:
+    assert set(ours) == {*METRICS, *(BINARY_METRICS if classes == 2 else ())}
+    for name in ours:
         np.testing.assert_allclose(ours[name], expected[name], atol=1e-12, err_msg=name)
 
 
@@ -146,3 +159,43 @@ def test_confusion_matrix_is_scikit_learns(seed, classes):
     labels, scores = problem(seed, classes=classes)
     expected = sk.confusion_matrix(labels, scores.argmax(1), labels=range(classes))
     np.testing.assert_array_equal(confusion_matrix(labels, scores), expected)
+
+
+def test_calibration_error_is_torchmetrics():
+    import torch
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    labels, scores = problem(3, n=300)
+    expected = multiclass_calibration_error(torch.tensor(scores), torch.tensor(labels), 4, n_bins=BINS)
+    assert classification_metrics(labels, scores, resamples=0)["ece"].value == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_the_reliability_table_holds_the_calibration_error():
+    labels, scores = problem(4, n=200)
+    table = reliability(labels, scores)
+    error = ((table["confidence"] - table["accuracy"]).abs() * table["n"]).sum() / table["n"].sum()
+    assert table["n"].sum() == 200 and classification_metrics(labels, scores, resamples=0)["ece"].value == pytest.approx(error)
+
+
+def test_sensitivity_is_that_of_the_positive_class():
+    labels, scores = problem(5, classes=2)
+    one, other = (classification_metrics(labels, scores, positive=positive, resamples=20) for positive in (0, 1))
+    assert one["sensitivity"] == other["specificity"] and one["specificity"] == other["sensitivity"]
+    assert other["sensitivity"].value == pytest.approx(sk.recall_score(labels, scores.argmax(1)))
+
+
+def test_paired_differences_are_narrower_than_unpaired_ones():
+    labels, scores = problem(6, n=300)
+    worse = scores.copy()
+    worse[:15] = 1 - worse[:15]  # the same but for a few pictures
+    gap = paired_differences(labels, scores, worse, resamples=300)["accuracy"]
+    first, second = (classification_metrics(labels, one, resamples=300)["accuracy"] for one in (scores, worse))
+    assert gap.value == pytest.approx(first.value - second.value)
+    assert gap.low <= gap.value <= gap.high and gap.high - gap.low < 0.5 * (first.high - first.low)
+
+
+def test_a_classifier_does_not_differ_from_itself():
+    labels, scores = problem(7)
+    assert {(one.value, one.low, one.high) for one in paired_differences(labels, scores, scores, resamples=50).values()} == {
+        (0, 0, 0)
+    }

@@ -12,7 +12,7 @@ from pydicom.pixels import convert_color_space
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from radiodino_utils.errors import InputError
-from radiodino_utils.pictures import read_picture, resized
+from radiodino_utils.pictures import padded, read_picture, resized
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*scaled from")
 GREY = np.arange(60, dtype=np.uint8).reshape(6, 10) * 4
@@ -285,3 +285,15 @@ def test_resizing_is_pils(tmp_path):
 
 def test_pydicom_is_of_the_version_whose_colours_are_known():
     assert int(pydicom.__version__.split(".")[0]) >= 3
+
+
+def test_padding_lays_the_picture_in_the_middle_of_the_mean_colour():
+    picture = np.full((4, 2), 9, np.uint8)
+    square = padded(picture, 8, (0.5, 0.25, 0.0))
+    assert square.shape == (8, 8, 3) and (square[2:6, 3:5] == 9).all()
+    assert square[0, 0].tolist() == [128, 64, 0] and (square != 9).any(-1).sum() == 64 - 8
+
+
+def test_a_picture_that_is_larger_than_the_square_is_not_padded():
+    with pytest.raises(InputError, match="a picture of 9 x 4 pixels does not fit into 8 x 8"):
+        padded(np.zeros((9, 4), np.uint8), 8, (0.0, 0.0, 0.0))

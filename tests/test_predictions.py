@@ -1,6 +1,15 @@
-import numpy as np
+from dataclasses import replace
 
-from radiodino_utils.predictions import prediction
+import numpy as np
+import pandas as pd
+import pytest
+from medmnist import Evaluator
+
+from radiodino_utils.datasets import load_dataset
+from radiodino_utils.errors import InputError
+from radiodino_utils.knn import classify_knn
+from radiodino_utils.metrics import classification_metrics
+from radiodino_utils.predictions import joined_folds, prediction, write_medmnist
 
 from .made import made_features
 
@@ -13,3 +22,48 @@ def test_labels_and_ids_are_those_of_the_split():
     assert (one.dataset, one.backbone, one.weights, one.caveat) == ("made", "random-t16", "0123456789ab", "one patient")
     assert (one.protocol, one.split, one.classes, one.choice) == ("knn", "val", features.classes, {"k": 5})
     assert one.probabilities is probabilities
+
+
+@pytest.mark.parametrize(
+    ("classes", "positive"),
+    [(("malignant", "normal, benign"), 0), (("normal", "pneumonia"), 1), (("0", "1"), 1), (("normal", "benign", "malignant"), 1)],
+)
+def test_the_positive_class_is_the_disease(classes, positive):
+    assert replace(classify_knn(made_features()), classes=classes).positive == positive
+
+
+def test_folds_become_one_prediction_in_their_order():
+    folds = [classify_knn(made_features(seed=seed, dataset=f"busi-fold{seed}"), protocol="knn1") for seed in (1, 0)]
+    other = classify_knn(made_features(), protocol="knn1")
+    joined, same = joined_folds([*folds, other])
+    assert same is other and joined.dataset == "busi-folds" and joined.choice == {"k": "1 / 1"}
+    assert np.array_equal(joined.labels, np.concatenate([folds[1].labels, folds[0].labels]))
+    assert np.array_equal(joined.probabilities[30:], folds[0].probabilities) and joined.ids[:30] == folds[1].ids
+
+
+def test_folds_of_other_backbones_stay_apart():
+    folds = [classify_knn(made_features(backbone=name, dataset="busi-fold0")) for name in ("pixels", "random-t16")]
+    assert [one.backbone for one in joined_folds(folds)] == ["pixels", "random-t16"]
+
+
+def test_medmnists_own_evaluator_agrees_on_its_own_file(shared_data, monkeypatch, tmp_path):
+    monkeypatch.setenv("MEDMNIST", str(shared_data / "medmnist"))
+    test = load_dataset("breastmnist-224").splits["test"]
+    scores = np.random.default_rng(0).random(len(test))
+    scores = np.clip(0.4 * test.labels + 0.6 * scores, 0, 1)
+    features = made_features(sizes={"train": 60, "val": 24, "test": len(test)}, classes=2, dataset="breastmnist-224")
+    one = prediction(features, protocol="logistic", split="test", probabilities=np.stack([1 - scores, scores], 1))
+    one = replace(one, labels=test.labels)
+    path = write_medmnist(one, tmp_path, run="logistic-file:a/b.c")
+    assert path.name.startswith("breastmnist_224_test_[AUC]") and path.name.endswith("@logistic-file-a-b-c.csv")
+    table = pd.read_csv(path, header=None, index_col=0)
+    theirs = Evaluator("breastmnist", "test", size=224, root=str(shared_data / "medmnist")).evaluate(table.to_numpy())
+    ours = classification_metrics(one.labels, one.probabilities, resamples=0)
+    assert (ours["auc"].value, ours["accuracy"].value) == pytest.approx((theirs.AUC, theirs.ACC), abs=1e-12)
+    assert f"[AUC]{theirs.AUC:.3f}_[ACC]{theirs.ACC:.3f}" in path.name
+
+
+def test_a_set_that_is_not_medmnists_has_no_such_file(tmp_path):
+    with pytest.raises(InputError, match="made: MedMNIST's evaluator knows its own sets only"):
+        write_medmnist(classify_knn(made_features()), tmp_path, run="a")
+    assert not list(tmp_path.glob("*.csv"))

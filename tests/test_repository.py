@@ -23,10 +23,10 @@ PINS = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read
 # pictures, backbone, features, tasks, rows, figures, report: each module imports only from those before it
 LINE = (
     "errors files downloads wheels pictures picturesets duplicates busi organct npz medmnist_files folders lung datasets "
-    "models provision provenance checkpoints backbones engines features predictions metrics projections knn logistic "
-    "attention gradcam patches rows audit segmentation_data dense segmentation segmentation_metrics faithfulness "
-    "figure_style figures map_figures segmentation_figures recipes corpus augment distillation monitor pretraining probe "
-    "live pretrain trials modelcard report comparison profiles runner"
+    "models provision provenance checkpoints backbones engines features predictions metrics projections knn logistic linear "
+    "fewshot protocols attention gradcam patches rows audit literature segmentation_data dense segmentation "
+    "segmentation_metrics faithfulness figure_style figures map_figures segmentation_figures recipes corpus augment "
+    "distillation monitor pretraining finetuning charts probe live pretrain trials modelcard report comparison profiles runner"
 )
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

@@ -1,22 +1,19 @@
-import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from radiodino_utils.errors import InputError
-from radiodino_utils.files import REPOSITORY
 from radiodino_utils.knn import classify_knn
 from radiodino_utils.provenance import git_revision
 from radiodino_utils.rows import (
     COLUMNS,
-    beside_published,
     classification_rows,
     collect_rows,
     label_of,
-    published_rows,
+    over_seeds,
+    paired_table,
     wide_table,
     write_table,
 )
@@ -39,7 +36,7 @@ def test_a_row_says_all_about_its_number():
     assert {name: first[name] for name in expected} == expected
     assert first["git"] == git_revision()
     assert rows["value"].between(0, 1).all() and (rows["ci_low"] <= rows["value"]).all()
-    assert rows["metric"].tolist() == ["accuracy", "balanced_accuracy", "f1_macro", "auc"]
+    assert rows["metric"].tolist() == ["accuracy", "balanced_accuracy", "f1_macro", "auc", "ece"]
 
 
 def test_tables_have_six_digits(tmp_path):
@@ -103,39 +100,25 @@ def test_floors_are_called_floors(name, label):
     assert label_of(name) == label
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"backbone": "radiodino-s16"},  # another data set
-        {"backbone": "random-s16", "dataset": "breastmnist-224"},
-        {"backbone": "radiodino-mini", "dataset": "breastmnist-224"},
-        {"backbone": "dino-s16", "dataset": "breastmnist-224"},
-        {"backbone": "file:radiodino-s16", "dataset": "breastmnist-224"},
-        {"backbone": "radiodino-b16", "dataset": "breastmnist-224"},  # another size than the published one
-        {"backbone": "radiodino-s16", "dataset": "breastmnist-28"},
-        {"backbone": "radiodino-s16", "dataset": "breastmnist-224", "split": "val"},
-        {"backbone": "radiodino-s16", "dataset": "breastmnist-224", "task": "segmentation"},
-    ],
-)
-def test_published_numbers_are_not_measured_by_anything_else(changes):
-    table = beside_published(made_rows(**changes))
-    assert len(table) == len(published_rows())
-    assert set(table["measured %"]) == {"not measured"}
+def test_runs_of_several_seeds_become_one_line():
+    runs = [
+        made_rows(protocol="finetune", seed=seed, value=value, choice=f"epoch = {seed}") for seed, value in ((0, 0.5), (1, 0.6))
+    ]
+    table = wide_table(pd.concat([*runs, made_rows()], ignore_index=True))
+    assert table["protocol"].tolist() == ["knn11", "finetune"] and table["choice"].tolist() == ["k = 11", "2 runs"]
+    assert table["accuracy %"].iloc[1].startswith("55.0 ± 7.1 [")
 
 
-def test_released_weights_on_the_very_set_are_measured():
-    rows = made_rows(backbone="radiodino-s16", dataset="breastmnist-224")
-    rows.loc[rows["metric"] == "accuracy", ["value", "ci_low", "ci_high"]] = 0.91667, 0.87, 0.955
-    table = beside_published(rows)
-    measured = table[table["measured %"] != "not measured"].set_index("metric")
-    assert set(measured["dataset"]) == {"BreastMNIST"} and set(measured.index) == {"accuracy", "f1_macro", "auc"}
-    assert measured.loc["accuracy", "measured %"] == "91.67 [87.00, 95.50]"
-    assert measured.loc["accuracy", ["published %", "backbone", "protocol"]].tolist() == ["91.67", "radiodino-s16", "knn11"]
+def test_a_single_run_has_no_standard_deviation():
+    merged = over_seeds(made_rows())
+    assert merged["sd"].isna().all() and set(merged["runs"]) == {1}
+    assert np.array_equal(merged["value"], made_rows()["value"])
 
 
-def test_published_numbers_are_those_of_the_reference():
-    folder = Path(os.environ.get("RADIODINO_SHARED") or REPOSITORY.parent / "shared")
-    reference = folder / "reference" / "radiodino_published.csv"
-    if not reference.exists():
-        pytest.skip(f"{reference} is not there (RADIODINO_SHARED names the folder)")
-    pd.testing.assert_frame_equal(published_rows(), pd.read_csv(reference))
+def test_the_first_backbone_is_compared_with_each_other_one_on_the_same_pictures():
+    backbones = {"random-t16": 0.5, "pixels": 2.0, "random-s16": 0.5}
+    found = [classify_knn(made_features(noise=noise, backbone=name), protocol="knn1") for name, noise in backbones.items()]
+    table = paired_table(found).set_index(["other", "metric"])
+    assert set(table["backbone"]) == {"random-t16"} and len(table) == 2 * 3
+    assert table.loc[("pixels", "accuracy"), "ci_low"] > 0
+    assert table.loc[("random-s16", "accuracy"), ["difference", "ci_low", "ci_high"]].tolist() == [0, 0, 0]

@@ -1,0 +1,355 @@
+"""Fine-tuning of a whole backbone, or of LoRA adapters in it, on a labelled set: best epoch by validation."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.fabric import Fabric, seed_everything
+from safetensors.torch import load_file, save_file
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+from tqdm.auto import tqdm
+
+from .backbones import Backbone, Preprocessing, load_backbone
+from .datasets import PictureSet, Split, load_dataset
+from .errors import InputError, unknown
+from .files import atomic, features_folder, make_folder, require_space, value_hash, write_json
+from .metrics import classification_metrics
+from .predictions import Prediction
+from .pretraining import Running, make_fabric
+from .provenance import cpu_count, git_revision, set_threads, versions
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """A recipe; the defaults are the likely protocol of RadioDINO, inferred from its authors' later public code.
+
+    Attributes:
+        lr: Peak learning rate of AdamW.
+        weight_decay: Not on biases and norms.
+        batch_size: Pictures a step.
+        epochs: Passes over the train split.
+        warmup_epochs: Linear warm-up from a hundredth of `lr`, then a cosine to zero.
+        clip: Greatest norm of the gradient; `warmup_clip` during the warm-up.
+        warmup_clip: See `clip`.
+        dropout: In front of the head.
+        class_weights: Of the cross entropy: "sqrt" (root of N / n of the class), "balanced" (N / n) or "none".
+        flip: Probability of a horizontal flip.
+        rotation: Degrees to either side.
+        crop: Share of the area of the random resized crop, least and greatest.
+        layer_decay: Factor of the learning rate from block to block downwards (BEiT), or nothing.
+        lora_rank: Of adapters in the attention's qkv (Hu et al., ICLR 2022); 0 trains everything.
+        size: Edge of the pictures in pixels; the backbone's own by default (the position embedding is resampled).
+        precision: "auto", "bf16" or "fp32".
+    """
+
+    lr: float = 1e-5
+    weight_decay: float = 0.01
+    batch_size: int = 128
+    epochs: int = 40
+    warmup_epochs: int = 10
+    clip: float = 1.0
+    warmup_clip: float = 0.5
+    dropout: float = 0.4
+    class_weights: str = "sqrt"
+    flip: float = 0.5
+    rotation: float = 7.0
+    crop: tuple[float, float] = (0.85, 1.0)
+    layer_decay: float | None = None
+    lora_rank: int = 0
+    size: int | None = None
+    precision: str = "auto"
+
+    @property
+    def protocol(self) -> str:
+        """The name in result rows."""
+        return "lora" if self.lora_rank else "finetune"
+
+
+RECIPES = {"finetune": FineTuning(), "lora": FineTuning(lr=5e-4, lora_rank=8)}
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """What a fine-tuning gives.
+
+    Attributes:
+        prediction: Of the test split, by the best epoch.
+        curve: A row an epoch: epoch, lr, loss, accuracy, f1_macro, auc (of validation).
+        checkpoint: The best epoch's weights with the head, safetensors by timm's names.
+    """
+
+    prediction: Prediction
+    curve: pd.DataFrame
+    checkpoint: Path
+
+
+def finetune(
+    backbone: Backbone,
+    dataset: PictureSet,
+    *,
+    recipe: FineTuning = RECIPES["finetune"],
+    seed: int = 0,
+    folder: Path | None = None,
+    accelerator: str = "auto",
+    workers: int = 0,
+    on_epoch: Callable[[dict], None] | None = None,
+) -> FineTuned:
+    """Fine-tunes on the train split, keeps the epoch with the best macro-F1 on validation and predicts the test split.
+
+    The checkpoint's name holds a hash of all that it depends on; one that is there is used instead of training again.
+
+    Args:
+        backbone: What `load_backbone` gives; it is left as it is.
+        dataset: With train, val and test.
+        recipe: All settings; see `RECIPES`.
+        seed: Of the head, the order and the augmentation.
+        folder: Where checkpoints are kept; beside the feature files by default.
+        accelerator: "auto", "cpu" or "cuda".
+        workers: Loader processes.
+        on_epoch: Called with each row of the curve.
+
+    Returns:
+        The prediction, the curve and the checkpoint; `choice` names the epoch.
+
+    Raises:
+        InputError: If the backbone is no vision transformer, a split is missing, settings contradict each other, or the
+            loss is not finite.
+    """
+    _check(backbone, dataset, recipe)
+    declared = {
+        "backbone": backbone.fingerprint,
+        "preprocessing": asdict(backbone.preprocessing),
+        "data": dataset.digest,
+        "splits": {name: len(split) for name, split in dataset.splits.items()},
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "versions": versions(("torch", "timm", "peft")),
+    }
+    name = f"{recipe.protocol}_{_plain(dataset.name)}_{_plain(backbone.name)}_{value_hash(declared)}.safetensors"
+    checkpoint = make_folder(folder or features_folder()) / name
+    fabric = make_fabric(Running(precision=recipe.precision, accelerator=accelerator))
+    seed_everything(seed, verbose=False)
+    model, preprocessing = _with_head(backbone, len(dataset.classes), recipe)
+    if not (checkpoint.is_file() and checkpoint.with_suffix(".json").is_file()):
+        require_space(checkpoint.parent, 4 * sum(one.numel() for one in model.parameters()))
+        state, curve = _train(fabric, model, preprocessing, dataset, recipe, workers, on_epoch)
+        with atomic(checkpoint) as temporary:
+            save_file(state, temporary)
+        facts = declared | {"curve": curve, "device": str(fabric.device), "git": git_revision()}
+        write_json(checkpoint.with_suffix(".json"), facts)
+    model, _ = _with_head(backbone, len(dataset.classes), recipe, adapters=False)
+    model.load_state_dict(load_file(checkpoint))
+    curve = pd.DataFrame(json.loads(checkpoint.with_suffix(".json").read_text())["curve"])
+    best = curve.loc[curve["f1_macro"].idxmax()]
+    test = dataset.splits["test"]
+    prediction = Prediction(
+        dataset=dataset.name,
+        backbone=backbone.name,
+        protocol=recipe.protocol,
+        split="test",
+        classes=dataset.classes,
+        labels=test.labels,
+        probabilities=_probabilities(fabric, fabric.setup_module(model), test, preprocessing, recipe.batch_size),
+        ids=list(test.ids),
+        weights=backbone.fingerprint,
+        caveat=dataset.caveat,
+        choice={"epoch": f"{best['epoch']:.0f} of {recipe.epochs}"} | ({"size": recipe.size} if recipe.size else {}),
+        seed=seed,
+    )
+    return FineTuned(prediction, curve, checkpoint)
+
+
+def finetune_seeds(
+    backbone: Backbone, dataset: PictureSet, seeds: Sequence[int], *, jobs: int = 1, **options: object
+) -> list[FineTuned]:
+    """Fine-tunes with several seeds, in turn or in parallel.
+
+    Args:
+        backbone: See `finetune`. For processes of their own it must load again by its name.
+        dataset: Likewise.
+        seeds: One run each.
+        jobs: Processes at a time; on GPUs one each, in turn, and on a CPU they share the processors.
+        **options: Of `finetune`.
+
+    Returns:
+        In the order of `seeds`.
+
+    Raises:
+        InputError: See `finetune`.
+    """
+    if jobs > 1:  # they leave their checkpoints behind, which are then read here
+        context = multiprocessing.get_context("spawn")
+        threads = max(1, cpu_count() // jobs)
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_share, initargs=(threads, context.Value("i", 0))) as pool:
+            runs = [pool.submit(_one, backbone.name, dataset.name, seed, options) for seed in seeds]
+            for run in runs:
+                run.result()
+    return [finetune(backbone, dataset, seed=seed, **options) for seed in seeds]
+
+
+def _share(threads: int, count: object) -> None:
+    """Gives a process its share of the processors and, where there are GPUs, one of them."""
+    with count.get_lock():
+        rank, count.value = count.value, count.value + 1
+    if torch.cuda.device_count():
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(rank % torch.cuda.device_count())
+    set_threads(threads)
+
+
+def _one(backbone: str, dataset: str, seed: int, options: dict) -> None:
+    finetune(load_backbone(backbone), load_dataset(dataset), seed=seed, **options)
+
+
+def _check(backbone: Backbone, dataset: PictureSet, recipe: FineTuning) -> None:
+    if not backbone.patch_size:
+        raise InputError(f"{backbone.name}: has no weights to fine-tune; choose a vision transformer, such as random-t16.")
+    if absent := [split for split in ("train", "val", "test") if split not in dataset.splits]:
+        raise InputError(f"{dataset.name}: has no split {', '.join(absent)}; fine-tuning chooses its epoch on val.")
+    if not 0 <= recipe.warmup_epochs < recipe.epochs:
+        raise InputError(f"warmup_epochs {recipe.warmup_epochs}: must be fewer than the {recipe.epochs} epochs.")
+    if recipe.class_weights not in _WEIGHTS:
+        raise unknown("class_weights", recipe.class_weights, _WEIGHTS)
+    if recipe.layer_decay and recipe.lora_rank:
+        raise InputError("layer_decay and lora_rank: LoRA trains no layers of the backbone; leave one of them out.")
+
+
+def _with_head(backbone: Backbone, classes: int, recipe: FineTuning, *, adapters: bool = True) -> tuple[nn.Module, Preprocessing]:
+    model, preprocessing = deepcopy(backbone.model), backbone.preprocessing
+    model.reset_classifier(classes)
+    model.head_drop = nn.Dropout(recipe.dropout)
+    if recipe.size:
+        model.set_input_size(img_size=recipe.size)
+        preprocessing = Preprocessing(recipe.size, *list(vars(preprocessing).values())[1:])
+    if recipe.lora_rank and adapters:
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(r=recipe.lora_rank, lora_alpha=2 * recipe.lora_rank, target_modules=["qkv"], modules_to_save=["head"])
+        model = get_peft_model(model, config)
+    return model, preprocessing
+
+
+def _train(
+    fabric: Fabric,
+    model: nn.Module,
+    preprocessing: Preprocessing,
+    dataset: PictureSet,
+    recipe: FineTuning,
+    workers: int,
+    on_epoch: Callable[[dict], None] | None,
+) -> tuple[dict[str, torch.Tensor], list[dict]]:
+    """Trains in place; gives the state of the best epoch and the curve."""
+    train, val = dataset.splits["train"], dataset.splits["val"]
+    pictures = _Pictures(train, preprocessing, _augmentation(recipe, preprocessing.size))
+    loader = DataLoader(pictures, recipe.batch_size, shuffle=True, num_workers=workers, pin_memory=fabric.device.type == "cuda")
+    optimizer = create_optimizer_v2(
+        model, "adamw", lr=recipe.lr, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay
+    )
+    steps, warmup = len(loader) * recipe.epochs, len(loader) * recipe.warmup_epochs
+    schedule = CosineLRScheduler(
+        optimizer,
+        steps - warmup,
+        warmup_t=warmup,
+        warmup_lr_init=recipe.lr / 100,
+        warmup_prefix=True,
+        t_in_epochs=False,
+    )
+    bare = model
+    model, optimizer = fabric.setup(model, optimizer)
+    loader = fabric.setup_dataloaders(loader)
+    weights = _WEIGHTS[recipe.class_weights](np.bincount(train.labels, minlength=len(dataset.classes)))
+    criterion = fabric.to_device(nn.CrossEntropyLoss(torch.tensor(weights, dtype=torch.float32)))
+    step, best, curve = 0, -1.0, []
+    for epoch in tqdm(range(1, recipe.epochs + 1), desc=f"{recipe.protocol}, {_plain(dataset.name)}", unit="epoch"):
+        model.train()
+        losses = []
+        for batch, labels in loader:
+            schedule.step_update(step)
+            loss = criterion(model(batch).float(), labels)
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            clip = recipe.warmup_clip if step < warmup else recipe.clip
+            fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)
+            optimizer.step()
+            losses.append(loss.item())
+            step += 1
+        if not np.isfinite(losses).all():
+            raise InputError(f"epoch {epoch}: the loss is NaN or infinite; use a smaller lr, or precision fp32.")
+        metrics = classification_metrics(
+            val.labels, _probabilities(fabric, model, val, preprocessing, recipe.batch_size), resamples=0
+        )
+        row = {"epoch": epoch, "lr": optimizer.param_groups[-1]["lr"], "loss": float(np.mean(losses))}
+        row |= {name: metrics[name].value for name in ("accuracy", "f1_macro", "auc")}
+        curve.append(row)
+        if row["f1_macro"] > best:
+            best, state = row["f1_macro"], _plain_state(bare)
+        if on_epoch:
+            on_epoch(row)
+    return state, curve
+
+
+def _plain_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of the weights by timm's names, adapters merged in."""
+    if hasattr(model, "merge_and_unload"):
+        model = deepcopy(model).merge_and_unload()
+    return {name: one.detach().cpu().clone().contiguous() for name, one in model.state_dict().items()}
+
+
+_WEIGHTS = {
+    "sqrt": lambda counts: np.sqrt(counts.sum() / np.maximum(counts, 1)),
+    "balanced": lambda counts: counts.sum() / np.maximum(counts, 1),
+    "none": np.ones_like,
+}
+
+
+def _augmentation(recipe: FineTuning, size: int) -> v2.Transform:
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(recipe.flip),
+            v2.RandomRotation(recipe.rotation, v2.InterpolationMode.BILINEAR),
+            v2.RandomResizedCrop(size, scale=recipe.crop, antialias=True),
+        ]
+    )
+
+
+class _Pictures(Dataset):
+    """Standardised pictures, float32 [3, size, size], with their labels."""
+
+    def __init__(self, split: Split, preprocessing: Preprocessing, augmentation: v2.Transform | None = None) -> None:
+        self.split, self.preprocessing, self.augmentation = split, preprocessing, augmentation
+        self.standardise = v2.Compose(
+            [v2.ToDtype(torch.float32, scale=True), v2.Normalize(preprocessing.mean, preprocessing.std)]
+        )
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        picture = torch.tensor(self.preprocessing.fitted(np.asarray(self.split.pictures[row])))
+        picture = picture.permute(2, 0, 1) if picture.ndim == 3 else picture.expand(3, -1, -1)
+        if self.augmentation:
+            picture = self.augmentation(picture)
+        return self.standardise(picture), int(self.split.labels[row])
+
+
+@torch.inference_mode()
+def _probabilities(fabric: Fabric, model: nn.Module, split: Split, preprocessing: Preprocessing, batch_size: int) -> np.ndarray:
+    """Of every picture of a split, float64 [n, classes]."""
+    model.eval()
+    loader = fabric.setup_dataloaders(DataLoader(_Pictures(split, preprocessing), batch_size))
+    return np.concatenate([model(batch).double().softmax(1).cpu().numpy() for batch, _ in loader])
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(name).stem)
