@@ -169,9 +169,8 @@ def segment_unet(
         raise InputError(f"size {size}: is not a multiple of {2 ** (len(channels) - 1)}, which the U-Net needs.")
     _require_foreground(dataset, size)
     wanted = np.concatenate([dataset.splits[split] for split in ("train", "val", "test")])
-    kept = np.stack(
-        [stacked([resized(np.asarray(dataset.pictures[row]), size, "bilinear")])[0].mean(-1) for row in wanted]
-    ).astype(np.uint8)
+    fitted = (resized(np.asarray(dataset.pictures[row]), size, "bilinear") for row in wanted)
+    kept = np.stack([one if one.ndim == 2 else one.mean(-1) for one in fitted]).astype(np.uint8)
     place = {row: position for position, row in enumerate(wanted)}
 
     def fetch(rows: np.ndarray) -> torch.Tensor:
