@@ -354,6 +354,10 @@ def _decode(data: bytes, name: str) -> np.ndarray:
 
 
 def _training_rows(labelled: PictureSet) -> list[tuple[str, Callable[[], np.ndarray]]]:
+    if "train" not in labelled.splits:
+        raise InputError(
+            f"{labelled.name}: the set has no training split to learn from; its splits: {', '.join(labelled.splits)}."
+        )
     split = labelled.splits["train"]
     return [(f"train/{row}", _RowReader(split.pictures, row)) for row in range(len(split))]
 

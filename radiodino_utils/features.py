@@ -291,6 +291,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m radiodino_utils.features", description=main.__doc__)
     parser.add_argument("--dataset", required=True, help="plain name, npz:PATH or folder:PATH")
     parser.add_argument("--backbone", required=True, help="plain name or file:PATH")
+    parser.add_argument("--revision", help="branch, tag or commit of the weights on the Hub; main by default")
     parser.add_argument("--folder", type=Path, help="where feature files are kept")
     parser.add_argument("--engine", default="auto", help="auto, torch or openvino")
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
@@ -298,7 +299,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, help="processors to use; all by default")
     options = vars(parser.parse_args(arguments))
     try:
-        backbone, dataset = load_backbone(options.pop("backbone")), load_dataset(options.pop("dataset"))
+        backbone = load_backbone(options.pop("backbone"), revision=options.pop("revision"))
+        dataset = load_dataset(options.pop("dataset"))
         features = extract_features(backbone, dataset, **options)
     except InputError as error:
         parser.exit(2, f"{error}\n")

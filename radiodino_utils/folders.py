@@ -1,5 +1,6 @@
 """Labelled sets from picture files: class folders, CSV lists, and RadImageNet."""
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .errors import InputError
-from .files import data_folder, value_hash
+from .files import data_folder
 from .pictures import SUFFIXES, PictureFiles
 from .picturesets import SPLITS, PictureSet, Split
 
@@ -166,11 +167,11 @@ def _from_table(table: pd.DataFrame, root: Path, name: str, source: str, caveat:
         raise InputError(
             f"{source}: the class '{counts.idxmin()}' has one picture; it cannot be both learnt and tested: leave it out."
         )
-    facts, missing = [], []
-    for path in table["path"]:
+    digest, missing = hashlib.sha256(), []
+    for path, label, split in table[["path", "label", "split"]].itertuples(index=False):
         try:
             found = (root / path).stat()
-            facts.append((path, found.st_size, found.st_mtime_ns))
+            digest.update(f"{path}\t{label}\t{split}\t{found.st_size}\t{found.st_mtime_ns}\n".encode())
         except OSError:
             missing.append(path)
     if missing:
@@ -182,4 +183,4 @@ def _from_table(table: pd.DataFrame, root: Path, name: str, source: str, caveat:
         labels = pd.Categorical(part["label"], categories=classes).codes.astype(np.int64)
         groups = part["group"].tolist() if "group" in part and (part["group"] != "").all() else None
         splits[split] = Split(PictureFiles(root, paths), labels, paths, groups)
-    return PictureSet(name, tuple(classes), splits, value_hash(facts), caveat)
+    return PictureSet(name, tuple(classes), splits, digest.hexdigest()[:12], caveat)

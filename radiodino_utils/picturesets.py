@@ -37,7 +37,7 @@ class PictureSet:
         name: As given to `load_dataset`.
         classes: The name of each label.
         splits: The splits by name.
-        digest: MD5 of the npz file, or a hash of the files' names, sizes and times.
+        digest: MD5 of the npz file, or a hash of the list, and of the sizes and times of its files.
         caveat: What must be said wherever results on it are shown; may be empty.
     """
 

@@ -1,6 +1,7 @@
 import io
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -12,6 +13,7 @@ from radiodino_utils.corpus import Source, load_corpus, picture_digests
 from radiodino_utils.datasets import load_dataset
 from radiodino_utils.errors import InputError
 
+from .made_busi import made_busi
 from .made_corpus import made_corpus, made_folder, made_npz, made_pictures
 
 
@@ -202,3 +204,9 @@ def test_a_corpus_of_one_picture_many_times_is_refused(tmp_path, memory):
 def test_the_digest_tells_corpora_apart(tmp_path):
     assert made_corpus(tmp_path / "a").digest == made_corpus(tmp_path / "b").digest
     assert made_corpus(tmp_path / "c", seed=3).digest != made_corpus(tmp_path / "d").digest
+
+
+def test_a_set_without_a_training_split(tmp_path, monkeypatch):
+    monkeypatch.setenv("BUSI", str(made_busi(tmp_path / "pictures", counts=(1, 1, 1))))
+    with pytest.raises(InputError, match="busi: the set has no training split to learn from; its splits: all"):
+        load_corpus([Source(Path("busi"))])
