@@ -23,8 +23,8 @@ PINS = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read
 # pictures, backbone, features, tasks, rows, figures, report: each module imports only from those before it
 LINE = (
     "errors files wheels pictures organct lung datasets provenance checkpoints backbones engines features predictions "
-    "metrics projections knn logistic attention gradcam patches rows faithfulness figure_style figures map_figures recipes corpus "
-    "augment distillation monitor pretraining probe live pretrain modelcard report comparison runner"
+    "metrics projections knn logistic attention gradcam patches rows faithfulness figure_style figures map_figures "
+    "recipes corpus augment distillation monitor pretraining probe live pretrain modelcard report comparison runner"
 )
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
