@@ -19,7 +19,7 @@ from .metrics import mean_interval
 from .provenance import git_revision
 from .rows import COLUMNS
 
-SHARES = (0.25, 0.5, 0.75)  # of the patches that are removed
+SHARES = (0.3, 0.6)  # of the patches that are removed
 CONTROLS = ("centre", "even")
 METRICS = {"road": "ROAD", "mass_share": "mass on the mask", "pointing": "pointing game"}
 _FINE = 4  # imputed points along a patch's edge
@@ -220,7 +220,7 @@ def against_control(scores: pd.DataFrame, control: pd.DataFrame, *, seed: int = 
 
     Returns:
         One row a type of map and score: map, metric, difference, ci_low, ci_high, n, verdict ("beats the control",
-        "loses to the control" or "not told apart").
+        "loses to the control" or "no difference shown").
     """
     table = []
     single = control["map"].nunique() == 1
@@ -229,7 +229,7 @@ def against_control(scores: pd.DataFrame, control: pd.DataFrame, *, seed: int = 
         for metric, label in METRICS.items():
             difference = (part.set_index("picture")[metric] - other.set_index("picture")[metric]).dropna().to_numpy()
             interval = mean_interval(difference, seed=seed)
-            verdict = "not told apart"
+            verdict = "no difference shown"
             if interval.low > 0 or interval.high < 0:
                 verdict = "beats the control" if interval.low > 0 else "loses to the control"
             row = {"map": name, "metric": label, "difference": interval.value, "ci_low": interval.low, "ci_high": interval.high}

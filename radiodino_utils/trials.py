@@ -31,7 +31,7 @@ def trial_row(run: Path, probes: list[KnnProbe], *, base: str = "small") -> dict
         base: The recipe with which the run's settings are compared.
 
     Returns:
-        trial, setting, steps, pictures seen, seed, and accuracy and AUC (fractions) of each set.
+        trial, setting, shares of the sources, steps, pictures seen, seed, and accuracy and AUC (fractions) of each set.
 
     Raises:
         InputError: If the folder holds no run.
@@ -43,6 +43,7 @@ def trial_row(run: Path, probes: list[KnnProbe], *, base: str = "small") -> dict
     row = {
         "trial": run.name,
         "setting": changed_settings(facts["recipe"], base, sum(source["pictures"] for source in facts["sources"])),
+        "shares of the sources": ", ".join(f"{one['source']} {one['share of draws']:.2f}" for one in facts["sources"]),
         "steps": step,
         "pictures seen": step * facts["recipe"]["batch_size"],
         "seed": facts["seed"],

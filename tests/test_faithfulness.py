@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -10,6 +11,7 @@ from radiodino_utils.backbones import from_model
 from radiodino_utils.errors import InputError
 from radiodino_utils.faithfulness import (
     METRICS,
+    against_control,
     explanation_maps,
     explanation_rows,
     explanation_scores,
@@ -110,3 +112,18 @@ def test_scores_become_result_rows():
     assert even["value"] == pytest.approx(0.5)
     with pytest.raises(InputError, match="^4 pictures and 3 masks"):
         explanation_scores(backbone, probes, probes["linear"], pictures, masks[:3])
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict"), [(0.3, "beats the control"), (-0.3, "loses to the control"), (0.0, "no difference shown")]
+)
+def test_verdicts_are_of_differences_on_the_same_pictures(shift, verdict):
+    """Pictures differ by more than the maps do, so only a paired comparison tells them apart."""
+    spread = np.random.default_rng(0).normal(scale=5, size=20)
+    control = pd.DataFrame({"map": "attention", "picture": range(20)} | dict.fromkeys(METRICS, spread))
+    scores = control.copy()
+    scores[list(METRICS)] += shift + np.random.default_rng(1).normal(scale=0.1, size=(20, 1)) * [1, 1, 1] * (shift != 0)
+    found = against_control(scores, control)
+    assert list(found["verdict"]) == [verdict] * 3 and set(found["n"]) == {20}
+    one_for_all = pd.concat([scores, scores.assign(map="rollout"), scores.assign(map="even")])
+    assert list(against_control(one_for_all, control.assign(map="even"))["map"].unique()) == ["attention", "rollout"]

@@ -5,11 +5,13 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 
-from radiodino_utils import figures
+from radiodino_utils import figures, map_figures
 from radiodino_utils.attention import Attention
 from radiodino_utils.datasets import PictureSet, Split
 from radiodino_utils.errors import InputError
+from radiodino_utils.faithfulness import METRICS
 from radiodino_utils.knn import classify_knn, knn_curve
+from radiodino_utils.patches import PatchColours
 from radiodino_utils.projections import explained_variance
 from radiodino_utils.rows import classification_rows, curve_rows
 
@@ -50,10 +52,28 @@ def drawn(features):
     pictures = generator.integers(0, 256, (30, 16, 16), dtype=np.uint8)
     train = Split(pictures, np.arange(30) % 3, [str(i) for i in range(30)])
     maps = generator.random((1, 3, 4, 4), dtype=np.float32)
+    panels = map_figures.map_panels(pictures[0], {"attention": maps[0, 0], "rollout": maps[0, 1]}, outlines=[pictures[0] > 128])
+    coloured = PatchColours(
+        generator.random((2, 4, 4, 3)), np.ones((2, 4, 4), bool), np.array([0.4, 0.2, 0.1]), list(pictures[:2])
+    )
+    explained = pd.DataFrame(
+        {"protocol": name, "backbone": backbone, "metric": metric, "value": 0.2, "ci_low": 0.1, "ci_high": 0.4, "n": 5}
+        for name in ("attention", "centre")
+        for backbone in BACKBONES
+        for metric in METRICS
+    )
     attention = Attention(np.zeros((1, 3, 17)), maps, pictures[0], np.zeros(8))
     return {
         "sample_sheet": lambda: figures.sample_sheet(PictureSet("made", ("liver", "lung", "rib"), {"train": train}, "", CAVEAT)),
-        "attention_heads": lambda: figures.attention_heads(attention, title="random-t16: a picture", caveat=CAVEAT),
+        "attention_heads": lambda: map_figures.attention_heads(attention, title="random-t16: a picture", caveat=CAVEAT),
+        "map_sheet": lambda: map_figures.map_sheet(
+            {"kidney\nrandom-t16": panels, "aorta\nrandom-t16": panels}, title="maps", caveat=CAVEAT
+        ),
+        "colour_sheet": lambda: map_figures.colour_sheet({"random-t16": coloured}, title="colours", caveat=CAVEAT),
+        "similarity_sheet": lambda: map_figures.similarity_sheet(
+            pictures[0], (1, 2), {"random-t16": (maps[0, :1], pictures[:1])}, ["liver"], title="likeness", caveat=CAVEAT
+        ),
+        "score_intervals": lambda: map_figures.score_intervals(explained, caveat=CAVEAT),
         "k_curves": lambda: figures.k_curves(curves, chosen, caveat=CAVEAT),
         "confusion_matrices": lambda: figures.confusion_matrices(predictions[:3]),
         "scree": lambda: figures.scree(pd.concat([explained_variance(one) for one in features]), caveat=CAVEAT),
@@ -66,6 +86,10 @@ def drawn(features):
 NAMES = [
     "sample_sheet",
     "attention_heads",
+    "map_sheet",
+    "colour_sheet",
+    "similarity_sheet",
+    "score_intervals",
     "k_curves",
     "confusion_matrices",
     "scree",
