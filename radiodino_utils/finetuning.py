@@ -30,6 +30,8 @@ from .predictions import Prediction
 from .pretraining import Running, make_fabric
 from .provenance import cpu_count, git_revision, set_threads, versions
 
+FORMAT = 1  # counts up when the training itself changes, so that older checkpoints are not used
+
 
 @dataclass(frozen=True)
 class FineTuning:
@@ -129,6 +131,7 @@ def finetune(
     """
     _check(backbone, dataset, recipe)
     declared = {
+        "format": FORMAT,
         "backbone": backbone.fingerprint,
         "preprocessing": asdict(backbone.preprocessing),
         "data": dataset.digest,

@@ -113,7 +113,8 @@ def joined_folds(predictions: Iterable[Prediction]) -> list[Prediction]:
             together.
 
     Returns:
-        Of folds one prediction of every picture, the set called NAME-folds; of all other sets what was given.
+        Of folds one prediction of every picture, the set called NAME-folds and `choice` naming each different choice; of all
+        other sets what was given.
     """
     parts = {}
     for one in predictions:
@@ -130,7 +131,7 @@ def _joined(dataset: str, folds: list[Prediction]) -> Prediction:
         labels=np.concatenate([one.labels for one in folds]),
         probabilities=np.concatenate([one.probabilities for one in folds]),
         ids=[name for one in folds for name in one.ids],
-        choice={name: " / ".join(str(one.choice[name]) for one in folds) for name in folds[0].choice},
+        choice={name: " / ".join(dict.fromkeys(str(one.choice[name]) for one in folds)) for name in folds[0].choice},
     )
 
 

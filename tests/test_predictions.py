@@ -36,7 +36,7 @@ def test_folds_become_one_prediction_in_their_order():
     folds = [classify_knn(made_features(seed=seed, dataset=f"busi-fold{seed}"), protocol="knn1") for seed in (1, 0)]
     other = classify_knn(made_features(), protocol="knn1")
     joined, same = joined_folds([*folds, other])
-    assert same is other and joined.dataset == "busi-folds" and joined.choice == {"k": "1 / 1"}
+    assert same is other and joined.dataset == "busi-folds" and joined.choice == {"k": "1"}
     assert np.array_equal(joined.labels, np.concatenate([folds[1].labels, folds[0].labels]))
     assert np.array_equal(joined.probabilities[30:], folds[0].probabilities) and joined.ids[:30] == folds[1].ids
 
