@@ -173,7 +173,7 @@ def attention_heads(attention: Attention, *, title: str, block: int = 0, share: 
     lines = {"" if i == 0 else " " * i: panels[i : i + 5] for i in range(0, len(panels), 5)}
     return map_sheet(
         lines,
-        title=f"{title}. Outlined: the fewest patches that hold {100 * share:.0f} % of a head's attention",
+        title=f"{title}. Outlined: the fewest patches that hold {100 * share:.0f}\u00a0% of a head's attention",
         label="times even attention",
         caveat=caveat,
     )

@@ -55,7 +55,7 @@ def test_the_outlined_patches_hold_the_share():
     attention = Attention(np.zeros((1, 2, 17)), maps, PICTURE[:48, :48], np.zeros(8))
     figure = attention_heads(attention, title="tiny", share=0.5)
     assert [axis.get_title() for axis in figure.axes[:4]] == ["picture", "head 1", "head 2", "mean of heads"]
-    assert "50 %" in figure.get_suptitle()
+    assert "50\u00a0%" in figure.get_suptitle()
     area = mass_masks(maps, 0.5)[0, 0].sum() * 12 * 12
     drawn = figure.axes[1].collections[0].get_paths()[0].to_polygons()
     shoelace = sum((p[:-1, 0] * p[1:, 1] - p[1:, 0] * p[:-1, 1]).sum() / 2 for p in drawn)
