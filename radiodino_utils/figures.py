@@ -42,8 +42,9 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def sample_sheet(dataset: PictureSet, *, split: str = "train", per_class: int = 8) -> Figure:
-    """Draws the first pictures of each class of a split, a line a class."""
+def sample_sheet(dataset: PictureSet, *, split: str | None = None, per_class: int = 8) -> Figure:
+    """Draws the first pictures of each class of a split (the set's first one by default), a line a class."""
+    split = split or next(iter(dataset.splits))
     part = dataset.splits[split]
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(
