@@ -137,7 +137,7 @@ def explanation_maps(
         InputError: See `grad_cam`.
     """
     maps = {"attention": attention_maps(backbone, picture).maps[0].mean(0), "rollout": attention_rollout(backbone, picture)}
-    maps |= {f"gradcam {name}": grad_cam(backbone, probe, picture, target) for name, probe in probes.items()}
+    maps |= {f"Grad-CAM {name}": grad_cam(backbone, probe, picture, target) for name, probe in probes.items()}
     down, right = np.meshgrid(*(np.linspace(-1, 1, edge) for edge in backbone.model.patch_embed.grid_size), indexing="ij")
     gaussian = np.exp(-2 * (down**2 + right**2))
     return maps | dict(zip(CONTROLS, (gaussian, np.ones_like(gaussian)), strict=True))

@@ -11,13 +11,7 @@ from matplotlib.figure import Figure
 
 from .datasets import PictureSet
 from .errors import InputError
-from .figure_style import COLOURS as _COLOURS
-from .figure_style import MARKERS as _MARKERS
-from .figure_style import STYLE as _STYLE
-from .figure_style import colour_of as _colour
-from .figure_style import legend_below as _legend_below
-from .figure_style import marker_of as _marker
-from .figure_style import titled as _titled
+from .figure_style import COLOURS, MARKERS, STYLE, colour_of, legend_below, marker_of, titled
 from .files import atomic
 from .metrics import confusion_matrix
 from .predictions import Prediction
@@ -46,7 +40,7 @@ def sample_sheet(dataset: PictureSet, *, split: str | None = None, per_class: in
     """Draws the first pictures of each class of a split (the set's first one by default), a line a class."""
     split = split or next(iter(dataset.splits))
     part = dataset.splits[split]
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             len(dataset.classes), per_class, figsize=(0.62 * per_class + 0.9, 0.64 * len(dataset.classes) + 0.5), squeeze=False
         )
@@ -59,7 +53,7 @@ def sample_sheet(dataset: PictureSet, *, split: str | None = None, per_class: in
             for axis, row in zip(line, shown, strict=False):
                 axis.imshow(part.pictures[row], cmap="gray", vmin=0, vmax=255)
             line[0].set_ylabel(dataset.classes[label], rotation=0, ha="right", va="center")
-        _titled(figure, f"{dataset.name}: first pictures of the {split} split", dataset.caveat)
+        titled(figure, f"{dataset.name}: first pictures of the {split} split", dataset.caveat)
     return figure
 
 
@@ -73,11 +67,11 @@ def k_curves(curves: pd.DataFrame, chosen: dict[tuple[str, str], int], *, metric
         caveat: Below the title.
     """
     datasets, backbones = curves["dataset"].unique(), curves["backbone"].unique()
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(datasets), figsize=(2.7 * len(datasets) + 0.6, 3.2), sharey=True, squeeze=False)
         for axis, dataset in zip(axes[0], datasets, strict=True):
             for i, backbone in enumerate(backbones):
-                look = {"color": _colour(i), "marker": _marker(i), "ms": 3.5}
+                look = {"color": colour_of(i), "marker": marker_of(i), "ms": 3.5}
                 for split, line in _LINES.items():
                     keys = {"dataset": dataset, "backbone": backbone, "split": split, "metric": metric}
                     one = curves[(curves[list(keys)] == pd.Series(keys)).all(axis=1)].sort_values("k")
@@ -95,8 +89,8 @@ def k_curves(curves: pd.DataFrame, chosen: dict[tuple[str, str], int], *, metric
             axis.minorticks_off()
             axis.grid(alpha=0.25)
         axes[0, 0].set_ylabel(f"{_plain(metric)} %")
-        _legend_below(figure, axes[0, 0])
-        _titled(
+        legend_below(figure, axes[0, 0])
+        titled(
             figure,
             "Weighted kNN over k (solid: test, with 95 % interval; dashed: validation; ring: the k chosen on validation)",
             caveat,
@@ -111,7 +105,7 @@ def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
     """Draws confusion matrices side by side, in percent of the true class."""
     first = predictions[0]
     edge = 0.27 * len(first.classes) + 0.5
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(predictions), figsize=(edge * len(predictions) + 1.6, edge + 1.6), squeeze=False)
         for i, (axis, one) in enumerate(zip(axes[0], predictions, strict=True)):
             counts = confusion_matrix(one.labels, one.probabilities)
@@ -135,26 +129,26 @@ def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
             axis.tick_params(axis="x", rotation=90)
             axis.tick_params(axis="y", rotation=0)
         figure.colorbar(axes[0, -1].collections[0], ax=axes, shrink=0.6, label="% of the true class")
-        _titled(figure, f"{first.dataset}, {first.protocol}, {first.split} split, n = {len(first.labels)}", first.caveat)
+        titled(figure, f"{first.dataset}, {first.protocol}, {first.split} split, n = {len(first.labels)}", first.caveat)
     return figure
 
 
 def scree(variances: pd.DataFrame, *, caveat: str = "") -> Figure:
     """Draws the cumulative share of variance over the principal components, a panel a data set."""
     datasets, backbones = variances["dataset"].unique(), variances["backbone"].unique()
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(datasets), figsize=(2.7 * len(datasets) + 0.4, 2.9), sharey=True, squeeze=False)
         for axis, dataset in zip(axes[0], datasets, strict=True):
             for i, backbone in enumerate(backbones):
                 one = variances[(variances["dataset"] == dataset) & (variances["backbone"] == backbone)]
-                look = {"color": _colour(i), "marker": _marker(i), "ms": 3.5, "label": label_of(backbone)}
+                look = {"color": colour_of(i), "marker": marker_of(i), "ms": 3.5, "label": label_of(backbone)}
                 axis.plot(one["component"], 100 * one["cumulative"], **look)
             axis.set(title=dataset, xlabel="principal components", ylim=(0, 103))
             axis.xaxis.get_major_locator().set_params(integer=True)
             axis.grid(alpha=0.25)
         axes[0, 0].set_ylabel("cumulative variance %")
-        _legend_below(figure, axes[0, 0])
-        _titled(figure, "Scree: variance of the L2-normalised embeddings", caveat)
+        legend_below(figure, axes[0, 0])
+        titled(figure, "Scree: variance of the L2-normalised embeddings", caveat)
     return figure
 
 
@@ -170,10 +164,10 @@ def scatter_grid(points: pd.DataFrame, *, method: str, caveat: str = "") -> Figu
     points = points.astype({"class": str})
     classes = sorted(points["class"].unique(), key=lambda name: (len(name), name) if name.isdigit() else (0, name))
     look = {
-        "palette": {name: _colour(i) for i, name in enumerate(classes)},
-        "markers": {name: _MARKERS[i // len(_COLOURS) % len(_MARKERS)] for i, name in enumerate(classes)},
+        "palette": {name: colour_of(i) for i, name in enumerate(classes)},
+        "markers": {name: MARKERS[i // len(COLOURS) % len(MARKERS)] for i, name in enumerate(classes)},
     }
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             len(backbones), len(datasets), figsize=(2.7 * len(datasets) + 0.3, 2.55 * len(backbones) + 1.2), squeeze=False
         )
@@ -189,7 +183,7 @@ def scatter_grid(points: pd.DataFrame, *, method: str, caveat: str = "") -> Figu
                 axis.set(xticks=[], yticks=[], title=f"{dataset}\n{label_of(backbone)}")
                 axis.set(xlabel=f"{method.upper()} 1", ylabel=f"{method.upper()} 2" if axis is line[0] else "")
         figure.legend(*handles, loc="outside lower center", ncols=2 * len(datasets), frameon=False)
-        _titled(figure, f"{method.upper()} of the embeddings, every picture of every split", caveat)
+        titled(figure, f"{method.upper()} of the embeddings, every picture of every split", caveat)
     return figure
 
 
@@ -209,20 +203,20 @@ def metric_bars(rows: pd.DataFrame, *, protocol: str = "knn", metrics: Sequence[
         raise InputError(f"protocol {protocol}: there are no result rows of it on the test split; run its notebook first.")
     datasets, backbones = rows["dataset"].unique(), rows["backbone"].unique()
     height = len(datasets) * max(0.55, 0.18 * len(backbones))
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(metrics), figsize=(2.7 * len(metrics) + 1, height + 1.7), sharey=True)
         for axis, metric in zip(np.atleast_1d(axes), metrics, strict=True):
             for i, backbone in enumerate(backbones):
                 one = rows[(rows["backbone"] == backbone) & (rows["metric"] == metric)].set_index("dataset").reindex(datasets)
                 place = np.arange(len(datasets)) + 0.7 / len(backbones) * (i - (len(backbones) - 1) / 2)
-                axis.hlines(place, 100 * one["ci_low"], 100 * one["ci_high"], color=_colour(i), lw=1.5)
-                axis.plot(100 * one["value"], place, _marker(i), color=_colour(i), ms=5, label=label_of(backbone))
+                axis.hlines(place, 100 * one["ci_low"], 100 * one["ci_high"], color=colour_of(i), lw=1.5)
+                axis.plot(100 * one["value"], place, marker_of(i), color=colour_of(i), ms=5, label=label_of(backbone))
             axis.set(xlabel=f"{_plain(metric)} %", xlim=(0, 102), yticks=range(len(datasets)), yticklabels=datasets)
             axis.set_ylim(len(datasets) - 0.5, -0.5)
             axis.grid(axis="x", alpha=0.25)
-        _legend_below(figure, np.atleast_1d(axes)[0])
+        legend_below(figure, np.atleast_1d(axes)[0])
         caveats = "; ".join(sorted(set(rows["caveat"]) - {""}))
-        _titled(figure, f"Protocol {protocol}, test split, with 95 % bootstrap intervals", caveats)
+        titled(figure, f"Protocol {protocol}, test split, with 95 % bootstrap intervals", caveats)
     return figure
 
 
@@ -234,11 +228,11 @@ def training_curves(monitor: pd.DataFrame, *, title: str) -> Figure:
         title: Above the figure.
     """
     runs = dict(list(monitor.groupby("run", sort=False))) if "run" in monitor else {"": monitor}
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(3, 3, figsize=(8.6, 6.2), sharex=True)
         for axis, (name, columns) in zip(axes.flat, _PANELS.items(), strict=True):
             for rows, line in zip(runs.values(), ("-", "--", ":"), strict=False):
-                for (column, label), colour in zip(columns.items(), _COLOURS, strict=False):
+                for (column, label), colour in zip(columns.items(), COLOURS, strict=False):
                     shown = pd.to_numeric(rows[column]).dropna() if column in rows else pd.Series(dtype=float)
                     if shown.empty:
                         continue
@@ -251,7 +245,7 @@ def training_curves(monitor: pd.DataFrame, *, title: str) -> Figure:
                 axis.legend(frameon=False, fontsize=7)
         for axis in axes[-1]:
             axis.set_xlabel("pictures seen, thousands")
-        _titled(figure, f"{title} ({', '.join(runs)}: line, dashes, dots)" if len(runs) > 1 else title)
+        titled(figure, f"{title} ({', '.join(runs)}: line, dashes, dots)" if len(runs) > 1 else title)
     return figure
 
 
@@ -271,13 +265,13 @@ _PANELS = {
 def schedule_lines(table: pd.DataFrame) -> Figure:
     """Draws what changes during a run: a panel a column of `distillation.schedule_table`, against the step."""
     columns = [column for column in table if column != "step"]
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(columns), figsize=(2.15 * len(columns), 1.9))
-        for axis, column, colour in zip(axes, columns, _COLOURS, strict=False):
+        for axis, column, colour in zip(axes, columns, COLOURS, strict=False):
             axis.plot(table["step"], table[column], color=colour)
             axis.set(title=column.replace("_", " "), xlabel="step")
             axis.grid(alpha=0.25)
-        _titled(figure, f"Schedules of {len(table)} steps")
+        titled(figure, f"Schedules of {len(table)} steps")
     return figure
 
 
@@ -294,7 +288,7 @@ def view_sheet(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], mask
     chosen = np.argsort(-masks[0].sum((1, 2)), kind="stable")[:shown]
     pictures, views, masks = [pictures[row] for row in chosen], [view[chosen] for view in views], masks[:, chosen]
     names = ["picture", "global 1", "global 2", *(f"local {i + 1}" for i in range(len(views) - 2))]
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             len(pictures), len(names), figsize=(1.05 * len(names), 1.1 * len(pictures) + 0.5), squeeze=False
         )
@@ -307,7 +301,7 @@ def view_sheet(pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], mask
                     size = len(picture) // masks.shape[-1]
                     hidden = np.kron(masks[column - 1][row], np.ones((size, size)))
                     axis.imshow(np.ma.masked_equal(hidden, 0), cmap="autumn", vmin=0, vmax=2, alpha=0.85)
-        _titled(figure, "Pictures and the views cut from them, hidden patches in orange")
+        titled(figure, "Pictures and the views cut from them, hidden patches in orange")
     return figure
 
 

@@ -70,7 +70,7 @@ def classify_linear(
             accuracy = (scores.argmax(1) == labels["val"]).double().mean().item()
             rank = (accuracy, -cross_entropy(scores, labels["val"]).item())
             if np.isfinite(rank[1]) and rank > best:
-                best, choice = rank, {"head": name, "lr": f"{rate:g}"}
+                best, choice = rank, {"head": name, "lr": f"{rate:g}", "iterations": iterations}
                 probabilities = head.scores(one["test"])[index].softmax(1).numpy()
     if best[0] < 0:
         raise InputError(f"{features.dataset}: no linear head has a finite loss on validation; use smaller learning rates.")

@@ -164,15 +164,15 @@ def _provenance() -> dict[str, str]:
     }
 
 
-_MARK = re.compile(r"(<!-- table: (\S+)(?: columns: (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
+_MARK = re.compile(r"(<!-- table: (\S+)(?: columns: (.+?))?(?: rows: (\w+) = (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def readme_with_tables(text: str, folder: Path) -> str:
     """Fills the marked places of a README with Markdown tables from a folder's CSV files.
 
     Args:
-        text: The README; a place is `<!-- table: FILE.csv -->` or `<!-- table: FILE.csv columns: NAME, NAME -->`, to
-            `<!-- end -->`.
+        text: The README; a place is `<!-- table: FILE.csv -->`, perhaps with `columns: NAME, NAME` and after them
+            `rows: NAME = VALUE, VALUE` before the arrow, to `<!-- end -->`.
         folder: What the files' paths start from.
 
     Returns:
@@ -186,13 +186,14 @@ def readme_with_tables(text: str, folder: Path) -> str:
         if not (folder / match[2]).is_file():
             raise InputError(f"{folder / match[2]}: the README asks for this table and it is not there; run the notebooks first.")
         frame = pd.read_csv(folder / match[2], keep_default_na=False, dtype=str).replace(r"\|", r"\|", regex=True)
-        if match[3]:
-            wanted = match[3].split(", ")
-            if absent := [name for name in wanted if name not in frame]:
-                raise InputError(f"{folder / match[2]}: the README asks for the column {absent[0]} and it is not there.")
-            frame = frame[wanted]
+        wanted = match[3].split(", ") if match[3] else list(frame)
+        if absent := [name for name in (*wanted, match[4] or wanted[0]) if name not in frame]:
+            raise InputError(f"{folder / match[2]}: the README asks for the column {absent[0]} and it is not there.")
+        if match[4]:
+            frame = frame[frame[match[4]].isin(match[5].split(", "))]
+        frame = frame[wanted]
         lines = [frame.columns, ["---"] * len(frame.columns), *frame.to_numpy()]
-        return match[1] + "".join(f"| {' | '.join(line)} |\n" for line in lines) + match[4]
+        return match[1] + "".join(f"| {' | '.join(line)} |\n" for line in lines) + match[6]
 
     return _MARK.sub(table, text)
 

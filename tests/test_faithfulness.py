@@ -101,7 +101,7 @@ def test_scores_become_result_rows():
     masks = np.zeros((4, 32, 32), bool)
     masks[:, :16] = True
     scores = explanation_scores(backbone, probes, probes["linear"], pictures, masks)
-    names = ["attention", "rollout", "gradcam linear", "gradcam knn", "centre", "even"]
+    names = ["attention", "rollout", "Grad-CAM linear", "Grad-CAM knn", "centre", "even"]
     assert list(explanation_maps(backbone, probes, pictures[0])) == names
     assert list(scores["map"]) == names * 4 and scores["road"].abs().max() <= 0.5
     rows = explanation_rows(scores, backbone, dataset="made", split="test", seed=3, caveat="made pictures")

@@ -10,6 +10,7 @@ from radiodino_utils.attention import Attention
 from radiodino_utils.datasets import PictureSet, Split
 from radiodino_utils.errors import InputError
 from radiodino_utils.faithfulness import METRICS
+from radiodino_utils.figure_style import COLOURS
 from radiodino_utils.knn import classify_knn, knn_curve
 from radiodino_utils.patches import PatchColours
 from radiodino_utils.projections import explained_variance
@@ -221,7 +222,7 @@ def test_the_palette_keeps_its_contrast_for_the_colour_blind():
     """Simulated deuteranopia and protanopia (Machado et al., 2009, severity 1) leave every pair of colours apart."""
     deuteranopia = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
     protanopia = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
-    colours = np.array([to_rgb(one) for one in figures._COLOURS])
+    colours = np.array([to_rgb(one) for one in COLOURS])
     for matrix in (np.eye(3), deuteranopia, protanopia):
         seen = np.clip(colours @ np.transpose(matrix), 0, 1)
         apart = min(np.linalg.norm(seen[i] - seen[j]) for i in range(len(seen)) for j in range(i))

@@ -27,7 +27,7 @@ def accuracy(one):
 def test_separable_classes_are_told_apart():
     one = classify_linear(made_features(noise=0.2), iterations=200)
     assert accuracy(one) > 0.95 and one.probabilities.sum(1) == pytest.approx(1)
-    assert one.protocol == "linear" and set(one.choice) == {"head", "lr"}
+    assert one.protocol == "linear" and set(one.choice) == {"head", "lr", "iterations"}
 
 
 def test_validation_finds_the_block_that_knows():

@@ -165,6 +165,6 @@ def test_masks_lie_on_their_pictures(built, view, monkeypatch):
     pictures, labels = np.asarray(dataset.splits["test"].pictures), dataset.splits["test"].labels
     assert masks.shape == pictures.shape and masks.dtype == bool
     assert masks[:, 111:113, 111:113].any((1, 2)).all()  # the structure lies at the centre
-    assert (masks.mean((1, 2)) > 0.001).all() and (masks.mean((1, 2)) < 0.99).all()
+    assert (masks.mean((1, 2)) > 0.001).all() and np.median(masks.mean((1, 2))) < 0.5  # a lung may fill its picture
     grey = {name: pictures[labels == i][masks[labels == i]].mean() for i, name in enumerate(dataset.classes)}
     assert grey["lung"] < 10 and grey["rib"] > 150 and 110 < grey["liver"] < 220  # air, bone, tissue with contrast agent

@@ -142,6 +142,16 @@ def test_the_readme_may_ask_for_some_columns(tmp_path):
         readme_with_tables(text.replace("n, name", "k"), tmp_path)
 
 
+def test_the_readme_may_ask_for_some_rows(tmp_path):
+    (tmp_path / "a.csv").write_text("name,n\nx,3\ny,4\nz,5\n")
+    text = "<!-- table: a.csv columns: n rows: name = x, z -->\n<!-- end -->\n"
+    filled = readme_with_tables(text, tmp_path)
+    assert filled == "<!-- table: a.csv columns: n rows: name = x, z -->\n| n |\n| --- |\n| 3 |\n| 5 |\n<!-- end -->\n"
+    assert readme_with_tables(filled, tmp_path) == filled
+    with pytest.raises(InputError, match="asks for the column k"):
+        readme_with_tables(text.replace("name =", "k ="), tmp_path)
+
+
 def test_a_table_that_the_readme_lacks_is_an_error(tmp_path):
     with pytest.raises(InputError, match="a.csv: the README asks for this table"):
         readme_with_tables(README, tmp_path)
