@@ -20,7 +20,7 @@ EMPTY_RULES = {
     "alarm": "a class that truth and prediction lack is not counted, one that only the prediction has counts 0",
 }
 LESION_IOU = 0.1
-_KEYS = ["dataset", "backbone", "probe", "seed", "labelled", "weights"]
+_KEYS = ["dataset", "backbone", "probe", "seed", "weights"]
 
 
 def score_pictures(segmentation: Segmentation, *, outlines: bool = True) -> pd.DataFrame:
@@ -146,8 +146,10 @@ def segmentation_rows(scores: pd.DataFrame, *, empty: str = "skip", resamples: i
         A metric that does not exist for the set (mm without spacing) has no row.
     """
     tables = []
-    for keys, part in scores.groupby(_KEYS, sort=False, dropna=False):
-        about = dict(zip(_KEYS, keys, strict=True))
+    # folds belong together although their numbers of labelled pictures differ a little
+    step = scores.groupby([*_KEYS, "fold"], dropna=False)["labelled"].rank("dense")
+    for keys, part in scores.groupby([*_KEYS, step], sort=False, dropna=False):
+        about = dict(zip(_KEYS, keys, strict=False))
         choices = [choice for choice in part["choice"].unique() if choice]
         common = {
             **{key: about[key] for key in ("dataset", "backbone", "seed", "weights")},
@@ -161,7 +163,7 @@ def segmentation_rows(scores: pd.DataFrame, *, empty: str = "skip", resamples: i
                 value, resampled = (_mean_ratio(over, under, one) for one in (np.ones((1, len(over))), draws))
                 low, high = np.nanpercentile(resampled, [2.5, 97.5])
                 numbers = {"value": value[0], "ci_low": low, "ci_high": high}
-                tables.append(common | {"metric": metric, "n": counted, "labelled": about["labelled"]} | numbers)
+                tables.append(common | {"metric": metric, "n": counted, "labelled": round(part["labelled"].mean())} | numbers)
     return pd.DataFrame(tables, columns=[*COLUMNS, "labelled"])
 
 

@@ -28,7 +28,7 @@ def predicted(dataset, masks, **changes):
     """A segmentation that says what the masks say."""
     scores = np.stack([np.moveaxis(np.eye(len(dataset.classes))[mask], -1, 0) for mask in masks]).astype(np.float16)
     fields = {"backbone": "random-t16", "probe": "linear", "weights": "0123456789ab", "seed": 0, "choice": {"lr": 0.01}}
-    return Segmentation(dataset, rows=dataset.splits["test"], scores=scores, labelled=6, **fields | changes)
+    return Segmentation(dataset, rows=dataset.splits["test"], scores=scores, **fields | {"labelled": 6} | changes)
 
 
 def truth(dataset):
@@ -129,8 +129,10 @@ def test_folds_are_put_together_and_seeds_are_not():
     parts = []
     for fold in (0, 1):
         dataset = made_segmentation(seed=fold, fold=fold)
-        parts += [score_pictures(predicted(dataset, truth(dataset), seed=seed), outlines=False) for seed in (0, 1)]
+        said = [predicted(dataset, truth(dataset), seed=seed, labelled=6 + 2 * fold) for seed in (0, 1)]
+        parts += [score_pictures(one, outlines=False) for one in said]
     rows = segmentation_rows(pd.concat(parts, ignore_index=True))
+    assert set(rows["labelled"]) == {7}
     assert rows[rows["metric"] == "dice"]["n"].tolist() == [8, 8]
     assert rows[rows["metric"] == "dice"]["seed"].tolist() == [0, 1]
     assert "hd95_px" not in set(rows["metric"])
