@@ -64,7 +64,9 @@ def test_a_second_call_reads_and_a_damaged_file_is_made_again(tiny_backbone, mon
     assert np.array_equal(extract_patch_maps(tiny_backbone, dataset, size=32, **FP32).maps, before)
     monkeypatch.setattr(module, "make_engine", make)
     content = first.path.read_bytes()
-    first.path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    damaged = first.path.with_suffix(".damaged")  # a mapped file that is cut short would end the process
+    damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    damaged.replace(first.path)
     again = extract_patch_maps(tiny_backbone, dataset, size=32, **FP32)
     assert np.array_equal(again.maps, before)
     assert extract_patch_maps(tiny_backbone, dataset, size=48, **FP32).path != first.path

@@ -248,7 +248,7 @@ def test_the_curve_holds_result_rows_of_every_k_and_split():
     features = made_features(noise=2.0)
     curve = curve_rows(knn_curve(features, ks=(1, 7, 500)), seed=3)
     assert set(COLUMNS) | {"k"} == set(curve.columns)
-    assert len(curve) == 3 * 2 * 4 and set(curve["seed"]) == {3} and set(curve["protocol"]) == {"knn"}
+    assert len(curve) == 3 * 2 * 5 and set(curve["seed"]) == {3} and set(curve["protocol"]) == {"knn"}
     assert curve.groupby("split")["n"].first().to_dict() == {"test": 30, "val": 24}
     own = knn_probabilities(features.embedding("train"), features.labels["train"], features.embedding("test"), ks=(7,))[7]
     at = curve[(curve["k"] == 7) & (curve["split"] == "test") & (curve["metric"] == "accuracy")]
