@@ -201,15 +201,24 @@ def at_size(backbone: Backbone, size: tuple[int, int]) -> Backbone:
         return backbone
     if not hasattr(backbone.model, "set_input_size"):
         raise InputError(f"{backbone.name}: takes pictures of one size only; choose a vision transformer such as random-t16.")
-    patch = backbone.patch_size
-    if min(height, width) < patch:
-        raise InputError(f"size {height} x {width}: smaller than a patch of {backbone.name} ({patch} x {patch} pixels).")
-    if height % patch or width % patch:
-        near = " x ".join(str(max(1, round(edge / patch)) * patch) for edge in size)
-        raise InputError(f"size {height} x {width}: no multiple of the patch of {backbone.name} ({patch}); take {near}.")
+    require_multiple(size, backbone.patch_size, backbone.name)
     model = deepcopy(backbone.model)
     model.set_input_size(img_size=(height, width))
     return replace(backbone, model=model, preprocessing=replace(backbone.preprocessing, size=height if height == width else size))
+
+
+def require_multiple(size: tuple[int, int], patch: int, name: str) -> None:
+    """Checks that whole patches cover a picture.
+
+    Raises:
+        InputError: If the size is smaller than a patch or no multiple of it.
+    """
+    height, width = size
+    if min(size) < patch:
+        raise InputError(f"size {height} x {width}: smaller than a patch of {name} ({patch} x {patch} pixels).")
+    if height % patch or width % patch:
+        near = " x ".join(str(max(1, round(edge / patch)) * patch) for edge in size)
+        raise InputError(f"size {height} x {width}: no multiple of the patch of {name} ({patch}); take {near}.")
 
 
 def from_model(name: str, model: nn.Module, source: str, preprocessing: Preprocessing | None = None) -> Backbone:

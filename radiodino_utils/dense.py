@@ -1,7 +1,5 @@
 """Patch maps: the patch tokens of chosen blocks for every picture, computed once and kept in a checked file."""
 
-import json
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +9,10 @@ from filelock import FileLock
 from torch import nn
 from tqdm.auto import tqdm
 
-from .backbones import Backbone, Pixels
+from .backbones import Backbone, Pixels, at_size, require_multiple
 from .engines import choose_engine, make_engine
 from .errors import InputError
-from .files import atomic, features_folder, file_hash, make_folder, require_space, value_hash, write_json
+from .files import atomic, features_folder, file_hash, is_whole, make_folder, require_space, value_hash, write_json
 from .pictures import stacked
 from .provenance import git_revision, versions
 from .segmentation_data import SegmentationSet
@@ -89,21 +87,18 @@ def dense_backbone(backbone: Backbone, *, size: int, blocks: tuple[int, ...] = (
     Raises:
         InputError: If the size does not fit the patch, a block does not exist, or the backbone has no patch tokens.
     """
-    patch = PIXELS_PATCH if isinstance(backbone.model, Pixels) else backbone.patch_size
-    if not patch or not (isinstance(backbone.model, Pixels) or hasattr(backbone.model, "forward_intermediates")):
-        raise InputError(f"{backbone.name}: has no patch tokens; choose a vision transformer such as random-t16, or pixels.")
-    if size < patch or size % patch:
-        near = max(1, round(size / patch)) * patch
-        raise InputError(f"size {size}: is not a multiple of the patch of {patch} pixels of {backbone.name}; take {near}.")
     if isinstance(backbone.model, Pixels):
-        model, width, blocks = PixelPatches(), patch**2, (0,)
-    else:
-        model, depth = deepcopy(backbone.model), len(backbone.model.blocks)
+        require_multiple((size, size), PIXELS_PATCH, backbone.name)
+        model, patch, width, blocks = PixelPatches(), PIXELS_PATCH, PIXELS_PATCH**2, (0,)
+    elif hasattr(backbone.model, "blocks") and hasattr(backbone.model, "forward_intermediates"):
+        depth = len(backbone.model.blocks)
         if wrong := [block for block in blocks if not -depth <= block < depth]:
             raise InputError(f"{backbone.name}: has {depth} blocks, no block {wrong[0]}.")
-        model.set_input_size(img_size=(size, size))
         blocks = tuple(sorted({block % depth for block in blocks}))
-        model, width = PatchMaps(model, blocks), backbone.embedding_dim
+        model = PatchMaps(at_size(backbone, (size, size)).model, blocks)
+        patch, width = backbone.patch_size, backbone.embedding_dim
+    else:
+        raise InputError(f"{backbone.name}: has no patch tokens; choose a vision transformer such as random-t16, or pixels.")
     return replace(
         backbone,
         model=model.eval(),
@@ -162,10 +157,10 @@ def extract_patch_maps(
     plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{dataset.name.split('-')[0]}_{backbone.name[-40:]}")
     path = make_folder(folder or features_folder()) / f"{plain}_dense_{value_hash(declared)}.npy"
     with FileLock(path.with_suffix(".lock")):
-        if not _is_whole(path):
+        if not is_whole(path.with_suffix(".json"), path):
             runner = make_engine(dense, engine=engine, precision=precision, device=device, threads=threads)
             _write(path, runner, dense, dataset, batch_size)
-            facts = {"dataset": dataset.name, "git": git_revision(), "sha256": file_hash(path)}
+            facts = {"dataset": dataset.name, "git": git_revision(), "sha256": {path.name: file_hash(path)}}
             write_json(path.with_suffix(".json"), declared | facts)
     numbers = tuple(int(output.rpartition("_")[2]) for output in dense.outputs)
     maps = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -203,10 +198,3 @@ def _batches(dataset: SegmentationSet, dense: Backbone, batch_size: int):  # noq
                     f"{dataset.ids[row]}: {edges} pixels are smaller than a patch of {dense.patch_size}; leave out the picture."
                 )
         yield stacked([how.fitted(picture) for picture in pictures])
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"] == file_hash(path)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False

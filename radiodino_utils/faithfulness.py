@@ -130,7 +130,7 @@ def explanation_maps(
         target: See `grad_cam`.
 
     Returns:
-        By name [grid height, grid width]: `attention` (last block, mean over the heads), `rollout`, `gradcam NAME` for
+        By name [grid height, grid width]: `attention` (last block, mean over the heads), `rollout`, `Grad-CAM NAME` for
         each probe, `centre` (a Gaussian, a fourth of the edge wide) and `even`.
 
     Raises:

@@ -25,7 +25,7 @@ from .backbones import Backbone, load_backbone
 from .datasets import PictureSet, Split, load_dataset
 from .engines import choose_engine, make_engine
 from .errors import InputError
-from .files import atomic, features_folder, file_hash, make_folder, require_space, value_hash, write_json
+from .files import atomic, features_folder, file_hash, is_whole, make_folder, require_space, value_hash, write_json
 from .pictures import stacked
 from .provenance import git_revision, versions
 
@@ -111,7 +111,7 @@ def extract_features(
     chunks = _chunks(dataset)
     partial = path.with_suffix(".partial")
     with FileLock(path.with_suffix(".lock")) if rank == 0 else nullcontext():
-        if not _decided_by_first(rank == 0 and _is_whole(path), world):
+        if not _decided_by_first(rank == 0 and is_whole(path.with_suffix(".json"), path, path.with_suffix(".parquet")), world):
             size = 4 * len(backbone.outputs) * backbone.embedding_dim * sum(map(len, dataset.splits.values()))
             require_space(path.parent, 2 * size)  # the chunks and the file
             runner = make_engine(backbone, engine=engine, precision=precision, device=device, threads=threads)
@@ -238,14 +238,6 @@ def _join(chunks: list[_Chunk], folder: Path, path: Path, dataset: PictureSet, b
     }
     write_json(path.with_suffix(".json"), sidecar)
     shutil.rmtree(folder)
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        return all(sidecar["sha256"][file.name] == file_hash(file) for file in (path, path.with_suffix(".parquet")))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _is_readable(path: Path) -> bool:

@@ -123,6 +123,15 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
+def is_whole(sidecar: Path, *files: Path) -> bool:
+    """Whether files are as their JSON sidecar says, which names the SHA-256 of each under "sha256"."""
+    try:
+        known = json.loads(sidecar.read_text(encoding="utf-8"))["sha256"]
+        return all(known[file.name] == file_hash(file) for file in files)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def value_hash(value: object) -> str:
     """The first 12 hexadecimal digits of the SHA-256 of a JSON value, keys sorted."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from pytorch_grad_cam import GradCAM
-from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional
 
@@ -16,30 +15,25 @@ from .engines import FeatureModel, as_tensor
 from .errors import InputError
 from .features import Features
 from .knn import TEMPERATURE
-
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
+from .logistic import STRENGTHS, fit_logistic
 
 
 class LinearProbe(nn.Linear):
-    """Logistic regression on frozen embeddings as a layer: scores are the logits of the classes.
+    """The logistic regression of `logistic.fit_logistic` as a layer: scores are the logits of the classes.
 
     Args:
-        features: What `extract_features` gives; the train split is fitted, standardised by its mean and deviation.
-        strengths: Candidates of C, the inverse of the penalty; the best accuracy on validation is kept.
+        features: What `extract_features` gives.
+        strengths: Candidates of C.
     """
 
     def __init__(self, features: Features, *, strengths: Sequence[float] = STRENGTHS) -> None:
-        train, val = features.embedding("train"), features.embedding("val")
-        super().__init__(train.shape[1], len(features.classes))
-        mean, std = train.mean(0), train.std(0) + 1e-6
-        models = [LogisticRegression(C=c, max_iter=1000).fit((train - mean) / std, features.labels["train"]) for c in strengths]
-        best = max(models, key=lambda model: model.score((val - mean) / std, features.labels["val"]))
+        super().__init__(features.embedding("train").shape[1], len(features.classes))
+        best, mean, std = fit_logistic(features, strengths=strengths)
         weight, bias = np.zeros(self.weight.shape), np.full(self.bias.shape, -1e9)  # a class that train lacks is never chosen
         weight[best.classes_] = best.coef_ / std
         bias[best.classes_] = best.intercept_ - weight[best.classes_] @ mean
         self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float32), requires_grad=False)
         self.bias = nn.Parameter(torch.tensor(bias, dtype=torch.float32), requires_grad=False)
-        self.strength = best.C
 
 
 class KnnVote(nn.Module):

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -14,10 +15,10 @@ from .predictions import Prediction, prediction
 STRENGTHS = tuple(np.logspace(-6, 5, 45))  # DINOv2's grid of C
 
 
-def classify_logistic(
+def fit_logistic(
     features: Features, *, strengths: Sequence[float] = STRENGTHS, balanced: bool = False, iterations: int = 1000
-) -> Prediction:
-    """Fits logistic regressions on the train split and classifies the test split with the best of validation.
+) -> tuple[LogisticRegression, np.ndarray, np.ndarray]:
+    """Fits logistic regressions on the train split and keeps the best of validation.
 
     Features are standardised by the train split's mean and standard deviation. The best has the least cross entropy on
     validation; accuracy would tie on small sets.
@@ -25,8 +26,46 @@ def classify_logistic(
     Args:
         features: What `extract_features` gives.
         strengths: Candidates for C, the inverse of the penalty; each fit starts from the one before.
-        balanced: Whether rare classes weigh more (N / n of the class); the protocol is then "logistic-balanced".
+        balanced: Whether rare classes weigh more (N / n of the class).
         iterations: Most iterations of the solver.
+
+    Returns:
+        The best regression, and the mean and deviation of the train split, float32, [width].
+
+    Raises:
+        InputError: If train or val is absent, or all training pictures are of one class.
+    """
+    if absent := [split for split in ("train", "val") if split not in features.labels]:
+        raise InputError(f"{features.dataset}: has no split {', '.join(absent)}; the logistic probe chooses C on val.")
+    labels, classes = features.labels, len(features.classes)
+    if len(np.unique(labels["train"])) < 2:
+        raise InputError(f"{features.dataset}: all pictures of the train split are of one class; a probe needs two.")
+    train, val = features.embedding("train"), features.embedding("val")
+    mean, std = train.mean(0), train.std(0) + 1e-6
+    train, val = (train - mean) / std, (val - mean) / std
+    least, best = np.inf, None
+    model = LogisticRegression(max_iter=iterations, warm_start=True, class_weight="balanced" if balanced else None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for strength in strengths:
+            model.set_params(C=float(strength)).fit(train, labels["train"])
+            seen = np.clip(_spread(model, val, classes), 1e-12, 1)
+            loss = -np.log(seen[np.arange(len(seen)), labels["val"]]).mean()
+            if loss < least:
+                least, best = loss, deepcopy(model)
+    return best, mean, std
+
+
+def classify_logistic(
+    features: Features, *, strengths: Sequence[float] = STRENGTHS, balanced: bool = False, iterations: int = 1000
+) -> Prediction:
+    """Classifies the test split by the regression that `fit_logistic` chooses.
+
+    Args:
+        features: What `extract_features` gives.
+        strengths: See `fit_logistic`.
+        balanced: See `fit_logistic`; the protocol is then "logistic-balanced".
+        iterations: See `fit_logistic`.
 
     Returns:
         Probabilities of the test split; `choice` names C.
@@ -34,28 +73,13 @@ def classify_logistic(
     Raises:
         InputError: If the set lacks a split, or all training pictures are of one class.
     """
-    if absent := [split for split in ("train", "val", "test") if split not in features.labels]:
-        raise InputError(f"{features.dataset}: has no split {', '.join(absent)}; the logistic probe chooses C on val.")
-    if len(np.unique(features.labels["train"])) < 2:
-        raise InputError(f"{features.dataset}: all pictures of the train split are of one class; a probe needs two.")
-    train = features.embedding("train")
-    mean, std = train.mean(0), train.std(0) + 1e-6
-    scaled = {split: (features.embedding(split) - mean) / std for split in ("train", "val", "test")}
-    labels, classes = features.labels, len(features.classes)
-    best = (np.inf, 0.0, None)
-    weights = "balanced" if balanced else None
-    model = LogisticRegression(max_iter=iterations, warm_start=True, class_weight=weights)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        for strength in strengths:
-            model.set_params(C=float(strength)).fit(scaled["train"], labels["train"])
-            seen = np.clip(_spread(model, scaled["val"], classes), 1e-12, 1)
-            loss = -np.log(seen[np.arange(len(seen)), labels["val"]]).mean()
-            if loss < best[0]:
-                best = (loss, strength, _spread(model, scaled["test"], classes))
-    choice = {"C": float(f"{best[1]:.3g}")}
+    if "test" not in features.labels:
+        raise InputError(f"{features.dataset}: has no split test; there is nothing to classify.")
+    model, mean, std = fit_logistic(features, strengths=strengths, balanced=balanced, iterations=iterations)
+    probabilities = _spread(model, (features.embedding("test") - mean) / std, len(features.classes))
     protocol = "logistic-balanced" if balanced else "logistic"
-    return prediction(features, protocol=protocol, split="test", probabilities=best[2], choice=choice)
+    choice = {"C": float(f"{model.C:.3g}")}
+    return prediction(features, protocol=protocol, split="test", probabilities=probabilities, choice=choice)
 
 
 def _spread(model: LogisticRegression, features: np.ndarray, classes: int) -> np.ndarray:

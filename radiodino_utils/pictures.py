@@ -108,6 +108,12 @@ def resized(picture: np.ndarray, size: int | tuple[int, int], interpolation: str
     return np.asarray(Image.fromarray(picture).resize((width, height), INTERPOLATIONS[interpolation]))
 
 
+def windowed(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Turns values such as Hounsfield units into grey levels: from `window` to 0..255, cut off outside, uint8."""
+    low, high = window
+    return np.round(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
 def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Stacks pictures of one size: uint8, [n, height, width, 1], or [n, height, width, 3] where one has colour."""
     if len({picture.ndim for picture in pictures}) > 1:
@@ -148,9 +154,7 @@ def _scaled(values: np.ndarray, window: tuple[float, float] | None, path: Path) 
     low, high = window or (float(values.min()), float(values.max()))
     if window is None:
         warnings.warn(f"{path}: scaled from {low:g}..{high:g} to 0..255; give a window to choose otherwise.", stacklevel=3)
-    if high <= low:
-        return np.zeros(values.shape, np.uint8)
-    return np.round(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    return windowed(values, (low, high)) if high > low else np.zeros(values.shape, np.uint8)
 
 
 def _nifti_slice(path: Path, index: int | None) -> np.ndarray:

@@ -79,9 +79,11 @@ def test_the_bf16_engine_agrees(tiny_backbone):
     assert cosine.min() > 0.99
 
 
-@pytest.mark.parametrize(("size", "near"), [(40, 32), (10, 16)])
-def test_a_size_that_is_no_multiple_of_the_patch(tiny_backbone, size, near):
-    with pytest.raises(InputError, match=f"size {size}: is not a multiple of the patch of 16 pixels of .*; take {near}"):
+@pytest.mark.parametrize(
+    ("size", "hint"), [(40, "no multiple of the patch of .*; take 32 x 32"), (10, "smaller than a patch of")]
+)
+def test_a_size_that_is_no_multiple_of_the_patch(tiny_backbone, size, hint):
+    with pytest.raises(InputError, match=f"size {size} x {size}: {hint}"):
         dense_backbone(tiny_backbone, size=size)
 
 
