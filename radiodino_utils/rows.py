@@ -188,7 +188,7 @@ METRIC_LABELS = {
 
 
 def label_of(backbone: str) -> str:
-    """The name of a backbone for tables and figures, with a word where it is only a floor."""
-    if backbone.startswith("random-"):
-        return f"{backbone} (random weights)"
-    return f"{backbone} (no backbone)" if backbone == "pixels" else backbone
+    """The name of a backbone for tables and figures, with a word where it is only a floor or none at all."""
+    words = {"random": "random weights", "pixels": "no backbone", "none": "from scratch"}
+    word = words.get(backbone.partition("-")[0])
+    return f"{backbone} ({word})" if word else backbone

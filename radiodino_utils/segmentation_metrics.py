@@ -253,7 +253,7 @@ def segmentation_table(rows: pd.DataFrame, splits: dict[str, str]) -> pd.DataFra
             {
                 "dataset": about["dataset"],
                 "split": splits[about["dataset"]],
-                "backbone": "none (from scratch)" if about["backbone"] == "none" else label_of(about["backbone"]),
+                "backbone": label_of(about["backbone"]),
                 "probe": about["protocol"].removeprefix("seg-"),
                 "seed": str(about["seed"]),
                 "n": str(metric["n"].get("dice", 0)),
