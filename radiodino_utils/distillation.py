@@ -14,6 +14,7 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from .augment import Views
+from .backbones import for_training
 from .errors import unknown
 from .recipes import Recipe
 
@@ -92,8 +93,7 @@ def make_pair(arch: str, recipe: Recipe) -> tuple[Network, Network]:
     teacher.load_state_dict(student.state_dict())
     teacher.requires_grad_(False)
     for network in (student, teacher):
-        for block in network.vit.blocks:  # the fused backward pass of torch is several times slower on a CPU
-            block.attn.fused_attn = torch.cuda.is_available()
+        for_training(network.vit)
     return student, teacher.eval()
 
 

@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from .errors import InputError, unknown
 from .features import Features
 from .knn import knn_probabilities
+from .logistic import one_thread
 from .predictions import Prediction, prediction
 
 SHOTS = (1, 5, 10, 20, 50)
@@ -78,6 +79,7 @@ def _drawn(features: Features, count: int, generator: np.random.Generator) -> np
     )
 
 
+@one_thread
 def _probabilities(features: Features, rows: np.ndarray, method: str) -> np.ndarray:
     bank, labels, queries = features.embedding("train")[rows], features.labels["train"][rows], features.embedding("test")
     classes = len(features.classes)

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
-from .backbones import Backbone, Preprocessing, load_backbone
+from .backbones import Backbone, Preprocessing, for_training, load_backbone
 from .datasets import PictureSet, Split, load_dataset
 from .errors import InputError, unknown
 from .files import atomic, features_folder, make_folder, require_space, value_hash, write_json
@@ -229,7 +229,7 @@ def _check(backbone: Backbone, dataset: PictureSet, recipe: FineTuning) -> None:
 
 
 def _with_head(backbone: Backbone, classes: int, recipe: FineTuning, *, adapters: bool = True) -> tuple[nn.Module, Preprocessing]:
-    model, preprocessing = deepcopy(backbone.model), backbone.preprocessing
+    model, preprocessing = for_training(deepcopy(backbone.model)), backbone.preprocessing
     model.reset_classifier(classes)
     model.head_drop = nn.Dropout(recipe.dropout)
     if recipe.size:

@@ -7,6 +7,7 @@ from copy import deepcopy
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from .errors import InputError
 from .features import Features
@@ -14,7 +15,11 @@ from .predictions import Prediction, prediction
 
 STRENGTHS = tuple(np.logspace(-6, 5, 45))  # DINOv2's grid of C
 
+# the solver's small products take up to twenty times as long on two threads of a busy machine
+one_thread = threadpool_limits.wrap(limits=1)
 
+
+@one_thread
 def fit_logistic(
     features: Features, *, strengths: Sequence[float] = STRENGTHS, balanced: bool = False, iterations: int = 1000
 ) -> tuple[LogisticRegression, np.ndarray, np.ndarray]:

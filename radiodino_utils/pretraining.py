@@ -31,7 +31,6 @@ from .provenance import git_revision, versions
 from .recipes import Recipe
 
 RUN, STATE, BACKBONE, MONITOR, CORPUS = "run.json", "last.ckpt", "backbone.safetensors", "monitor.csv", "corpus.txt"
-STRATEGIES = ("auto", "ddp", "fsdp")
 
 
 @dataclass(frozen=True)

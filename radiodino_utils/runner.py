@@ -345,12 +345,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--profile", default="demo", help="a file of notebooks/profiles, without suffix (default: demo)")
     parser.add_argument("--only", action="append", metavar="03", help="this notebook and what it needs; may be given again")
     parser.add_argument("--force", action="store_true", help="run notebooks although they are up to date")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at a time (default: 1)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="notebooks at a time, which share the processors (default: 2)")
     parser.add_argument("--allow-missing", action="store_true", help="run what the data sets and weights that are there allow")
     parser.add_argument("--list", action="store_true", help="list the profile's notebooks and stop")
     parser.add_argument("--check", action="store_true", help="run into a temporary folder and compare with the committed tables")
     parser.add_argument("--save-outputs", action="store_true", help="put the outputs of the last run into notebooks/ and stop")
     options = parser.parse_args(arguments)
+    if options.jobs is None:
+        from .provenance import cpu_count  # not for --help
+
+        options.jobs = min(2, cpu_count())
     if options.jobs < 1:
         parser.error(f"--jobs {options.jobs}: at least one notebook at a time is needed")
     try:
