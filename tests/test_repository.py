@@ -1,12 +1,14 @@
 """The files around the package agree with each other and with what the README says."""
 
 import ast
+import io
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tarfile
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -111,10 +113,16 @@ def test_every_readme_link_is_a_file_of_the_repository(link: str) -> None:
         assert (ROOT / link).is_file()
 
 
-def test_the_readme_tables_are_those_of_the_committed_results() -> None:
+def test_the_readme_tables_are_those_of_the_committed_results(tmp_path: Path) -> None:
     from radiodino_utils.report import readme_with_tables
 
-    assert readme_with_tables(README, ROOT) == README
+    # out of git: a run on another processor leaves slightly other tables in the folder
+    archive = subprocess.run(["git", "archive", "HEAD", "results", "benchmarks"], cwd=ROOT, capture_output=True)
+    if archive.returncode:
+        pytest.skip("not a git checkout, so nothing says which results are the committed ones")
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(tmp_path, filter="data")
+    assert readme_with_tables(README, tmp_path) == README
     assert README.count("<!-- table:") >= 1
 
 
