@@ -243,6 +243,9 @@ def training_curves(monitor: pd.DataFrame, *, title: str) -> Figure:
             axis.grid(alpha=0.25)
             if axis.get_legend_handles_labels()[1]:
                 axis.legend(frameon=False, fontsize=7)
+            if not axis.lines:
+                axis.set_yticks([])
+                axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center")
         for axis in axes[-1]:
             axis.set_xlabel("pictures seen, thousands")
         titled(figure, f"{title} ({', '.join(runs)}: line, dashes, dots)" if len(runs) > 1 else title)

@@ -20,6 +20,9 @@ def made_monitor(run, start=0):
 def test_curves_of_one_run_and_of_two():
     one = training_curves(made_monitor("a").drop(columns="run"), title="one")
     assert len(one.axes) == 9 and [len(axis.lines) for axis in one.axes][:2] == [3, 3]
+    assert not any(axis.texts for axis in one.axes)
+    unprobed = training_curves(made_monitor("a").assign(probe=np.nan, probe_auc=np.nan), title="unprobed")
+    assert [axis.get_title() for axis in unprobed.axes if axis.texts] == ["kNN probe"]
     two = training_curves(pd.concat([made_monitor("a"), made_monitor("b", 1280)], ignore_index=True), title="two")
     assert [len(axis.lines) for axis in two.axes][:2] == [6, 6]
     assert "a, b" in two.get_suptitle()
