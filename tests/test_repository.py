@@ -98,9 +98,8 @@ def test_every_readme_command_exists(command: str) -> None:
         return
     program = ROOT / words[0] if words[0].startswith("./") else Path(sys.executable).parent / Path(words[0]).name
     assert os.access(program, os.X_OK)
-    if "-m" in words:
-        words = [sys.executable, *words[words.index("-m") :]]
-    if words[0] == "./run_tests.sh":
+    words = [sys.executable, *words[words.index("-m") :]] if "-m" in words else [str(program), *words[1:]]
+    if program.name == "run_tests.sh":
         return
     options = {word for word in words if word.startswith("--")}
     help_text = subprocess.run([*words[:3], "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
