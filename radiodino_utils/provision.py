@@ -1,9 +1,11 @@
 """What a profile needs and this machine lacks, said before any work."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from .datasets import missing_dataset
 from .downloads import Missing, is_reachable
+from .files import REPOSITORY
 from .models import missing_weights
 
 
@@ -11,13 +13,13 @@ def missing_inputs(parameters: Iterable[dict[str, object]]) -> list[Missing]:
     """Finds the data sets and weights that parameters name and that can be had neither here nor by downloading.
 
     Args:
-        parameters: Of each notebook; every text that is the plain name of a data set or backbone counts, alone or in a list.
+        parameters: Of each notebook; every text that is the name of a data set or backbone counts, alone or in a list.
 
     Returns:
         What is missing, each name once. A server is asked only where something would be downloaded from it.
     """
     names = dict.fromkeys(name for one in parameters for value in one.values() for name in _texts(value))
-    missing = [one for name in names if (one := missing_dataset(name) or missing_weights(name))]
+    missing = [one for name in names if (one := missing_dataset(name) or missing_weights(name) or _missing_path(name))]
     servers = {_server(one.url): one.url for one in missing if one.url}
     reached = {server for server, url in servers.items() if is_reachable(url)}
     return [one for one in missing if not one.url or _server(one.url) not in reached]
@@ -48,6 +50,14 @@ def without_missing(parameters: dict[str, object], missing: Iterable[Missing]) -
         else:
             kept[key] = [one for one in value if one not in names]
     return kept
+
+
+def _missing_path(name: str) -> Missing | None:
+    kind, _, place = name.partition(":")
+    if kind not in ("npz", "folder", "masks", "file"):
+        return None
+    path = REPOSITORY / "notebooks" / Path(place).expanduser()  # where the notebooks run
+    return None if path.exists() else Missing(name, "", f"{path} does not exist; correct the path")
 
 
 def _texts(value: object) -> list[str]:

@@ -48,6 +48,15 @@ def test_what_is_here_or_can_be_downloaded_is_not_missing(monkeypatch, tmp_path)
         assert [one.name for one in missing_inputs(PARAMETERS)] == ["radimagenet"]
 
 
+def test_paths_of_ones_own(tmp_path):
+    (tmp_path / "mine.npz").touch()
+    names = [f"{kind}:{tmp_path / 'mine.npz'}" for kind in ("npz", "folder", "masks", "file")]
+    assert missing_inputs([{"datasets": names}]) == []
+    missing = missing_inputs([{"datasets": [f"{name}x" for name in names]}])
+    assert [one.name for one in missing] == [f"{name}x" for name in names]
+    assert "mine.npzx does not exist" in describe_missing(missing)
+
+
 def test_no_server_is_asked_where_nothing_would_be_downloaded(monkeypatch):
     monkeypatch.setattr("radiodino_utils.provision.is_reachable", lambda url: pytest.fail(f"{url} was asked"))
     assert missing_inputs([{"dataset": "organct-axial", "backbones": ["random-t16", "pixels"], "protocols": ["knn"]}]) == []
