@@ -60,7 +60,7 @@ def test_a_second_call_reads_and_a_damaged_file_is_made_again(tiny_backbone, mon
     dataset, make = made_segmentation(), module.make_engine
     first = extract_patch_maps(tiny_backbone, dataset, size=32, **FP32)
     before, path = np.array(first.maps), first.path
-    del first  # no file that is mapped is touched: that ended the process now and then
+    del first  # so that no mapped file is touched
     monkeypatch.setattr(module, "make_engine", lambda *_, **__: pytest.fail("computed again"))
     assert np.array_equal(extract_patch_maps(tiny_backbone, dataset, size=32, **FP32).maps, before)
     monkeypatch.setattr(module, "make_engine", make)
