@@ -8,8 +8,8 @@ trap 'rm -rf "$scratch"' EXIT
 
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-# Rarely a worker process ends without a word, for which pytest-xdist would wait forever. No test has failed then:
-# one process repeats them all and shows what compiled code prints. Failed tests are not repeated.
+# Sometimes a worker process ends without a word in test_dense.py (cause unknown), and pytest-xdist would wait forever.
+# Then one process repeats all tests and shows what compiled code prints; without such an end nothing is repeated.
 "$python" -m pytest tests -n 2 --dist loadfile --max-worker-restart 0 "$@" | tee "$scratch/tests.log" || {
     grep -q "node down" "$scratch/tests.log" || exit 1
     "$python" -m pytest tests -v --capture=sys "$@"
