@@ -1,8 +1,11 @@
 """Engines that run a backbone on batches of 8-bit pictures: torch and OpenVINO."""
 
+import ctypes
+import sys
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import lru_cache
 
@@ -119,7 +122,8 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
             "INFERENCE_NUM_THREADS": threads or cpu_count(),
         }
-        self._compiled = openvino.Core().compile_model(graph, "CPU", options)
+        with _signal_stack_kept():
+            self._compiled = openvino.Core().compile_model(graph, "CPU", options)
 
     def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, ...]:
         """Features (float32, [n, width]) of a batch (uint8, [n, height, width, channels])."""
@@ -148,6 +152,20 @@ class OpenVinoEngine:
         request.wait()
         free.append(request)
         return tuple(request.get_output_tensor(i).data.copy() for i in range(len(self._compiled.outputs)))
+
+
+@contextmanager
+def _signal_stack_kept() -> Iterator[None]:
+    """Puts the thread's alternate signal stack back: OpenVINO replaces it, and a signal after it is freed ends the process."""
+    if sys.platform == "win32":
+        yield
+        return
+    library, stack = ctypes.CDLL(None), ctypes.create_string_buffer(24)  # stack_t: a pointer, an int, a size
+    library.sigaltstack(None, stack)
+    try:
+        yield
+    finally:
+        library.sigaltstack(stack, None)
 
 
 def choose_engine(

@@ -59,17 +59,17 @@ def test_pixels_are_the_grey_values_of_each_patch():
 def test_a_second_call_reads_and_a_damaged_file_is_made_again(tiny_backbone, monkeypatch):
     dataset, make = made_segmentation(), module.make_engine
     first = extract_patch_maps(tiny_backbone, dataset, size=32, **FP32)
-    before, path = np.array(first.maps), first.path
-    del first  # so that no mapped file is touched
+    before = np.array(first.maps)
     monkeypatch.setattr(module, "make_engine", lambda *_, **__: pytest.fail("computed again"))
     assert np.array_equal(extract_patch_maps(tiny_backbone, dataset, size=32, **FP32).maps, before)
     monkeypatch.setattr(module, "make_engine", make)
-    content = path.read_bytes()
-    path.unlink()
-    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    content = first.path.read_bytes()
+    damaged = first.path.with_suffix(".damaged")  # a mapped file that is cut short would end the process
+    damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    damaged.replace(first.path)
     again = extract_patch_maps(tiny_backbone, dataset, size=32, **FP32)
     assert np.array_equal(again.maps, before)
-    assert extract_patch_maps(tiny_backbone, dataset, size=48, **FP32).path != path
+    assert extract_patch_maps(tiny_backbone, dataset, size=48, **FP32).path != first.path
 
 
 def test_the_bf16_engine_agrees(tiny_backbone):

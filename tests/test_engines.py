@@ -1,4 +1,6 @@
 import builtins
+import ctypes
+import sys
 
 import numpy as np
 import pytest
@@ -38,6 +40,17 @@ def pictures():
 @pytest.fixture(scope="module")
 def reference(random_t16, pictures):
     return make_engine(random_t16, engine="torch", precision="fp32")(pictures)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no alternate signal stacks")
+def test_openvino_leaves_the_signal_stack_as_it_was(tiny_backbone):
+    def stack():
+        ctypes.CDLL(None).sigaltstack(None, now := ctypes.create_string_buffer(24))
+        return now.raw
+
+    before = stack()
+    make_engine(tiny_backbone, engine="openvino", precision="fp32")
+    assert stack() == before
 
 
 @pytest.mark.parametrize(("engine", "precision"), [("openvino", "fp32"), ("openvino", "bf16"), ("torch", "bf16")])
