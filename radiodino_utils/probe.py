@@ -1,12 +1,17 @@
-"""A kNN probe of a backbone in training, on a labelled set that the corpus does not hold."""
+"""Probes of a backbone in training, on a labelled set whose val pictures the corpus does not hold."""
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import RepeatedStratifiedKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from .corpus import Corpus, picture_digests
 from .datasets import PictureSet
 from .errors import InputError
 from .knn import knn_probabilities
+from .logistic import one_thread
 from .metrics import classification_metrics
 from .models import IMAGENET_MEAN, IMAGENET_STD
 from .pictures import resized
@@ -48,6 +53,36 @@ class KnnProbe:
         found = knn_probabilities(features["train"], self._labels["train"], features["val"], ks=(K,), classes=self.classes)[K]
         metrics = classification_metrics(self._labels["val"], found, resamples=1)
         return {"probe": metrics["accuracy"].value, "probe_auc": metrics["auc"].value}
+
+    def cross_validated(self, model: torch.nn.Module, *, folds: int = 5, repeats: int = 4, seed: int = 0) -> dict[str, float]:
+        """AUC over train and val pictures together, by repeated stratified folds: steadier than a small val split alone.
+
+        Args:
+            model: A vision transformer; its class token is probed.
+            folds: Parts of a division; each is classified by the others.
+            repeats: Divisions, whose AUC are averaged.
+            seed: Of the divisions.
+
+        Returns:
+            `knn`, weighted with k = 20, and `logistic`, on standardised features with C = 0.01; fractions.
+        """
+        features = np.concatenate([_features(model, pictures) for pictures in self._pictures.values()])
+        labels = np.concatenate(list(self._labels.values()))
+        found = {name: np.zeros((repeats, len(labels), self.classes)) for name in ("knn", "logistic")}
+        divisions = RepeatedStratifiedKFold(n_splits=folds, n_repeats=repeats, random_state=seed)
+        for number, (bank, rest) in enumerate(divisions.split(features, labels)):
+            votes = knn_probabilities(features[bank], labels[bank], features[rest], ks=(K,), classes=self.classes)[K]
+            found["knn"][number // folds, rest] = votes
+            found["logistic"][number // folds, rest] = _fitted(features[bank], labels[bank]).predict_proba(features[rest])
+        return {
+            name: float(np.mean([classification_metrics(labels, one, resamples=1)["auc"].value for one in divided]))
+            for name, divided in found.items()
+        }
+
+
+@one_thread
+def _fitted(features: np.ndarray, labels: np.ndarray) -> Pipeline:
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)).fit(features, labels)
 
 
 @torch.inference_mode()

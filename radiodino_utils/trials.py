@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,12 +23,13 @@ def changed_settings(recipe: dict[str, object], base: str, pictures: int) -> str
     return ", ".join(f"{key} {value}" for key, value in recipe.items() if value != known[key]) or "unchanged"
 
 
-def trial_row(run: Path, probes: list[KnnProbe], *, base: str = "small") -> dict[str, object]:
+def trial_row(run: Path, probes: list[KnnProbe], *, crossed: Sequence[KnnProbe] = (), base: str = "small") -> dict[str, object]:
     """One row of the table: a run as it stands, finished or not.
 
     Args:
         run: Folder of the run.
         probes: Labelled sets that judge its teacher on validation rows.
+        crossed: Labelled sets that judge it by cross-validation over train and validation rows.
         base: The recipe with which the run's settings are compared.
 
     Returns:
@@ -52,6 +54,9 @@ def trial_row(run: Path, probes: list[KnnProbe], *, base: str = "small") -> dict
     for probe in probes:
         found = probe(model)
         row |= {f"{probe.name} val accuracy": round(found["probe"], 3), f"{probe.name} val AUC": round(found["probe_auc"], 3)}
+    for probe in crossed:
+        found = probe.cross_validated(model)
+        row |= {f"{probe.name} crossed {name} AUC": round(value, 3) for name, value in found.items()}
     return row
 
 
@@ -60,12 +65,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m radiodino_utils.trials", description=main.__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs")
     parser.add_argument("--probe", action="append", required=True, help="labelled set with the splits train and val")
+    parser.add_argument("--crossed", action="append", default=[], help="labelled set for 5-fold cross-validation, train and val")
     parser.add_argument("--base", default="small", help="recipe with which the settings are compared (default: small)")
     parser.add_argument("--out", type=Path, required=True, help="the table, CSV")
     options = parser.parse_args(arguments)
     try:
-        probes = [KnnProbe(load_dataset(name)) for name in options.probe]
-        rows = pd.DataFrame([trial_row(run, probes, base=options.base) for run in options.runs])
+        probes, crossed = ([KnnProbe(load_dataset(name)) for name in names] for names in (options.probe, options.crossed))
+        rows = pd.DataFrame([trial_row(run, probes, crossed=crossed, base=options.base) for run in options.runs])
     except InputError as error:
         parser.exit(2, f"{error}\n")
     known = [pd.read_csv(options.out)] if options.out.is_file() else []

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import timm
 import torch
@@ -35,3 +36,27 @@ def test_a_set_without_val(labelled):
     del labelled.splits["val"]
     with pytest.raises(InputError, match="has no split val"):
         KnnProbe(labelled)
+
+
+class Brightness(torch.nn.Module):
+    """Features of a picture: its three means, and noise that does not depend on it."""
+
+    def __init__(self, sign: float = 1.0):
+        super().__init__()
+        self.sign = torch.nn.Parameter(torch.tensor(sign))
+
+    def forward(self, pictures):
+        noise = torch.randn(len(pictures), 3, generator=torch.Generator().manual_seed(len(pictures)))
+        return torch.cat([self.sign * pictures.mean((2, 3)), noise], 1)
+
+
+def test_cross_validation_finds_what_the_features_hold_and_no_more(tmp_path):
+    pictures, labels = np.random.default_rng(0).integers(0, 100, (120, 28, 28), np.uint8), np.arange(120)[:, None] % 2
+    pictures[labels[:, 0] == 1] += 100
+    splits = {"train": slice(80), "val": slice(80, 100), "test": slice(100, 120)}
+    arrays = {f"{name}_images": pictures[rows] for name, rows in splits.items()}
+    np.savez(tmp_path / "bright.npz", **arrays, **{f"{name}_labels": labels[rows] for name, rows in splits.items()})
+    probe = KnnProbe(load_dataset(f"npz:{tmp_path / 'bright.npz'}"), size=28)
+    assert min(probe.cross_validated(Brightness()).values()) > 0.99
+    blind = probe.cross_validated(Brightness(0.0))
+    assert set(blind) == {"knn", "logistic"} and max(blind.values()) < 0.7

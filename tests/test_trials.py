@@ -23,11 +23,11 @@ def test_only_what_differs_is_named():
 
 def test_the_table_keeps_what_it_has(run, tmp_path, capsys):
     probe, table = f"npz:{made_npz(tmp_path / 'labelled.npz')}", tmp_path / "trials.csv"
-    main([str(run), "--probe", probe, "--out", str(table)])
+    main([str(run), "--probe", probe, "--crossed", probe, "--out", str(table)])
     first = pd.read_csv(table)
     assert first[["trial", "steps", "pictures seen"]].values.tolist() == [["first", 2, 2 * smallest().batch_size]]
-    assert first.filter(like="val").to_numpy().min() >= 0
-    main([str(run), "--probe", probe, "--out", str(table)])
+    assert first.filter(like="val").to_numpy().min() >= 0 and first.filter(like="crossed").shape == (1, 2)
+    main([str(run), "--probe", probe, "--crossed", probe, "--out", str(table)])
     pd.testing.assert_frame_equal(pd.read_csv(table), first)
 
 
