@@ -79,8 +79,17 @@ def test_the_committed_recipe_and_options_are_those_of_the_run(facts):
     options = (WEIGHTS / f"{NAME}.args").read_text().split()
     assert options[options.index("--seed") + 1] == str(stage["seed"])
     assert options[options.index("--recipe") + 1] == "mini"
+    assert options[options.index("--stop-at") + 1] == str(stage["steps_done"])
     weights = [float(one.split("=")[1]) for before, one in zip(options, options[1:], strict=False) if before == "--data"]
     assert np.allclose(np.array(weights) / sum(weights), [source["share of draws"] for source in facts["corpus"]])
+
+
+@shipped
+def test_what_is_shipped_is_the_best_trial_by_validation(facts):
+    trials = pd.read_csv(WEIGHTS / f"{NAME}-trials.csv")
+    values = trials.filter(regex="organct.* val accuracy|crossed").dropna()
+    assert values.shape[1] == 5 and len(values) > 5
+    assert trials.loc[values.mean(axis=1).idxmax(), "pictures seen"] == facts["pictures_seen"]
 
 
 @shipped
