@@ -1,6 +1,7 @@
 """Maps judged by number: ROAD, the share of the mass on a mask, and the pointing game, beside controls."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from .attention import attention_maps, attention_rollout
 from .backbones import Backbone
 from .engines import as_tensor
 from .errors import InputError
-from .gradcam import Scores, grad_cam
+from .gradcam import IndependentScore, Scores, grad_cam
 from .metrics import mean_interval
 from .provenance import git_revision
 from .rows import COLUMNS
@@ -131,13 +132,16 @@ def explanation_maps(
 
     Returns:
         By name [grid height, grid width]: `attention` (last block, mean over the heads), `rollout`, `Grad-CAM NAME` for
-        each probe, `centre` (a Gaussian, a fourth of the edge wide) and `even`.
+        each probe, `centre` (a Gaussian, a fourth of the edge wide) and `even`. A probe whose score of the target does
+        not depend on the picture (a kNN vote without a neighbour of that class) has no map.
 
     Raises:
         InputError: See `grad_cam`.
     """
     maps = {"attention": attention_maps(backbone, picture).maps[0].mean(0), "rollout": attention_rollout(backbone, picture)}
-    maps |= {f"Grad-CAM {name}": grad_cam(backbone, probe, picture, target) for name, probe in probes.items()}
+    for name, probe in probes.items():
+        with suppress(IndependentScore):
+            maps[f"Grad-CAM {name}"] = grad_cam(backbone, probe, picture, target)
     down, right = np.meshgrid(*(np.linspace(-1, 1, edge) for edge in backbone.model.patch_embed.grid_size), indexing="ij")
     gaussian = np.exp(-2 * (down**2 + right**2))
     return maps | dict(zip(CONTROLS, (gaussian, np.ones_like(gaussian)), strict=True))
@@ -160,7 +164,7 @@ def explanation_scores(
         masks: bool, [n, height, width]: what the maps should lie on.
 
     Returns:
-        One row a picture and type of map: map, picture, road, mass_share, pointing.
+        One row a picture and type of map that it has, see `explanation_maps`: map, picture, road, mass_share, pointing.
 
     Raises:
         InputError: If pictures and masks are not as many, and see `grad_cam` and `mass_share`.

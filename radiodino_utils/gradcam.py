@@ -95,6 +95,10 @@ class Scores(nn.Module):
         return self.probe(self.features(pictures.permute(0, 2, 3, 1))[0])
 
 
+class IndependentScore(InputError):
+    """A target's score does not depend on the picture: there is nothing that a map could explain."""
+
+
 def grad_cam(backbone: Backbone, probe: nn.Module, picture: np.ndarray, target: int | None = None) -> np.ndarray:
     """Computes the Grad-CAM of a target's score on the patch grid.
 
@@ -114,8 +118,9 @@ def grad_cam(backbone: Backbone, probe: nn.Module, picture: np.ndarray, target: 
         float32, 0 to 1, [grid height, grid width].
 
     Raises:
-        InputError: If the backbone is no vision transformer, the target does not exist, its score does not depend on
-            the picture, or the picture is smaller than a patch.
+        IndependentScore: If the target's score does not depend on the picture, as a kNN vote without a neighbour of it.
+        InputError: If the backbone is no vision transformer, the target does not exist, or the picture is smaller than
+            a patch.
     """
     require_attention(backbone)
     model, pictures = Scores(backbone, probe), as_tensor(backbone, picture)
@@ -127,7 +132,7 @@ def grad_cam(backbone: Backbone, probe: nn.Module, picture: np.ndarray, target: 
             raise InputError(f"target {target}: the probe has the targets 0 to {len(scores) - 1}.")
         heat = cam(pictures.requires_grad_(True), [lambda output: output[target]])[0]
         if not any(gradient.any() for gradient in cam.activations_and_grads.gradients):
-            raise InputError(
+            raise IndependentScore(
                 f"target {target}: its score does not depend on the picture, so there is nothing to explain "
                 "(a kNN vote without a neighbour of that class?); choose another target."
             )

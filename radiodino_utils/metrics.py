@@ -117,10 +117,12 @@ def mean_interval(values: np.ndarray, *, resamples: int = 1000, seed: int = 0) -
     """The mean of one value a picture with its percentile bootstrap 95 % interval over pictures.
 
     Args:
-        values: [n], at least two.
+        values: [n]; the mean of none is NaN, and so is the interval of fewer than two.
         resamples: Number of bootstrap resamples.
         seed: Of the resamples.
     """
+    if len(values) < 2:
+        return Interval(float(values[0]) if len(values) else float("nan"), float("nan"), float("nan"))
     found = bootstrap((values,), np.mean, n_resamples=resamples, method="percentile", rng=np.random.default_rng(seed))
     return Interval(float(np.mean(values)), *map(float, found.confidence_interval))
 

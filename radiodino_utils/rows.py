@@ -166,11 +166,15 @@ _DASH = "–"
 
 
 def percent(value: float, low: float, high: float, sd: float = float("nan"), *, digits: int) -> str:
-    """Fractions as percent: "48.1 [43.8, 52.5]", with "± 0.9" behind the value where there is a standard deviation."""
+    """Fractions as percent: "48.1 [43.8, 52.5]", with "± 0.9" behind the value where there is a standard deviation.
+
+    One picture has no interval: "48.1 [no interval]".
+    """
     if value != value:  # NaN: not defined
         return _DASH
     spread = "" if sd != sd else f" ± {100 * sd:.{digits}f}"
-    return f"{100 * value:.{digits}f}{spread} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
+    interval = "no interval" if low != low else f"{100 * low:.{digits}f}, {100 * high:.{digits}f}"
+    return f"{100 * value:.{digits}f}{spread} [{interval}]"
 
 
 METRIC_LABELS = {

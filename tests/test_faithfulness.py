@@ -114,6 +114,23 @@ def test_scores_become_result_rows():
         explanation_scores(backbone, probes, probes["linear"], pictures, masks[:3])
 
 
+class Never(nn.Module):
+    """A vote without a neighbour of any class."""
+
+    def forward(self, embeddings):
+        return torch.full((len(embeddings), 4), -1e9) + 0 * embeddings[:, :1]
+
+
+def test_a_probe_that_has_nothing_to_explain_has_no_map():
+    backbone, features = from_model("tiny", tiny_transformer(), "made"), made_features(width=128)
+    judge, pictures = LinearProbe(features), np.random.default_rng(0).integers(0, 256, (2, 32, 32), np.uint8)
+    scores = explanation_scores(backbone, {"linear": judge, "never": Never()}, judge, pictures, np.ones((2, 32, 32), bool))
+    assert list(scores["map"]) == ["attention", "rollout", "Grad-CAM linear", "centre", "even"] * 2
+    half = scores.drop(index=scores.index[(scores["map"] == "rollout") & (scores["picture"] == 1)])
+    compared = against_control(half, scores).set_index("map")["n"]
+    assert set(compared["rollout"]) == {1} and set(compared["attention"]) == {2}
+
+
 @pytest.mark.parametrize(
     ("shift", "verdict"), [(0.3, "beats the control"), (-0.3, "loses to the control"), (0.0, "no difference shown")]
 )

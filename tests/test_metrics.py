@@ -199,3 +199,10 @@ def test_a_classifier_does_not_differ_from_itself():
     assert {(one.value, one.low, one.high) for one in paired_differences(labels, scores, scores, resamples=50).values()} == {
         (0, 0, 0)
     }
+
+
+def test_the_mean_of_few():
+    one, none = metrics.mean_interval(np.array([0.5])), metrics.mean_interval(np.array([]))
+    assert one.value == 0.5 and np.isnan([one.low, one.high, none.value, none.low, none.high]).all()
+    two = metrics.mean_interval(np.array([0.0, 1.0]))
+    assert (two.low, two.value, two.high) == (0, 0.5, 1)

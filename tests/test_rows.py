@@ -14,6 +14,7 @@ from radiodino_utils.rows import (
     label_of,
     over_seeds,
     paired_table,
+    percent,
     wide_table,
     write_table,
 )
@@ -122,3 +123,9 @@ def test_the_first_backbone_is_compared_with_each_other_one_on_the_same_pictures
     assert set(table["backbone"]) == {"random-t16"} and len(table) == 2 * 3
     assert table.loc[("pixels", "accuracy"), "ci_low"] > 0
     assert table.loc[("random-s16", "accuracy"), ["difference", "ci_low", "ci_high"]].tolist() == [0, 0, 0]
+
+
+def test_percent_of_one_picture():
+    nan = float("nan")
+    assert percent(0.481, 0.438, 0.525, digits=1) == "48.1 [43.8, 52.5]"
+    assert percent(1.0, nan, nan, digits=1) == "100.0 [no interval]"
