@@ -36,7 +36,12 @@ def legend_below(figure: Figure, axis: plt.Axes) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
+def broken(text: str, inches: float) -> str:
+    """Breaks a text of 9 points into lines that fit a width."""
+    return textwrap.fill(text, int(14 * inches))
+
+
 def titled(figure: Figure, title: str, caveat: str = "") -> None:
     """Puts a title above a figure, and the caveat below it, broken to its width."""
-    across = int(14 * figure.get_figwidth())  # letters of 9 points
-    figure.suptitle("\n".join(textwrap.fill(line, across) for line in (title, caveat) if line), fontsize=9)
+    lines = (broken(line, figure.get_figwidth()) for line in (title, caveat) if line)
+    figure.suptitle("\n".join(lines), fontsize=9)

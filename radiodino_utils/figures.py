@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from .datasets import PictureSet
 from .errors import InputError
-from .figure_style import COLOURS, MARKERS, STYLE, colour_of, legend_below, marker_of, titled
+from .figure_style import COLOURS, MARKERS, STYLE, broken, colour_of, legend_below, marker_of, titled
 from .files import atomic
 from .metrics import confusion_matrix
 from .predictions import Prediction
@@ -104,7 +104,7 @@ _LINES = {"val": "--", "test": "-"}
 def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
     """Draws confusion matrices side by side, in percent of the true class."""
     first = predictions[0]
-    edge = 0.27 * len(first.classes) + 0.5
+    edge = max(0.27 * len(first.classes) + 0.5, 1.7)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(predictions), figsize=(edge * len(predictions) + 1.6, edge + 1.6), squeeze=False)
         for i, (axis, one) in enumerate(zip(axes[0], predictions, strict=True)):
@@ -124,7 +124,7 @@ def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
                 xticklabels=one.classes,
                 yticklabels=one.classes if i == 0 else False,
             )
-            title = f"{label_of(one.backbone)}\n{one.chosen}".strip()
+            title = "\n".join(broken(line, edge) for line in (label_of(one.backbone), one.chosen) if line)
             axis.set(xlabel="predicted", ylabel="true" if i == 0 else "", title=title)
             axis.tick_params(axis="x", rotation=90)
             axis.tick_params(axis="y", rotation=0)

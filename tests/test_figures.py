@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -77,6 +79,18 @@ def drawn(features):
         "score_intervals": lambda: map_figures.score_intervals(explained, caveat=CAVEAT),
         "k_curves": lambda: figures.k_curves(curves, chosen, caveat=CAVEAT),
         "confusion_matrices": lambda: figures.confusion_matrices(predictions[:3]),
+        "confusion_matrices_of_two_classes": lambda: figures.confusion_matrices(
+            [
+                replace(
+                    one,
+                    classes=("malignant", "normal, benign"),
+                    labels=one.labels % 2,
+                    probabilities=one.probabilities[:, :2],
+                    choice={"C": "0.01 / 0.001 / 0.00316 / 0.00562 / 0.00178"},
+                )
+                for one in predictions[:3]
+            ]
+        ),
         "scree": lambda: figures.scree(pd.concat([explained_variance(one) for one in features]), caveat=CAVEAT),
         "scatter_pca": lambda: figures.scatter_grid(points, method="pca", caveat=CAVEAT),
         "scatter_umap": lambda: figures.scatter_grid(points, method="umap", caveat=CAVEAT),
@@ -93,6 +107,7 @@ NAMES = [
     "score_intervals",
     "k_curves",
     "confusion_matrices",
+    "confusion_matrices_of_two_classes",
     "scree",
     "scatter_pca",
     "scatter_umap",
