@@ -220,5 +220,6 @@ def score_intervals(rows: pd.DataFrame, *, caveat: str = "") -> Figure:
             axis.axvline(0, color="0.6", lw=0.8)
             axis.grid(axis="x", alpha=0.25)
         legend_below(figure, axes[0])
-        titled(figure, f"How good are the maps? Mean over n = {rows['n'].max()} pictures, 95 % intervals; more is better", caveat)
+        n = " to ".join(map(str, dict.fromkeys((rows["n"].min(), rows["n"].max()))))
+        titled(figure, f"How good are the maps? Mean over n = {n} pictures, 95 % intervals; more is better", caveat)
     return figure

@@ -242,3 +242,10 @@ def test_the_palette_keeps_its_contrast_for_the_colour_blind():
         seen = np.clip(colours @ np.transpose(matrix), 0, 1)
         apart = min(np.linalg.norm(seen[i] - seen[j]) for i in range(len(seen)) for j in range(i))
         assert apart > 0.1
+
+
+def test_maps_of_fewer_pictures_are_in_the_title(drawn):
+    assert "n = 5 pictures" in drawn["score_intervals"]().get_suptitle().replace("\n", " ")
+    some = pd.DataFrame({"protocol": ["attention", "even"], "backbone": "tiny", "metric": "road", "value": 0.2, "n": [4, 5]})
+    figure = map_figures.score_intervals(some.assign(ci_low=0.1, ci_high=0.3), caveat=CAVEAT)
+    assert "n = 4 to 5 pictures" in figure.get_suptitle().replace("\n", " ")
