@@ -256,6 +256,12 @@ def _table(head: Iterable[str], lines: Iterable[Iterable[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in cells)
 
 
+def _require_runs(runs: list[Path]) -> None:
+    for run in runs:
+        if missing := [name for name in (RUN, STATE, BACKBONE, MONITOR, CORPUS) if not (run / name).is_file()]:
+            raise InputError(f"{run}: holds no {missing[0]}; name the folder of a run.")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Exports the last run's teacher as the bundled checkpoint, evaluates it and writes its card."""
     parser = argparse.ArgumentParser(prog="python -m radiodino_utils.modelcard", description=main.__doc__)
@@ -265,14 +271,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--trials", type=Path, required=True, help="CSV table of the trials")
     options = parser.parse_args(arguments)
     try:
-        digests = (options.runs[-1] / CORPUS).read_text().split()
+        _require_runs(options.runs)
+        trials, digests = pd.read_csv(options.trials), (options.runs[-1] / CORPUS).read_text().split()
         export(options.runs[-1], WEIGHTS / f"{NAME}.safetensors")
         with atomic(WEIGHTS / f"{NAME}-corpus.npy") as temporary:
             np.save(temporary, corpus_prefixes(digests))
         write_table(curves(options.runs), WEIGHTS / f"{NAME}-curves.csv")
         rows = evaluate()
         write_table(rows, WEIGHTS / f"{NAME}-evaluation.csv")
-        trials = pd.read_csv(options.trials)
         write_table(trials, WEIGHTS / f"{NAME}-trials.csv")
         facts = card(options.runs, trials, rows, digests)
         write_json(WEIGHTS / f"{NAME}.json", facts)

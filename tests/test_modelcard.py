@@ -54,6 +54,21 @@ def test_export_is_half_precision_of_a_run(tmp_path):
         export(tmp_path / "none", tmp_path / "out.safetensors")
 
 
+def test_a_mistake_leaves_the_shipped_files_alone(tmp_path, capsys):
+    before = {path: path.stat().st_mtime_ns for path in WEIGHTS.iterdir()}
+    for name in ("run.json", "last.ckpt", "backbone.safetensors", "monitor.csv"):
+        (tmp_path / name).touch()
+    for runs, trials, hint in (("none", "t.csv", "holds no run.json"), (".", "t.csv", "holds no corpus.txt")):
+        with pytest.raises(SystemExit, match="2"):
+            modelcard.main(["--runs", str(tmp_path / runs), "--trials", str(tmp_path / trials)])
+        assert hint in capsys.readouterr().err
+    (tmp_path / "corpus.txt").touch()
+    with pytest.raises(SystemExit, match="2"):
+        modelcard.main(["--runs", str(tmp_path), "--trials", str(tmp_path / "t.csv")])
+    assert "t.csv" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in WEIGHTS.iterdir()} == before
+
+
 @shipped
 def test_the_checkpoint_is_the_one_of_the_card(facts):
     backbone = load_backbone(NAME)
