@@ -54,7 +54,7 @@ def fit_logistic(
         warnings.simplefilter("ignore", ConvergenceWarning)
         for strength in strengths:
             model.set_params(C=float(strength)).fit(train, labels["train"])
-            seen = np.clip(_spread(model, val, classes), 1e-12, 1)
+            seen = np.clip(spread(model, val, classes), 1e-12, 1)
             loss = -np.log(seen[np.arange(len(seen)), labels["val"]]).mean()
             if loss < least:
                 least, best = loss, deepcopy(model)
@@ -81,13 +81,13 @@ def classify_logistic(
     if "test" not in features.labels:
         raise InputError(f"{features.dataset}: has no split test; there is nothing to classify.")
     model, mean, std = fit_logistic(features, strengths=strengths, balanced=balanced, iterations=iterations)
-    probabilities = _spread(model, (features.embedding("test") - mean) / std, len(features.classes))
+    probabilities = spread(model, (features.embedding("test") - mean) / std, len(features.classes))
     protocol = "logistic-balanced" if balanced else "logistic"
     choice = {"C": float(f"{model.C:.3g}")}
     return prediction(features, protocol=protocol, split="test", probabilities=probabilities, choice=choice)
 
 
-def _spread(model: LogisticRegression, features: np.ndarray, classes: int) -> np.ndarray:
+def spread(model: LogisticRegression, features: np.ndarray, classes: int) -> np.ndarray:
     """Probabilities of all classes, zero for one that the train split lacks."""
     probabilities = np.zeros((len(features), classes))
     probabilities[:, model.classes_] = model.predict_proba(features)

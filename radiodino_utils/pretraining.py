@@ -161,6 +161,21 @@ def run_folder(name: str = "") -> Path:
     return Path(name or tempfile.mkdtemp(prefix="radiodino-"))
 
 
+def require_run(folder: Path) -> None:
+    """Checks that a folder holds all files of a run.
+
+    Raises:
+        InputError: If one is missing.
+    """
+    if missing := [name for name in (RUN, STATE, BACKBONE, MONITOR, CORPUS) if not (folder / name).is_file()]:
+        raise InputError(f"{folder}: holds no {missing[0]}; name the folder of a run.")
+
+
+def steps_done(folder: Path) -> int:
+    """Steps of the run whose state the folder holds."""
+    return torch.load(folder / STATE, map_location="cpu", weights_only=True, mmap=True)["step"]
+
+
 def make_fabric(running: Running) -> Fabric:
     """Lightning Fabric for one process, several GPUs, or what `torchrun` started.
 

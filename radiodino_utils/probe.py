@@ -11,7 +11,7 @@ from .corpus import Corpus, picture_digests
 from .datasets import PictureSet
 from .errors import InputError
 from .knn import knn_probabilities
-from .logistic import one_thread
+from .logistic import one_thread, spread
 from .metrics import classification_metrics
 from .models import IMAGENET_MEAN, IMAGENET_STD
 from .pictures import resized
@@ -65,15 +65,21 @@ class KnnProbe:
 
         Returns:
             `knn`, weighted with k = 20, and `logistic`, on standardised features with C = 0.01; fractions.
+
+        Raises:
+            InputError: If no class has as many pictures as there are folds.
         """
         features = np.concatenate([_features(model, pictures) for pictures in self._pictures.values()])
         labels = np.concatenate(list(self._labels.values()))
+        if np.bincount(labels).max() < folds:
+            raise InputError(f"{self.name}: no class has {folds} pictures in train and val; cross-validate a larger set.")
         found = {name: np.zeros((repeats, len(labels), self.classes)) for name in ("knn", "logistic")}
         divisions = RepeatedStratifiedKFold(n_splits=folds, n_repeats=repeats, random_state=seed)
         for number, (bank, rest) in enumerate(divisions.split(features, labels)):
             votes = knn_probabilities(features[bank], labels[bank], features[rest], ks=(K,), classes=self.classes)[K]
             found["knn"][number // folds, rest] = votes
-            found["logistic"][number // folds, rest] = _fitted(features[bank], labels[bank]).predict_proba(features[rest])
+            fitted = _fitted(features[bank], labels[bank])
+            found["logistic"][number // folds, rest] = spread(fitted, features[rest], self.classes)
         return {
             name: float(np.mean([classification_metrics(labels, one, resamples=1)["auc"].value for one in divided]))
             for name, divided in found.items()

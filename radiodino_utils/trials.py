@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from .backbones import load_backbone
 from .datasets import load_dataset
 from .errors import InputError
-from .pretraining import BACKBONE, RUN, STATE
+from .pretraining import BACKBONE, RUN, require_run, steps_done
 from .probe import KnnProbe
 from .recipes import load_recipe
 from .rows import write_table
@@ -38,10 +37,9 @@ def trial_row(run: Path, probes: list[KnnProbe], *, crossed: Sequence[KnnProbe] 
     Raises:
         InputError: If the folder holds no run.
     """
-    if missing := [name for name in (RUN, STATE, BACKBONE) if not (run / name).is_file()]:
-        raise InputError(f"{run}: holds no {missing[0]}; name the folder of a run.")
+    require_run(run)
     facts = json.loads((run / RUN).read_text(encoding="utf-8"))
-    step = torch.load(run / STATE, map_location="cpu", weights_only=True, mmap=True)["step"]
+    step = steps_done(run)
     row = {
         "trial": run.name,
         "setting": changed_settings(facts["recipe"], base, sum(source["pictures"] for source in facts["sources"])),

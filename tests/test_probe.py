@@ -60,3 +60,9 @@ def test_cross_validation_finds_what_the_features_hold_and_no_more(tmp_path):
     assert min(probe.cross_validated(Brightness()).values()) > 0.99
     blind = probe.cross_validated(Brightness(0.0))
     assert set(blind) == {"knn", "logistic"} and max(blind.values()) < 0.7
+
+
+def test_too_few_pictures_to_cross_validate(labelled):
+    probe = KnnProbe(labelled, size=28)
+    with pytest.raises(InputError, match="no class has 500 pictures"):
+        probe.cross_validated(Brightness(), folds=500)
