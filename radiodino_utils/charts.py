@@ -40,7 +40,7 @@ def roc_and_reliability(predictions: Sequence[Prediction]) -> Figure:
             axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
             axis.grid(alpha=0.25)
             axis.legend(frameon=False, loc="lower right" if axis is roc else "upper left", fontsize=8)
-        kind = f"positive: {first.classes[first.positive]}" if len(first.classes) == 2 else "mean over classes"
+        kind = f"positive: {first.positive}" if len(first.classes) == 2 else "mean over classes"
         roc.set(title=f"ROC ({kind})", xlabel="1 − specificity", ylabel="sensitivity")
         calibration.set(title=f"reliability, {BINS} bins (point size: pictures)", xlabel="confidence", ylabel="accuracy")
         titled(figure, f"{first.dataset}, {first.protocol}, {first.split} split, n = {len(first.labels)}", first.caveat)
@@ -49,7 +49,7 @@ def roc_and_reliability(predictions: Sequence[Prediction]) -> Figure:
 
 def _mean_roc(one: Prediction) -> np.ndarray:
     """Sensitivity on `_GRID`, the mean over the classes that have pictures."""
-    classes = [one.positive] if len(one.classes) == 2 else np.unique(one.labels)
+    classes = [one.positive_label] if len(one.classes) == 2 else np.unique(one.labels)
     curves = [roc_curve(one.labels == label, one.probabilities[:, label])[:2] for label in classes]
     return np.mean([np.interp(_GRID, *curve) for curve in curves], axis=0)
 

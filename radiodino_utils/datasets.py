@@ -1,6 +1,7 @@
 """Data sets by plain name: the one registry."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from . import organct
@@ -20,7 +21,7 @@ def dataset_names() -> list[str]:
     return [*(f"organct-{view}" for view in organct.VIEWS), *BUSI_NAMES, "radimagenet", *medmnist_names()]
 
 
-def load_dataset(name: str, *, folder: str | Path | None = None) -> PictureSet:
+def load_dataset(name: str, *, folder: str | Path | None = None, positive: str = "") -> PictureSet:
     """Loads a data set by its plain name.
 
     Args:
@@ -30,13 +31,21 @@ def load_dataset(name: str, *, folder: str | Path | None = None) -> PictureSet:
             (one folder a class, or those inside train / val / test, or a CSV list with path, label, split and group).
         folder: Where MedMNIST's files, BUSI or RadImageNet lie; by default `$MEDMNIST`, `$BUSI` or `$RADIMAGENET`, else the
             data folder's `medmnist`, `busi` or `radimagenet`. MedMNIST's files are downloaded where they are missing.
+        positive: The positive class of a dataset of two classes. By default the one that the dataset declares (malignant for
+            BreastMNIST, pneumonia for PneumoniaMNIST, the column `positive` of a CSV list), else the last one: in sorted order
+            for folders and lists, the highest label for npz files.
 
     Returns:
         The set; arrays are memory-mapped, files are read when asked for.
 
     Raises:
-        InputError: If the name is unknown, or a file is missing, damaged, or not laid out as it must be.
+        InputError: If the name or the positive class is unknown, or a file is missing, damaged, or not laid out as it must be.
     """
+    dataset = _loaded(name, folder)
+    return replace(dataset, positive=positive) if positive else dataset
+
+
+def _loaded(name: str, folder: str | Path | None) -> PictureSet:
     kind, _, rest = name.partition(":")
     if kind == "npz" and rest:
         return read_npz(Path(rest).expanduser(), name)

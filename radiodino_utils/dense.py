@@ -58,6 +58,9 @@ class DenseFeatures:
         size: Edge of the pictures that the backbone saw, in pixels.
         maps: float16, [n, blocks x width, grid, grid], a memory map.
         path: The file.
+        engine: What ran the backbone: torch or openvino.
+        precision: Of the backbone: fp32, bf16 or fp16; the maps are rounded to float16.
+        seen_in_pretraining: See `Prediction`.
     """
 
     dataset: SegmentationSet
@@ -67,6 +70,9 @@ class DenseFeatures:
     size: int
     maps: np.ndarray
     path: Path
+    engine: str = ""
+    precision: str = ""
+    seen_in_pretraining: str = "not known"
 
     def only(self, blocks: int) -> np.ndarray:
         """The maps of the last of the chosen blocks, as many as wanted: [n, blocks x width, grid, grid]."""
@@ -164,7 +170,7 @@ def extract_patch_maps(
             write_json(path.with_suffix(".json"), declared | facts)
     numbers = tuple(int(output.rpartition("_")[2]) for output in dense.outputs)
     maps = np.load(path, mmap_mode="r", allow_pickle=False)
-    return DenseFeatures(dataset, backbone.name, backbone.fingerprint, numbers, size, maps, path)
+    return DenseFeatures(dataset, backbone.name, backbone.fingerprint, numbers, size, maps, path, engine, precision)
 
 
 def _write(path: Path, runner, dense: Backbone, dataset: SegmentationSet, batch_size: int) -> None:  # noqa: ANN001

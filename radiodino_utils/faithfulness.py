@@ -186,7 +186,14 @@ def explanation_scores(
 
 
 def explanation_rows(
-    scores: pd.DataFrame, backbone: Backbone, *, dataset: str, split: str, seed: int = 0, caveat: str = ""
+    scores: pd.DataFrame,
+    backbone: Backbone,
+    *,
+    dataset: str,
+    split: str,
+    seed: int = 0,
+    caveat: str = "",
+    seen_in_pretraining: str = "not known",
 ) -> pd.DataFrame:
     """Turns scores into result rows: the mean over pictures with its bootstrap 95 % interval, for each type of map.
 
@@ -197,12 +204,14 @@ def explanation_rows(
         split: Which split the pictures are of.
         seed: Of the bootstrap.
         caveat: What must be said wherever the rows are shown.
+        seen_in_pretraining: See `Prediction`.
 
     Returns:
         Rows with `rows.COLUMNS`; `protocol` is the type of map.
     """
     common = {"dataset": dataset, "task": "explanation", "backbone": backbone.name, "split": split, "seed": seed}
     common |= {"weights": backbone.fingerprint, "git": git_revision(), "choice": "", "caveat": caveat}
+    common |= {"positive": "", "engine": "torch", "precision": "fp32", "seen_in_pretraining": seen_in_pretraining}
     table = []
     for (name, part), metric in ((group, metric) for group in scores.groupby("map", sort=False) for metric in METRICS):
         values = part[metric].dropna().to_numpy()

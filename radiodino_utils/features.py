@@ -47,6 +47,7 @@ class Features:
         ids: By split: n names, in the order of the rows.
         sidecar: Backbone, preprocessing, data, engine, versions, revision, time.
         path: The safetensors file.
+        positive: The positive class of two; see `PictureSet`.
     """
 
     dataset: str
@@ -57,6 +58,12 @@ class Features:
     ids: dict[str, list[str]]
     sidecar: dict
     path: Path
+    positive: str = ""
+
+    @property
+    def seen_in_pretraining(self) -> str:
+        """Which images of the dataset the backbone's pre-training saw; see `seen.seen_in_pretraining`."""
+        return self.sidecar.get("seen_in_pretraining", "not known")
 
     def embedding(self, split: str) -> np.ndarray:
         """The embedding (the first output: the class token where there is one) of a split, float32, [n, width]."""
@@ -258,7 +265,7 @@ def _read(path: Path, dataset: PictureSet) -> Features:
     rows = dict(tuple(index.groupby("split", sort=False)))
     labels = {name: rows[name]["label"].to_numpy() for name in dataset.splits}
     ids = {name: rows[name]["id"].tolist() for name in dataset.splits}
-    return Features(dataset.name, dataset.classes, dataset.caveat, arrays, labels, ids, sidecar, path)
+    return Features(dataset.name, dataset.classes, dataset.caveat, arrays, labels, ids, sidecar, path, dataset.positive)
 
 
 def _short(name: str) -> str:

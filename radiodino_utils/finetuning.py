@@ -53,7 +53,7 @@ class FineTuning:
         layer_decay: Factor of the learning rate from block to block downwards (BEiT), or nothing.
         lora_rank: Of adapters in the attention's qkv (Hu et al., ICLR 2022); 0 trains everything.
         size: Edge of the pictures in pixels; the backbone's own by default (the position embedding is resampled).
-        precision: "auto", "bf16" or "fp32".
+        precision: "fp32", "bf16", or "auto": bf16 where the processor computes in it.
     """
 
     lr: float = 1e-5
@@ -71,7 +71,7 @@ class FineTuning:
     layer_decay: float | None = None
     lora_rank: int = 0
     size: int | None = None
-    precision: str = "auto"
+    precision: str = "fp32"
 
     @property
     def protocol(self) -> str:
@@ -130,8 +130,12 @@ def finetune(
             loss is not finite.
     """
     _check(backbone, dataset, recipe)
+    fabric = make_fabric(Running(precision=recipe.precision, accelerator=accelerator))
+    with fabric.autocast():
+        precision = "bf16" if torch.is_autocast_enabled(fabric.device.type) else "fp32"
     declared = {
         "format": FORMAT,
+        "precision": precision,
         "backbone": backbone.fingerprint,
         "preprocessing": asdict(backbone.preprocessing),
         "data": dataset.digest,
@@ -142,7 +146,6 @@ def finetune(
     }
     name = f"{recipe.protocol}_{_plain(dataset.name)}_{_plain(backbone.name)}_{value_hash(declared)}.safetensors"
     checkpoint = make_folder(folder or features_folder()) / name
-    fabric = make_fabric(Running(precision=recipe.precision, accelerator=accelerator))
     seed_everything(seed, verbose=False)
     model, preprocessing = _with_head(backbone, len(dataset.classes), recipe)
     if not (checkpoint.is_file() and checkpoint.with_suffix(".json").is_file()):
@@ -170,6 +173,9 @@ def finetune(
         caveat=dataset.caveat,
         choice={"epoch": f"{best['epoch']:.0f} of {recipe.epochs}"} | ({"size": recipe.size} if recipe.size else {}),
         seed=seed,
+        positive=dataset.positive,
+        engine="torch",
+        precision=precision,
     )
     return FineTuned(prediction, curve, checkpoint)
 

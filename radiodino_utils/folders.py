@@ -29,7 +29,8 @@ def read_folder(root: Path, name: str) -> PictureSet:
         name: Name of the set.
 
     Returns:
-        The set; without split folders its one split is "all". Pictures are read when asked for.
+        The set; without split folders its one split is "all". Of two classes the last one in sorted order is positive, unless
+        `load_dataset(..., positive=...)` says otherwise. Pictures are read when asked for.
 
     Raises:
         InputError: If a folder is missing or empty, or a class has one picture.
@@ -57,19 +58,20 @@ def read_folder(root: Path, name: str) -> PictureSet:
 
 
 def read_list(path: Path, name: str) -> PictureSet:
-    """Reads a CSV list with the columns path and label, and if wanted split and group.
+    """Reads a CSV list with the columns path and label, and if wanted split, group and positive.
 
     Args:
         path: The CSV file; the paths in it count from its folder. A `split` is train, val or test; without the column all
-            pictures are in the split "all". Pictures of one `group`, such as a patient, must lie in one split.
+            pictures are in the split "all". Pictures of one `group`, such as a patient, must lie in one split. The column
+            `positive` names the positive class of two, in one line or in all; without it the last one in sorted order is.
         name: Name of the set.
 
     Returns:
         The set. Pictures are read when asked for.
 
     Raises:
-        InputError: If a column or a file is missing, a label, split or group is empty or unknown, splits overlap, or a class has
-            one picture.
+        InputError: If a column or a file is missing, a label, split or group is empty or unknown, splits overlap, a class has
+            one picture, or the positive class is none of two or named twice.
     """
     table = _read_csv(path, ("path", "label"))
     table = table if "split" in table else table.assign(split="all")
@@ -79,7 +81,10 @@ def read_list(path: Path, name: str) -> PictureSet:
     _refuse_overlap(table, "path", path)
     if "group" in table:
         _refuse_overlap(table[table["group"] != ""], "group", path)
-    return _from_table(table, path.parent, name, str(path))
+    declared = sorted(set(table["positive"]) - {""}) if "positive" in table else []
+    if len(declared) > 1:
+        raise InputError(f"{path}: the column positive names {', '.join(declared)}; only one class can be the positive one.")
+    return _from_table(table, path.parent, name, str(path), positive=declared[0] if declared else "")
 
 
 def read_radimagenet(folder: str | Path | None = None) -> PictureSet:
@@ -159,7 +164,7 @@ def _refuse_overlap(table: pd.DataFrame, column: str, source: Path) -> None:
         raise InputError(f"{source}: '{twice.iloc[0]}' is listed twice ({len(twice)} such); list each picture once.")
 
 
-def _from_table(table: pd.DataFrame, root: Path, name: str, source: str, caveat: str = "") -> PictureSet:
+def _from_table(table: pd.DataFrame, root: Path, name: str, source: str, caveat: str = "", *, positive: str = "") -> PictureSet:
     """Makes a set of a table with path, label, split and perhaps group, in the order of its rows."""
     classes = sorted(set(table["label"]))
     counts = table["label"].value_counts()
@@ -183,4 +188,4 @@ def _from_table(table: pd.DataFrame, root: Path, name: str, source: str, caveat:
         labels = pd.Categorical(part["label"], categories=classes).codes.astype(np.int64)
         groups = part["group"].tolist() if "group" in part and (part["group"] != "").all() else None
         splits[split] = Split(PictureFiles(root, paths), labels, paths, groups)
-    return PictureSet(name, tuple(classes), splits, digest.hexdigest()[:12], caveat)
+    return PictureSet(name, tuple(classes), splits, digest.hexdigest()[:12], caveat, positive)

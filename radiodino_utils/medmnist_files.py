@@ -10,6 +10,7 @@ from .picturesets import PictureSet
 
 SIZES = (28, 64, 128, 224)
 _TASKS = ("binary-class", "multi-class")
+_POSITIVE = {"breastmnist": "malignant", "pneumoniamnist": "pneumonia"}
 
 
 def medmnist_names() -> list[str]:
@@ -45,7 +46,7 @@ def load_medmnist(name: str, *, folder: str | Path | None = None) -> PictureSet:
     path = find_medmnist(name, folder) or download(
         official["url"], _own_folder() / official["file"], md5=official["md5"], way_out=_way_out(official)
     )
-    return read_npz(path, name, classes=official["classes"], md5=official["md5"])
+    return read_npz(path, name, classes=official["classes"], md5=official["md5"], positive=official["positive"])
 
 
 def missing_medmnist(name: str) -> Missing | None:
@@ -68,4 +69,10 @@ def _official(name: str) -> dict:
     flag, size = name.split("-")
     info, suffix = INFO[flag], "" if size == "28" else f"_{size}"
     classes = tuple(info["label"].values())
-    return {"file": f"{flag}{suffix}.npz", "url": info[f"url{suffix}"], "md5": info[f"MD5{suffix}"], "classes": classes}
+    return {
+        "file": f"{flag}{suffix}.npz",
+        "url": info[f"url{suffix}"],
+        "md5": info[f"MD5{suffix}"],
+        "classes": classes,
+        "positive": _POSITIVE.get(flag, ""),
+    }

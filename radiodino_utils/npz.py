@@ -14,7 +14,13 @@ from .picturesets import SPLITS, PictureSet, Split
 
 
 def read_npz(
-    path: Path, name: str, *, classes: tuple[str, ...] | None = None, md5: str | None = None, caveat: str = ""
+    path: Path,
+    name: str,
+    *,
+    classes: tuple[str, ...] | None = None,
+    md5: str | None = None,
+    caveat: str = "",
+    positive: str = "",
 ) -> PictureSet:
     """Reads a file in MedMNIST's layout: `{train,val,test}_{images,labels}`, and `{split}_ids` where there are some.
 
@@ -24,6 +30,7 @@ def read_npz(
         classes: The name of each label; the numbers by default.
         md5: Of the file, where it is known.
         caveat: See `PictureSet`.
+        positive: See `PictureSet`.
 
     Returns:
         The set; arrays are memory-mapped.
@@ -65,7 +72,7 @@ def read_npz(
     classes = classes or tuple(str(label) for label in range(highest + 1))
     if highest >= len(classes):
         raise InputError(f"{path}: label {highest} is outside the {len(classes)} classes of {name}.")
-    return PictureSet(name, classes, splits, digest, caveat)
+    return PictureSet(name, classes, splits, digest, caveat, positive)
 
 
 def _mapped(path: Path, digest: str) -> dict[str, np.ndarray]:

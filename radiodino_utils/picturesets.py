@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from .errors import InputError
+
 SPLITS = ("train", "val", "test")
 
 
@@ -39,6 +41,8 @@ class PictureSet:
         splits: The splits by name.
         digest: MD5 of the npz file, or a hash of the list, and of the sizes and times of its files.
         caveat: What must be said wherever results on it are shown; may be empty.
+        positive: Of two classes the one that sensitivity, specificity and ROC curve speak of; the last class by default. Empty
+            for more classes.
     """
 
     name: str
@@ -46,6 +50,33 @@ class PictureSet:
     splits: dict[str, Split]
     digest: str
     caveat: str = ""
+    positive: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "positive", positive_class(self.classes, self.positive, self.name))
+
+
+def positive_class(classes: Sequence[str], positive: str = "", name: str = "classes") -> str:
+    """Return the positive class of a dataset.
+
+    Args:
+        classes: Name of each label.
+        positive: The declared one; empty takes the last of two classes.
+        name: Of the dataset, for the message.
+
+    Returns:
+        One of two classes; empty for any other number of classes.
+
+    Raises:
+        InputError: If the declared class does not exist, or is declared for any other number of classes than two.
+    """
+    if positive and (len(classes) != 2 or positive not in classes):
+        shown = f"{', '.join(classes[:9])}{', ...' if len(classes) > 9 else ''}"
+        raise InputError(
+            f"{name}: positive class '{positive}': it must be one of exactly two classes; the dataset has {len(classes)}: "
+            f"{shown}."
+        )
+    return positive or (classes[-1] if len(classes) == 2 else "")
 
 
 def summary(sets: Sequence[PictureSet]) -> pd.DataFrame:
@@ -53,7 +84,7 @@ def summary(sets: Sequence[PictureSet]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"dataset": one.name, **{split: len(part) for split, part in one.splits.items()}, "classes": len(one.classes)}
-            | {"digest": one.digest, "caveat": one.caveat}
+            | {"positive": one.positive, "digest": one.digest, "caveat": one.caveat}
             for one in sets
         ]
     )

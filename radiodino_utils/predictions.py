@@ -11,6 +11,7 @@ import pandas as pd
 from .errors import InputError
 from .features import Features
 from .files import atomic
+from .picturesets import positive_class
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Prediction:
         caveat: What must be said wherever results on the set are shown.
         choice: What was chosen on validation, such as {"k": 20}.
         seed: Of the training or the draw, where there was one.
+        positive: Of two classes the positive one, as the dataset declares it; see `picturesets.PictureSet`.
+        engine: What ran the backbone: torch or openvino.
+        precision: Of the backbone: fp32, bf16 or fp16.
+        seen_in_pretraining: Which images of the dataset the backbone's pre-training saw: "none", "unlabelled train",
+            "unlabelled test" or "not known".
     """
 
     dataset: str
@@ -44,11 +50,18 @@ class Prediction:
     caveat: str = ""
     choice: dict[str, object] = field(default_factory=dict)
     seed: int | None = None
+    positive: str = ""
+    engine: str = ""
+    precision: str = ""
+    seen_in_pretraining: str = "not known"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "positive", positive_class(self.classes, self.positive, self.dataset))
 
     @property
-    def positive(self) -> int:
-        """Of two classes the disease: the one beside a class that is called normal, else class 1."""
-        return 0 if len(self.classes) == 2 and "normal" in self.classes[1] else 1
+    def positive_label(self) -> int:
+        """The label of the positive class; 1 where there is none."""
+        return self.classes.index(self.positive) if self.positive else 1
 
     @property
     def chosen(self) -> str:
@@ -80,6 +93,10 @@ def prediction(
         caveat=features.caveat,
         choice=choice or {},
         seed=seed,
+        positive=features.positive,
+        engine=features.sidecar["engine"],
+        precision=features.sidecar["precision"],
+        seen_in_pretraining=features.seen_in_pretraining,
     )
 
 

@@ -12,8 +12,8 @@ from .predictions import Prediction
 from .provenance import git_revision
 
 COLUMNS = (
-    "dataset", "task", "protocol", "backbone", "split", "metric", "value", "ci_low", "ci_high", "n", "seed", "weights", "git",
-    "choice", "caveat",
+    "dataset", "task", "protocol", "backbone", "split", "metric", "value", "ci_low", "ci_high", "n", "seed", "positive",
+    "weights", "engine", "precision", "seen_in_pretraining", "git", "choice", "caveat",
 )  # fmt: skip
 SHOWN = ("accuracy", "f1_macro", "auc")  # of the metrics those that tables for people hold
 _NUMBERS = ("value", "ci_low", "ci_high")
@@ -38,13 +38,17 @@ def classification_rows(prediction: Prediction, *, seed: int = 0, resamples: int
         "split": prediction.split,
         "n": len(prediction.labels),
         "seed": seed if prediction.seed is None else prediction.seed,
+        "positive": prediction.positive,
         "weights": prediction.weights,
+        "engine": prediction.engine,
+        "precision": prediction.precision,
+        "seen_in_pretraining": prediction.seen_in_pretraining,
         "git": git_revision(),
         "choice": prediction.chosen,
         "caveat": prediction.caveat,
     }
     metrics = classification_metrics(
-        prediction.labels, prediction.probabilities, positive=prediction.positive, resamples=resamples, seed=seed
+        prediction.labels, prediction.probabilities, positive=prediction.positive_label, resamples=resamples, seed=seed
     )
     table = [
         common | {"metric": name, "value": one.value, "ci_low": one.low, "ci_high": one.high} for name, one in metrics.items()
@@ -74,7 +78,7 @@ def paired_table(predictions: Sequence[Prediction], *, metrics: Sequence[str] = 
         best = first.setdefault((one.dataset, one.protocol), one)
         if one is best:
             continue
-        gaps = paired_differences(one.labels, best.probabilities, one.probabilities, positive=one.positive, seed=seed)
+        gaps = paired_differences(one.labels, best.probabilities, one.probabilities, positive=one.positive_label, seed=seed)
         line = {"dataset": one.dataset, "protocol": one.protocol, "backbone": best.backbone, "other": one.backbone}
         table += [
             line | {"metric": name, "difference": gap.value, "ci_low": gap.low, "ci_high": gap.high, "n": len(one.labels)}
@@ -102,7 +106,7 @@ def collect_rows(folder: Path) -> pd.DataFrame:
     tables = []
     for path in sorted(folder.glob("*_rows.csv")):
         undefined = {column: [""] for column in _NUMBERS}  # such as the AUC of one picture
-        table = pd.read_csv(path, keep_default_na=False, na_values=undefined, dtype={"weights": str, "git": str})
+        table = pd.read_csv(path, keep_default_na=False, na_values=undefined, dtype={"weights": str, "git": str, "positive": str})
         if missing := [column for column in COLUMNS if column not in table]:
             raise InputError(f"{path}: the columns {', '.join(missing)} are missing; run its notebook again.")
         tables.append(table)
@@ -143,9 +147,9 @@ def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = SHOWN) -> pd.Data
         metrics: Which ones, in this order.
 
     Returns:
-        Columns dataset, protocol, backbone, choice, n, and one text column a metric such as "48.1 [43.8, 52.5]", or
-        "48.1 ± 0.9 [43.5, 52.2]" for runs of several seeds (see `over_seeds`); a metric that is not there or not defined is a
-        dash.
+        Columns dataset, positive (where a dataset has two classes), protocol, backbone, seen_in_pretraining, choice, n, and one
+        text column a metric such as "48.1 [43.8, 52.5]", or "48.1 ± 0.9 [43.5, 52.2]" for runs of several seeds (see
+        `over_seeds`); a metric that is not there or not defined is a dash.
 
     Raises:
         InputError: If two rows would have to share a cell.
@@ -154,15 +158,18 @@ def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = SHOWN) -> pd.Data
     shown = over_seeds(rows[rows["metric"].isin(metrics)])
     shown["cell"] = [percent(*numbers, digits=1) for numbers in shown[[*_NUMBERS, "sd"]].to_numpy(float)]
     shown["backbone"] = shown["backbone"].map(label_of)
-    keys = ["dataset", "protocol", "backbone", "choice", "n"]
+    keys = [key for key in _LEADING if key != "positive" or (shown["positive"] != "").any()]
     if twice := list(shown.loc[shown.duplicated([*keys, "metric"]), ["dataset", "protocol", "backbone"]].itertuples(index=False)):
-        raise InputError(f"{', '.join(twice[0])}: two result rows for the same cell; choose one split, seed and weights first.")
+        raise InputError(
+            f"{', '.join(twice[0])}: two result rows for the same cell; choose one split, seed, precision and weights first."
+        )
     wide = shown.pivot_table(index=keys, columns="metric", values="cell", aggfunc="first", sort=False)
     wide = wide.reindex(columns=metrics).astype(object).fillna(_DASH)
     return wide.rename(columns=METRIC_LABELS).reset_index().rename_axis(columns=None)
 
 
 _DASH = "–"
+_LEADING = ("dataset", "positive", "protocol", "backbone", "seen_in_pretraining", "choice", "n")
 
 
 def percent(value: float, low: float, high: float, sd: float = float("nan"), *, digits: int) -> str:

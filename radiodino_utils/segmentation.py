@@ -54,6 +54,9 @@ class Segmentation:
         seed: Of the training.
         choice: What was chosen on validation.
         labelled: Number of training pictures.
+        engine: What ran the backbone, or the U-Net: torch or openvino.
+        precision: Of the backbone, or of the U-Net: fp32, bf16 or fp16.
+        seen_in_pretraining: See `Prediction`.
     """
 
     dataset: SegmentationSet
@@ -65,6 +68,9 @@ class Segmentation:
     seed: int
     choice: dict[str, object] = field(default_factory=dict)
     labelled: int = 0
+    engine: str = ""
+    precision: str = ""
+    seen_in_pretraining: str = "not known"
 
     def predicted(self, position: int, shape: tuple[int, int]) -> np.ndarray:
         """The mask of one test picture at the picture's size: uint8, [height, width]; scores are up-sampled bilinearly."""
@@ -143,8 +149,9 @@ def segment(
         )
         scores = _scores(network, lambda rows: torch.from_numpy(np.asarray(maps[rows], np.float32)), dataset.splits["test"])
     rows = dataset.splits["test"]
+    how = {name: getattr(features, name) for name in ("backbone", "weights", "engine", "precision", "seen_in_pretraining")}
     labelled = len(dataset.splits["train"])
-    return Segmentation(dataset, features.backbone, probe, rows, scores, features.weights, seed, choice, labelled)
+    return Segmentation(dataset, probe=probe, rows=rows, scores=scores, seed=seed, choice=choice, labelled=labelled, **how)
 
 
 def segment_unet(
@@ -183,7 +190,9 @@ def segment_unet(
     network, choice = _fit(make, fetch, dataset, size, _with_rates(training or Training(), "unet"), seed)
     rows = dataset.splits["test"]
     scores = _scores(network, fetch, rows)
-    return Segmentation(dataset, "none", "unet", rows, scores, "", seed, choice, len(dataset.splits["train"]))
+    labelled = len(dataset.splits["train"])
+    how = {"engine": "torch", "precision": "fp32", "seen_in_pretraining": "none"}
+    return Segmentation(dataset, "none", "unet", rows, scores, "", seed, choice, labelled, **how)
 
 
 def _with_rates(training: Training, probe: str) -> Training:

@@ -21,6 +21,7 @@ EMPTY_RULES = {
 }
 LESION_IOU = 0.1
 _KEYS = ["dataset", "backbone", "probe", "seed", "weights"]
+_FACTS = ["positive", "engine", "precision", "seen_in_pretraining", "caveat"]
 
 
 def score_pictures(segmentation: Segmentation, *, outlines: bool = True) -> pd.DataFrame:
@@ -49,6 +50,8 @@ def score_pictures(segmentation: Segmentation, *, outlines: bool = True) -> pd.D
     about = {
         **{"dataset": dataset.name, "backbone": segmentation.backbone, "probe": segmentation.probe, "seed": segmentation.seed},
         **{"fold": dataset.fold, "labelled": segmentation.labelled, "weights": segmentation.weights, "caveat": dataset.caveat},
+        **{name: getattr(segmentation, name) for name in ("engine", "precision", "seen_in_pretraining")},
+        "positive": dataset.classes[1] if len(dataset.classes) == 2 else "",
         "choice": ", ".join(f"{name} = {value}" for name, value in segmentation.choice.items()),
     }
     labels = torch.arange(len(dataset.classes))[:, None, None]
@@ -154,7 +157,8 @@ def segmentation_rows(scores: pd.DataFrame, *, empty: str = "skip", resamples: i
         common = {
             **{key: about[key] for key in ("dataset", "backbone", "seed", "weights")},
             **{"task": "segmentation", "protocol": f"seg-{about['probe']}", "split": "test", "git": git_revision()},
-            **{"caveat": part["caveat"].iloc[0], "choice": f"{' / '.join(choices)}, empty = {empty}".lstrip(", ")},
+            **part[_FACTS].iloc[0].to_dict(),
+            "choice": f"{' / '.join(choices)}, empty = {empty}".lstrip(", "),
         }
         for metric, (over, under) in _ratios(part, empty).items():
             counted = int((under.sum(1) > 0).sum())

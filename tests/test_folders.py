@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from radiodino_utils.datasets import load_dataset
+from radiodino_utils.datasets import load_dataset, summary
 from radiodino_utils.errors import InputError
 from radiodino_utils.features import extract_features
 
@@ -71,6 +71,18 @@ def test_the_digest_changes_with_the_list_and_the_files(listed, pictures, tmp_pa
     moved = load_dataset(name).digest
     path.write_text(text.replace("lung", "liver"))
     assert len({before, changed, moved, load_dataset(name).digest}) == 4
+
+
+def test_a_list_declares_its_positive_class(listed):
+    rows = [(path, {"lung": "COVID", "heart": "Normal"}[label]) for path, label, *_ in ROWS]
+    assert load_dataset(listed(rows, "path label")).positive == "Normal"  # the last one in sorted order
+    assert load_dataset(listed(rows, "path label"), positive="COVID").positive == "COVID"
+    marked = [(*row, "COVID" if i == 2 else "") for i, row in enumerate(rows)]
+    dataset = load_dataset(listed(marked, "path label positive"))
+    assert (dataset.positive, summary([dataset])["positive"].item()) == ("COVID", "COVID")
+    for declared, message in ({2: "covid"}, "positive class 'covid'"), ({1: "COVID", 2: "Normal"}, "names COVID, Normal; only"):
+        with pytest.raises(InputError, match=message):
+            load_dataset(listed([(*row, declared.get(i, "")) for i, row in enumerate(rows)], "path label positive"))
 
 
 FAULTS = {

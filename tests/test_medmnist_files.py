@@ -10,7 +10,7 @@ from radiodino_utils import downloads
 from radiodino_utils.datasets import dataset_names, load_dataset, missing_dataset
 from radiodino_utils.errors import InputError
 from radiodino_utils.features import extract_features
-from radiodino_utils.medmnist_files import SIZES
+from radiodino_utils.medmnist_files import _POSITIVE, SIZES, medmnist_names
 
 from .web_server import web_server
 
@@ -42,6 +42,18 @@ def serve(monkeypatch):
 
     monkeypatch.setattr(downloads, "BACKOFF", 0.001)
     return point
+
+
+def test_every_binary_set_declares_its_positive_class():
+    binary = {name.split("-")[0] for name in medmnist_names() if len(INFO[name.split("-")[0]]["label"]) == 2}
+    assert _POSITIVE.keys() == binary
+    assert all(_POSITIVE[flag] in INFO[flag]["label"].values() for flag in binary)
+
+
+def test_breastmnist_speaks_of_malignant_lesions(shared_data, monkeypatch):
+    monkeypatch.setenv("MEDMNIST", str(shared_data / "medmnist"))
+    dataset = load_dataset("breastmnist-28")
+    assert (dataset.positive, dataset.classes.index(dataset.positive)) == ("malignant", 0)
 
 
 def test_every_size_is_registered():

@@ -10,6 +10,7 @@ from radiodino_utils.errors import InputError
 from radiodino_utils.knn import classify_knn
 from radiodino_utils.metrics import classification_metrics
 from radiodino_utils.predictions import joined_folds, prediction, write_medmnist
+from radiodino_utils.rows import classification_rows
 
 from .made import made_features
 
@@ -24,12 +25,27 @@ def test_labels_and_ids_are_those_of_the_split():
     assert one.probabilities is probabilities
 
 
-@pytest.mark.parametrize(
-    ("classes", "positive"),
-    [(("malignant", "normal, benign"), 0), (("normal", "pneumonia"), 1), (("0", "1"), 1), (("normal", "benign", "malignant"), 1)],
-)
-def test_the_positive_class_is_the_disease(classes, positive):
-    assert replace(classify_knn(made_features()), classes=classes).positive == positive
+PAIRS = [("COVID", "Normal"), ("abnormal", "healthy"), ("Tumor", "no_tumor"), ("cancer", "control"), ("0_normal", "1_abnormal")]
+
+
+@pytest.mark.parametrize("classes", PAIRS)
+def test_the_positive_class_is_the_declared_one_and_else_the_last(classes):
+    for declared, expected in (("", classes[1]), (classes[0], classes[0]), (classes[1], classes[1])):
+        one = classify_knn(made_features(classes=2, noise=3.0), protocol="knn1")
+        one = replace(one, classes=classes, positive=declared)
+        assert (one.positive, one.classes[one.positive_label]) == (expected, expected)
+        rows = classification_rows(one, resamples=10).set_index("metric")
+        hit = one.probabilities.argmax(1) == one.labels
+        assert rows.loc["sensitivity", "value"] == pytest.approx(hit[one.labels == classes.index(expected)].mean())
+        assert set(rows["positive"]) == {expected}
+
+
+def test_a_positive_class_must_be_one_of_two():
+    with pytest.raises(InputError, match="made: positive class 'x': it must be one of exactly two classes; .* 2: a, b"):
+        replace(classify_knn(made_features(classes=2)), classes=("a", "b"), positive="x")
+    with pytest.raises(InputError, match="positive class 'class 0': it must be one of exactly two classes; the dataset has 3"):
+        classify_knn(made_features(positive="class 0"))
+    assert classify_knn(made_features()).positive == ""
 
 
 def test_folds_become_one_prediction_in_their_order():

@@ -33,6 +33,7 @@ def test_a_row_says_all_about_its_number():
     assert {"ci_low", "ci_high", "n", "seed", "weights", "git"} < set(COLUMNS)
     first = rows.iloc[0].to_dict()
     expected = {"dataset": "made", "task": "classification", "protocol": "knn", "backbone": "random-t16", "split": "test"}
+    expected |= {"positive": "", "engine": "torch", "precision": "fp32", "seen_in_pretraining": "none"}
     expected |= {"metric": "accuracy", "n": 30, "seed": 7, "weights": "0123456789ab", "choice": "k = 5", "caveat": "one patient"}
     assert {name: first[name] for name in expected} == expected
     assert first["git"] == git_revision()
@@ -74,7 +75,8 @@ def test_the_table_for_people_is_in_percent_with_intervals():
     rows = made_rows()
     rows.loc[rows["metric"] == "accuracy", ["value", "ci_low", "ci_high"]] = 0.48125, 0.4375, 0.525
     table = wide_table(pd.concat([rows, made_rows(backbone="pixels")], ignore_index=True))
-    assert table.columns.tolist() == ["dataset", "protocol", "backbone", "choice", "n", "accuracy %", "macro-F1 %", "AUC %"]
+    leading = ["dataset", "protocol", "backbone", "seen_in_pretraining", "choice", "n"]
+    assert table.columns.tolist() == [*leading, "accuracy %", "macro-F1 %", "AUC %"]
     assert table["backbone"].tolist() == ["random-t16 (random weights)", "pixels (no backbone)"]
     assert table["accuracy %"].iloc[0] == "48.1 [43.8, 52.5]"
 
