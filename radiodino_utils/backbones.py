@@ -16,6 +16,7 @@ from .errors import InputError, unknown
 from .files import file_hash
 from .models import IMAGENET_MEAN, IMAGENET_STD, REGISTRY, bundled_file, known_sha256
 from .pictures import padded, resized
+from .random_weights import redraw
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def load_backbone(name: str, *, revision: str | None = None, seed: int = 0) -> B
             `dinov2-s14`, `dinov2-b14` (for comparison), `random-t16`, `-s16`, `-b16` (seeded random weights), `pixels`
             (the 32 x 32 grey picture), or `file:PATH` (a weights file).
         revision: Branch, tag or commit on the Hub; `main` by default. `HF_HUB_OFFLINE` and `HF_ENDPOINT` are honoured.
-        seed: Of the random weights.
+        seed: Of the random weights, which are bit-equal on every processor (see `random_weights`).
 
     Returns:
         The backbone.
@@ -155,8 +156,7 @@ def load_backbone(name: str, *, revision: str | None = None, seed: int = 0) -> B
         return Backbone(name, Pixels(), plain, 0, 0, 32 * 32, "pixels-32x32", "none", ("pixels",))
     if entry.kind == "random":
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = timm.create_model(entry.model, num_classes=0)
+            model = redraw(timm.create_model(entry.model, num_classes=0), seed=seed, linear_std=0.02)
         return from_model(name, model, f"random weights, seed {seed}")
     if entry.kind == "bundled":
         path = bundled_file(entry.model)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
+from pip._internal.network.session import PipSession
+from pip._internal.req import parse_requirements
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -25,10 +28,11 @@ PINS = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read
 # pictures, backbone, features, tasks, rows, figures, report: each module imports only from those before it
 LINE = (
     "errors files downloads wheels pictures picturesets duplicates busi organct npz medmnist_files folders lung datasets "
-    "models provision provenance checkpoints backbones engines features predictions metrics projections knn logistic linear "
-    "fewshot protocols attention gradcam patches rows audit literature segmentation_data dense segmentation "
+    "models provision provenance checkpoints random_weights backbones engines features predictions metrics projections knn "
+    "logistic linear fewshot protocols attention gradcam patches rows audit literature segmentation_data dense segmentation "
     "segmentation_metrics faithfulness figure_style figures map_figures segmentation_figures recipes corpus augment "
-    "distillation monitor pretraining finetuning charts probe live pretrain trials modelcard report comparison profiles runner"
+    "distillation monitor pretraining finetuning charts probe live pretrain trials modelcard report comparison profiles "
+    "runner"
 )
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -44,10 +48,15 @@ def test_pins_and_project_name_the_same_packages_and_agree() -> None:
     assert [name for name, allowed in declared.items() if not allowed.contains(PINS[name])] == []
 
 
-def test_conda_environment_installs_the_pins_on_an_allowed_python() -> None:
+def test_conda_environment_installs_the_pins_on_an_allowed_python(tmp_path: Path) -> None:
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(one["pip"] for one in dependencies if isinstance(one, dict))
-    assert pip == ["-r requirements.txt", "--no-deps -e ."]
+    # conda writes the section to a file beside environment.yml and calls pip install -U -r FILE
+    shutil.copy(ROOT / "requirements.txt", tmp_path)
+    (tmp_path / "condaenv.txt").write_text("\n".join(pip))
+    read = list(parse_requirements(str(tmp_path / "condaenv.txt"), session=PipSession()))
+    assert dict(one.requirement.split("==") for one in read if not one.is_editable) == PINS
+    assert [one.requirement for one in read if one.is_editable] == ["."]
     python = next(one for one in dependencies if str(one).startswith("python="))
     assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(python.split("=")[1])
 
