@@ -1,5 +1,7 @@
 """Student and teacher of DINO and DINOv2: timm backbones with lightly's heads and losses."""
 
+import math
+import re
 from dataclasses import dataclass
 
 import pandas as pd
@@ -8,9 +10,8 @@ import torch
 from lightly.loss import DINOLoss, IBOTPatchLoss, KoLeoLoss
 from lightly.loss.swav_loss import sinkhorn
 from lightly.models.modules import DINOProjectionHead, MaskedVisionTransformerTIMM
-from lightly.models.utils import get_weight_decay_parameters
 from lightly.utils.scheduler import cosine_schedule, cosine_warmup_schedule, linear_warmup_schedule
-from timm.optim import param_groups_layer_decay
+from timm.layers import DropPath
 from torch import nn
 
 from .augment import Views
@@ -37,13 +38,23 @@ class Network(nn.Module):
 
     def __init__(self, arch: str, recipe: Recipe, *, drop_path: float = 0.0) -> None:
         super().__init__()
-        vit = timm.create_model(architecture(arch), num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path)
-        self.backbone = MaskedVisionTransformerTIMM(vit)  # MAE's initialisation with sine and cosine positions
+        scale = {"init_values": recipe.layer_scale} if recipe.layer_scale else {}
+        vit = timm.create_model(architecture(arch), num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path, **scale)
+        if recipe.drop_path_uniform and drop_path:
+            for block in vit.blocks:
+                block.drop_path1, block.drop_path2 = DropPath(drop_path), DropPath(drop_path)
+        if recipe.initialization == "mae":
+            self.backbone = MaskedVisionTransformerTIMM(vit)
+            nn.init.normal_(self.backbone.mask_token, std=0.02)
+        else:  # timm's own initialization is DINOv2's
+            self.backbone = MaskedVisionTransformerTIMM(vit, weight_initialization="skip", pos_embed_initialization="skip")
+            if recipe.initialization == "dino":
+                nn.init.trunc_normal_(vit.cls_token, std=0.02)
         vit.pos_embed.requires_grad_(True)
-        nn.init.normal_(self.backbone.mask_token, std=0.02)
         sizes = (vit.embed_dim, recipe.hidden_dim, recipe.bottleneck_dim, recipe.output_dim)
-        self.head = DINOProjectionHead(*sizes)
-        self.patch_head = DINOProjectionHead(*sizes) if recipe.masks_patches else None
+        self.head = DINOProjectionHead(*sizes, norm_last_layer=recipe.norm_last_layer)
+        has_own = recipe.masks_patches and recipe.patch_head == "separate"
+        self.patch_head = DINOProjectionHead(*sizes, norm_last_layer=recipe.norm_last_layer) if has_own else None
         self.backbone.mask_token.requires_grad_(recipe.masks_patches)  # DDP bears no parameter without a gradient
 
     def forward(self, views: torch.Tensor, masks: torch.Tensor | None = None, chosen: torch.Tensor | None = None) -> tuple:
@@ -61,8 +72,8 @@ class Network(nn.Module):
         hidden = None if masks is None else nn.functional.pad(masks.flatten(1), (prefix, 0))
         tokens = self.backbone.encode(views, mask=hidden)
         patches = None
-        if chosen is not None and self.patch_head is not None:
-            patches = self.patch_head(tokens[:, prefix:][chosen.flatten(1)]).float()
+        if chosen is not None:
+            patches = (self.patch_head or self.head)(tokens[:, prefix:][chosen.flatten(1)]).float()
         return tokens[:, 0].float(), self.head(tokens[:, 0]).float(), patches
 
     @property
@@ -72,7 +83,7 @@ class Network(nn.Module):
 
     @property
     def heads(self) -> list[DINOProjectionHead]:
-        """The head of the class token and, where there is one, of the patches."""
+        """The head of the class token and, where it is a separate one, that of the patches."""
         return [head for head in (self.head, self.patch_head) if head is not None]
 
 
@@ -154,7 +165,7 @@ class Criterion(nn.Module):
                 parts["ibot"] = self.ibot(teacher_patches, patches, masks, teacher_temp=teacher_temp)
                 total = total + self.recipe.ibot_weight * parts["ibot"]
             if self.koleo:
-                parts["koleo"] = sum(self.koleo(one) for one in tokens.chunk(2)) / 2
+                parts["koleo"] = sum(self.koleo(one) for one in tokens.chunk(2)) / (2 if self.recipe.koleo_views == "mean" else 1)
                 total = total + self.recipe.koleo_weight * parts["koleo"]
         return Loss(total, parts, teacher_tokens, teacher_logits, logits.detach(), teacher_temp)
 
@@ -168,26 +179,67 @@ def _balanced(logits: torch.Tensor, temperature: float) -> torch.Tensor:
 
 
 def parameter_groups(student: Network, recipe: Recipe) -> list[dict]:
-    """Groups with `lr_scale` and `decays`: norms, biases, positions and class tokens know no weight decay."""
-    vit = student.vit
-    groups = param_groups_layer_decay(vit, 1.0, vit.no_weight_decay(), layer_decay=recipe.layer_decay)
-    groups = [{"params": one["params"], "lr_scale": one["lr_scale"], "decays": one["weight_decay"] > 0} for one in groups]
-    decayed, plain = get_weight_decay_parameters(student.heads)
-    plain = [*plain, student.backbone.mask_token]
-    for parameters, decays in ((decayed, True), (plain, False)):
-        groups.append({"params": [one for one in parameters if one.requires_grad], "lr_scale": 1.0, "decays": decays})
-    return groups
+    """Assign every learnt parameter to a group of the optimizer.
+
+    Args:
+        student: Before it is wrapped.
+        recipe: Decays and factors.
+
+    Returns:
+        Groups with `lr_scale` (factor of the learning rate), `decays` (whether the weight decay applies) and `is_last`
+        (whether it holds the prototypes).
+
+    Source: `get_params_groups_with_decay` of DINOv2, which with no layer decay is `get_params_groups` of DINO.
+    """
+    depth, groups = len(student.vit.blocks), {}
+    for name, one in student.named_parameters():
+        is_token = name.endswith(_TOKENS)
+        decays = one.ndim > 1 and not name.endswith(".bias") and (recipe.token_weight_decay or not is_token)
+        if one.requires_grad:
+            groups.setdefault((_lr_scale(name, depth, recipe), decays, "last_layer" in name), []).append(one)
+    return [
+        {"params": found, "lr_scale": scale, "decays": decays, "is_last": last} for (scale, decays, last), found in groups.items()
+    ]
+
+
+_TOKENS = ("pos_embed", "cls_token", "mask_token")
+
+
+def _lr_scale(name: str, depth: int, recipe: Recipe) -> float:
+    layer = depth + 1  # of the heads and the last norm
+    if block := re.match(r"backbone\.vit\.blocks\.(\d+)\.", name):
+        layer = int(block[1]) + 1
+    elif name.endswith(_TOKENS) or "patch_embed" in name:
+        layer = 0
+    return recipe.layer_decay ** (depth + 1 - layer) * (recipe.patch_embed_lr if "patch_embed" in name else 1.0)
 
 
 def schedule(recipe: Recipe, step: int) -> dict[str, float]:
-    """Learning rate, weight decay, teacher momentum and teacher temperature of a step."""
+    """Learning rate, weight decay, teacher momentum and teacher temperature of a step.
+
+    Source: `CosineScheduler` of DINOv2, which is `cosine_scheduler` of DINO; lightly's schedules.
+    """
     steps, coldest = recipe.steps, min(recipe.teacher_temp_start, recipe.teacher_temp)
+    warmup, temp_warmup = round(recipe.warmup * steps), round(recipe.teacher_temp_warmup * steps)
+    if recipe.schedules == "published":
+        return {
+            "lr": _cosine(step, steps, recipe.peak_lr, recipe.lr_end, warmup, 0.0),
+            "weight_decay": _cosine(step, steps, recipe.weight_decay, recipe.weight_decay_end),
+            "momentum": _cosine(step, steps, recipe.momentum, recipe.momentum_end),
+            "teacher_temp": _cosine(step, steps, recipe.teacher_temp, recipe.teacher_temp, temp_warmup, coldest),
+        }
     return {
-        "lr": cosine_warmup_schedule(step, steps, recipe.peak_lr, recipe.lr_end, round(recipe.warmup * steps), 0.0),
+        "lr": cosine_warmup_schedule(step, steps, recipe.peak_lr, recipe.lr_end, warmup, 0.0),
         "weight_decay": cosine_schedule(step, steps, recipe.weight_decay, recipe.weight_decay_end),
         "momentum": cosine_schedule(step, steps, recipe.momentum, recipe.momentum_end),
-        "teacher_temp": linear_warmup_schedule(step, round(recipe.teacher_temp_warmup * steps), coldest, recipe.teacher_temp),
+        "teacher_temp": linear_warmup_schedule(step, temp_warmup, coldest, recipe.teacher_temp),
     }
+
+
+def _cosine(step: int, steps: int, start: float, end: float, warmup: int = 0, warmup_start: float = 0.0) -> float:
+    if step < warmup:
+        return warmup_start + (start - warmup_start) * step / max(1, warmup - 1)
+    return end + (start - end) * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
 
 
 def schedule_table(recipe: Recipe) -> pd.DataFrame:

@@ -350,8 +350,10 @@ class Run:
             The losses (of the last part of an accumulated batch) and the norm of the gradient before clipping.
         """
         recipe, fabric = self.recipe, self.fabric
+        is_frozen = self.step < recipe.freeze_last_layer * recipe.steps
         for group in self.optimizer.param_groups:
-            group["lr"] = now["lr"] * group["lr_scale"]
+            stands = is_frozen and group["is_last"] and recipe.freeze_by == "rate"
+            group["lr"] = 0.0 if stands else now["lr"] * group["lr_scale"]
             group["weight_decay"] = now["weight_decay"] if group["decays"] else 0.0
         # drop path draws from torch's generator: seeded by the step, so that resuming needs no state of it
         torch.manual_seed((self.plan.seed * 1_000_003 + self.step) * 4099 + fabric.global_rank)
@@ -366,7 +368,7 @@ class Run:
                 require_finite(loss, self.step, now["lr"])
                 fabric.backward(loss.total / recipe.accumulate)
         norm = self._clip()
-        if self.step < recipe.freeze_last_layer * recipe.steps:
+        if is_frozen and recipe.freeze_by == "gradient":
             for head in self.bare.heads:
                 head.cancel_last_layer_gradients(head.freeze_last_layer - 1)
         self.optimizer.step()
@@ -377,14 +379,13 @@ class Run:
 
     def _clip(self) -> float:
         """Clips the gradient and gives its norm before."""
-        clip, each = self.recipe.clip or float("inf"), self.recipe.clip_each and not self.is_sharded
-        norm = self.fabric.clip_gradients(
-            self.student, self.optimizer, max_norm=float("inf") if each else clip, error_if_nonfinite=False
-        )
-        if each:
-            for one in self.bare.parameters():
-                if one.grad is not None:
-                    torch.nn.utils.clip_grad_norm_(one, clip)
+        clip = self.recipe.clip or float("inf")
+        limit = clip if self.is_sharded else float("inf")
+        norm = self.fabric.clip_gradients(self.student, self.optimizer, max_norm=limit, error_if_nonfinite=False)
+        if not self.is_sharded:
+            parts = [self.bare.backbone.parameters(), *(head.parameters() for head in self.bare.heads)]
+            for part in self.bare.parameters() if self.recipe.clip_each else parts:
+                torch.nn.utils.clip_grad_norm_(part, clip)
         return norm.item()
 
     def _row(self, loss: Loss, now: dict[str, float], norm: float, clock: "Clock") -> dict[str, float]:

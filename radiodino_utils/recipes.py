@@ -12,7 +12,16 @@ import yaml
 from .errors import InputError, unknown
 
 METHODS = ("dino", "dinov2")
-_CHOICES = {"batch_of": ("mixed", "group"), "centering": ("mean", "sinkhorn"), "lr_scaling": ("none", "linear256", "sqrt1024")}
+_CHOICES = {
+    "batch_of": ("mixed", "group"),
+    "centering": ("mean", "sinkhorn"),
+    "lr_scaling": ("none", "linear256", "sqrt1024"),
+    "initialization": ("dino", "dinov2", "mae"),
+    "patch_head": ("shared", "separate"),
+    "schedules": ("published", "lightly"),
+    "freeze_by": ("gradient", "rate"),
+    "koleo_views": ("sum", "mean"),
+}
 # lightly-train's scaling: output dimension up to so many pictures; teacher temperature and momentum grow with the set
 _SIZES = ((20_000, 1024), (50_000, 2048), (100_000, 4096), (200_000, 16_384), (500_000, 32_768), (math.inf, 65_536))
 
@@ -47,9 +56,14 @@ class Recipe:
         blur_sigma: Range, pixels.
         noise_probability: Of Gaussian noise.
         noise: Greatest standard deviation, of a range of 0 to 1.
+        initialization: Of the backbone: "dino" and "dinov2" as published (truncated normal, learnt positions; the class
+            token's spread differs), "mae" as lightly does it (Xavier, sine and cosine positions).
+        layer_scale: Initial factor of each residual branch; 0 for none.
         hidden_dim: Of the projection head.
         bottleneck_dim: Of the projection head.
         output_dim: Prototypes; "auto" by the number of pictures.
+        norm_last_layer: Keep the norm of every prototype at one instead of learning it.
+        patch_head: Of masked patches: "shared" with the class token, or "separate".
         student_temp: Temperature of the student.
         teacher_temp_start: Temperature of the teacher at the start.
         teacher_temp: And after its warm-up; "auto" by the number of pictures.
@@ -58,21 +72,29 @@ class Recipe:
         center_momentum: Of the moving average.
         momentum: Of the teacher at the start; "auto" by the number of pictures.
         momentum_end: At the end.
+        schedules: "published" (the first step at the very start of a warm-up, the cosine just short of its end, as DINO and
+            DINOv2 compute them) or "lightly" (the first step one step into the warm-up of the rate, the cosine to its end).
         lr: Learning rate for the batch size that `lr_scaling` names.
         lr_scaling: "linear256" (lr x batch / 256), "sqrt1024" (lr x sqrt(batch / 1024)) or "none".
         lr_end: Learning rate at the end, absolute.
         warmup: Share; "auto" by the number of pictures.
-        layer_decay: Factor of the learning rate from one block to the one before.
+        layer_decay: Factor of the learning rate from one block to the one before; of the last block too, as in DINOv2.
+        patch_embed_lr: Factor of the learning rate of the patch embedding, besides.
         weight_decay: At the start.
         weight_decay_end: At the end.
+        token_weight_decay: Decay the class token, the positions and the mask token as well; biases, norms and layer scales
+            never decay.
         clip: Greatest norm of the gradient; 0 for none.
-        clip_each: Clip each parameter by itself, as DINO does, instead of all together.
+        clip_each: Clip each parameter by itself, as DINO does, instead of the backbone and each head, as DINOv2 does.
         drop_path: Of the student.
+        drop_path_uniform: The same for every block instead of rising from 0 in the first to its value in the last.
         freeze_last_layer: Share in which the prototypes stay fixed.
+        freeze_by: "gradient" (they get none, as in DINO) or "rate" (theirs is 0, as in DINOv2).
         mask_probability: Of a masked global view.
         mask_ratio: Range of the share of masked patches.
         ibot_weight: Of the loss of masked patches.
         koleo_weight: Of the loss that spreads class tokens.
+        koleo_views: Its "sum" over the two global views, as in DINOv2, or their "mean".
         patch_size: Of the backbone; filled in.
     """
 
@@ -100,9 +122,13 @@ class Recipe:
     blur_sigma: tuple[float, float]
     noise_probability: float
     noise: float
+    initialization: str
+    layer_scale: float
     hidden_dim: int
     bottleneck_dim: int
     output_dim: int | str
+    norm_last_layer: bool
+    patch_head: str
     student_temp: float
     teacher_temp_start: float
     teacher_temp: float | str
@@ -111,21 +137,27 @@ class Recipe:
     center_momentum: float
     momentum: float | str
     momentum_end: float
+    schedules: str
     lr: float
     lr_scaling: str
     lr_end: float
     warmup: float | str
     layer_decay: float
+    patch_embed_lr: float
     weight_decay: float
     weight_decay_end: float
+    token_weight_decay: bool
     clip: float
     clip_each: bool
     drop_path: float
+    drop_path_uniform: bool
     freeze_last_layer: float
+    freeze_by: str
     mask_probability: float
     mask_ratio: tuple[float, float]
     ibot_weight: float
     koleo_weight: float
+    koleo_views: str
     patch_size: int = 16
 
     @property

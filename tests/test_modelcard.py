@@ -90,7 +90,13 @@ def test_the_card_for_people_is_made_of_the_facts(facts):
 @shipped
 def test_the_committed_recipe_and_options_are_those_of_the_run(facts):
     (stage,) = facts["stages"]
-    assert load_recipe("mini", pictures=facts["corpus_pictures"]).describe() == stage["recipe"]
+    recipe = load_recipe("mini", pictures=facts["corpus_pictures"]).describe()
+    assert {key: recipe[key] for key in stage["recipe"]} == stage["recipe"]
+    assert {key: value for key, value in recipe.items() if key not in stage["recipe"]} == {  # what was run
+        "initialization": "mae", "layer_scale": 0.0, "norm_last_layer": True, "patch_head": "separate", "schedules": "lightly",
+        "patch_embed_lr": 1.0, "token_weight_decay": False, "drop_path_uniform": False, "freeze_by": "gradient",
+        "koleo_views": "mean",
+    }  # fmt: skip
     options = (WEIGHTS / f"{NAME}.args").read_text().split()
     assert options[options.index("--seed") + 1] == str(stage["seed"])
     assert options[options.index("--recipe") + 1] == "mini"
