@@ -3,6 +3,7 @@
 import re
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from .files import file_hash
 from .models import IMAGENET_MEAN, IMAGENET_STD, REGISTRY, bundled_file, known_sha256
 from .pictures import padded, resized
 from .random_weights import redraw
+
+BLOCKS = 4  # last blocks whose class tokens DINOv2's linear probe reads
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def with_padding(backbone: Backbone) -> Backbone:
     return replace(backbone, preprocessing=replace(backbone.preprocessing, interpolation="pad"))
 
 
-def with_blocks(backbone: Backbone, blocks: int = 4) -> Backbone:
+def with_blocks(backbone: Backbone, blocks: int = BLOCKS) -> Backbone:
     """The backbone with the class tokens of its last blocks among its outputs, for the linear probe.
 
     Args:
@@ -118,7 +121,17 @@ def with_blocks(backbone: Backbone, blocks: int = 4) -> Backbone:
     """
     if "class_token" not in backbone.outputs:
         return backbone
-    return replace(backbone, outputs=(*backbone.outputs, *(f"class_token_{back}" for back in range(2, blocks + 1))))
+    first = tuple(name for name in backbone.outputs if not name.startswith("class_token_"))
+    return replace(backbone, outputs=(*first, *(f"class_token_{back}" for back in range(2, blocks + 1))))
+
+
+def with_all_blocks(backbone: Backbone) -> Backbone:
+    """Return the backbone with the class tokens of all its blocks behind its other outputs, where its model can give them."""
+    intermediates = getattr(backbone.model, "forward_intermediates", None)
+    if intermediates is None or "return_prefix_tokens" not in signature(intermediates).parameters:
+        return backbone
+    count = sum(name.startswith("class_token") for name in backbone.outputs)
+    return with_blocks(backbone, max(count, len(backbone.model.blocks)))
 
 
 class Pixels(nn.Module):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .backbones import Backbone
+from .backbones import Backbone, with_all_blocks
 from .errors import InputError, unknown
 from .provenance import cpu_count
 
@@ -109,7 +109,8 @@ class OpenVinoEngine:
     def __init__(self, backbone: Backbone, *, precision: str = "fp32", threads: int | None = None) -> None:
         import openvino
 
-        self.precision = precision
+        self.precision, self._count = precision, len(backbone.outputs)
+        backbone = with_all_blocks(backbone)  # in bf16 the first outputs change with the number of outputs: always compute all
         height, width = backbone.preprocessing.shape
         example = torch.zeros((1, height, width, 3), dtype=torch.uint8)
         with torch.inference_mode(), warnings.catch_warnings():
@@ -151,7 +152,7 @@ class OpenVinoEngine:
         request = under_way.popleft()
         request.wait()
         free.append(request)
-        return tuple(request.get_output_tensor(i).data.copy() for i in range(len(self._compiled.outputs)))
+        return tuple(request.get_output_tensor(i).data.copy() for i in range(self._count))
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from .files import atomic, features_folder, file_hash, is_whole, make_folder, re
 from .pictures import stacked
 from .provenance import git_revision, versions
 
-FORMAT = 1
+FORMAT = 2
 CHUNK = 1024  # pictures a chunk: what an interruption can lose, and what a process of several takes at a time
 
 

@@ -8,7 +8,7 @@ import torch
 
 from radiodino_utils.attention import attention_maps
 from radiodino_utils.backbones import load_backbone, with_blocks
-from radiodino_utils.engines import choose_engine, make_engine
+from radiodino_utils.engines import OpenVinoEngine, choose_engine, make_engine
 from radiodino_utils.errors import InputError
 
 from .conftest import tiny_transformer
@@ -175,3 +175,14 @@ def test_the_class_tokens_of_the_last_blocks(weights_file, engine):
         expected_before = model.norm(seen["out"])[:, 0]
     np.testing.assert_allclose(last, expected, atol=2e-3)
     np.testing.assert_allclose(before, expected_before, atol=2e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_output_does_not_depend_on_what_else_is_asked_for(precision, pictures):
+    backbone = load_backbone("radiodino-mini")
+    first = OpenVinoEngine(backbone, precision=precision)(pictures)
+    assert len(first) == 2
+    for blocks in (2, 4, 6):
+        outputs = OpenVinoEngine(with_blocks(backbone, blocks), precision=precision)(pictures)
+        assert len(outputs) == blocks + 1
+        assert all(np.array_equal(one, other) for one, other in zip(first, outputs, strict=False))
