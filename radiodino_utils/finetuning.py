@@ -1,5 +1,6 @@
 """Fine-tuning of a whole backbone, or of LoRA adapters in it, on a labelled set: best epoch by validation."""
 
+import json
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
@@ -21,16 +22,16 @@ from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
 from .backbones import Backbone, Preprocessing, for_training, load_backbone
-from .cache import kept
 from .datasets import PictureSet, Split, load_dataset
 from .errors import InputError, unknown
-from .files import atomic, features_folder, require_space, value_hash
+from .files import atomic, features_folder, make_folder, require_space, value_hash, write_json
 from .metrics import classification_metrics
 from .predictions import Prediction
 from .pretraining import Running, make_fabric
-from .provenance import cpu_count, git_revision, set_threads, versions
+from .provenance import git_revision, training_threads, versions
+from .random_weights import redraw
 
-FORMAT = 1  # counts up when the training itself changes, so that older checkpoints are not used
+FORMAT = 2  # counts up when the training itself changes, so that older checkpoints are not used
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class FineTuned:
     checkpoint: Path
 
 
+@training_threads()
 def finetune(
     backbone: Backbone,
     dataset: PictureSet,
@@ -145,21 +147,19 @@ def finetune(
         "versions": versions(("torch", "timm", "peft")),
     }
     name = f"{recipe.protocol}_{_plain(dataset.name)}_{_plain(backbone.name)}_{value_hash(declared)}.safetensors"
-    checkpoint = Path(folder or features_folder()) / name
-
-    def make() -> dict[str, object]:
-        seed_everything(seed, verbose=False)
-        model, preprocessing = _with_head(backbone, len(dataset.classes), recipe)
+    checkpoint = make_folder(folder or features_folder()) / name
+    seed_everything(seed, verbose=False)
+    model, preprocessing = _with_head(backbone, len(dataset.classes), recipe, seed=seed)
+    if not (checkpoint.is_file() and checkpoint.with_suffix(".json").is_file()):
         require_space(checkpoint.parent, 4 * sum(one.numel() for one in model.parameters()))
         state, curve = _train(fabric, model, preprocessing, dataset, recipe, workers, on_epoch)
         with atomic(checkpoint) as temporary:
             save_file(state, temporary)
-        return {"curve": curve, "device": str(fabric.device), "git": git_revision()}
-
-    facts = kept(checkpoint.with_suffix(".json"), checkpoint, declared=declared, make=make)
-    model, preprocessing = _with_head(backbone, len(dataset.classes), recipe, adapters=False)
+        facts = declared | {"curve": curve, "device": str(fabric.device), "git": git_revision()}
+        write_json(checkpoint.with_suffix(".json"), facts)
+    model, _ = _with_head(backbone, len(dataset.classes), recipe, seed=seed, adapters=False)
     model.load_state_dict(load_file(checkpoint))
-    curve = pd.DataFrame(facts["curve"])
+    curve = pd.DataFrame(json.loads(checkpoint.with_suffix(".json").read_text())["curve"])
     best = curve.loc[curve["f1_macro"].idxmax()]
     test = dataset.splits["test"]
     prediction = Prediction(
@@ -191,7 +191,7 @@ def finetune_seeds(
         backbone: See `finetune`. For processes of their own it must load again by its name.
         dataset: Likewise.
         seeds: One run each.
-        jobs: Processes at a time; on GPUs one each, in turn, and on a CPU they share the processors.
+        jobs: Processes at a time; on GPUs one each, in turn, and on a CPU each with `provenance.TRAINING_THREADS`.
         **options: Of `finetune`.
 
     Returns:
@@ -202,21 +202,19 @@ def finetune_seeds(
     """
     if jobs > 1:  # they leave their checkpoints behind, which are then read here
         context = multiprocessing.get_context("spawn")
-        threads = max(1, cpu_count() // jobs)
-        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_share, initargs=(threads, context.Value("i", 0))) as pool:
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_share, initargs=(context.Value("i", 0),)) as pool:
             runs = [pool.submit(_one, backbone.name, dataset.name, seed, options) for seed in seeds]
             for run in runs:
                 run.result()
     return [finetune(backbone, dataset, seed=seed, **options) for seed in seeds]
 
 
-def _share(threads: int, count: object) -> None:
-    """Gives a process its share of the processors and, where there are GPUs, one of them."""
+def _share(count: object) -> None:
+    """Give a process one of the GPUs, where there are any."""
     with count.get_lock():
         rank, count.value = count.value, count.value + 1
     if torch.cuda.device_count():
         os.environ["CUDA_VISIBLE_DEVICES"] = str(rank % torch.cuda.device_count())
-    set_threads(threads)
 
 
 def _one(backbone: str, dataset: str, seed: int, options: dict) -> None:
@@ -236,9 +234,12 @@ def _check(backbone: Backbone, dataset: PictureSet, recipe: FineTuning) -> None:
         raise InputError("layer_decay and lora_rank: LoRA trains no layers of the backbone; leave one of them out.")
 
 
-def _with_head(backbone: Backbone, classes: int, recipe: FineTuning, *, adapters: bool = True) -> tuple[nn.Module, Preprocessing]:
+def _with_head(
+    backbone: Backbone, classes: int, recipe: FineTuning, *, seed: int, adapters: bool = True
+) -> tuple[nn.Module, Preprocessing]:
     model, preprocessing = for_training(deepcopy(backbone.model)), backbone.preprocessing
     model.reset_classifier(classes)
+    redraw(model, seed=seed, only="head")
     model.head_drop = nn.Dropout(recipe.dropout)
     if recipe.size:
         model.set_input_size(img_size=recipe.size)
@@ -247,7 +248,7 @@ def _with_head(backbone: Backbone, classes: int, recipe: FineTuning, *, adapters
         from peft import LoraConfig, get_peft_model
 
         config = LoraConfig(r=recipe.lora_rank, lora_alpha=2 * recipe.lora_rank, target_modules=["qkv"], modules_to_save=["head"])
-        model = get_peft_model(model, config)
+        model = redraw(get_peft_model(model, config), seed=seed, only="lora_A")
     return model, preprocessing
 
 

@@ -10,10 +10,13 @@ from torch.nn.functional import cross_entropy
 from .errors import InputError
 from .features import Features
 from .predictions import Prediction, prediction
+from .provenance import training_threads
+from .random_weights import draw
 
 LEARNING_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 
 
+@training_threads()
 def classify_linear(
     features: Features,
     *,
@@ -52,7 +55,7 @@ def classify_linear(
     generator = torch.Generator().manual_seed(seed)
     rates = torch.tensor(learning_rates) * batch_size / 256
     classes = len(features.classes)
-    heads = [_Heads(one["train"].shape[1], classes, len(rates), generator) for one in inputs.values()]
+    heads = [_Heads(name, one["train"].shape[1], classes, len(rates), seed) for name, one in inputs.items()]
     # a head's learning rate is the weight of its loss: under SGD with momentum both scale the step alike
     optimizer = torch.optim.SGD(nn.ModuleList(heads).parameters(), lr=1.0, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
@@ -100,10 +103,10 @@ def _inputs(features: Features, blocks: Sequence[int]) -> dict[str, dict[str, to
 class _Heads(nn.Module):
     """As many linear heads as there are learning rates, side by side in one matrix."""
 
-    def __init__(self, width: int, classes: int, count: int, generator: torch.Generator) -> None:
+    def __init__(self, name: str, width: int, classes: int, count: int, seed: int) -> None:
         super().__init__()
         self.shape = (count, classes)
-        self.weight = nn.Parameter(0.01 * torch.randn(width, count * classes, generator=generator))
+        self.weight = nn.Parameter(draw((width, count * classes), std=0.01, seed=seed, name=name))
         self.bias = nn.Parameter(torch.zeros(count * classes))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:

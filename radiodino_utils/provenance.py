@@ -1,11 +1,17 @@
-"""Where a number comes from: versions, revision, device, threads."""
+"""Where a number comes from: versions, revision, processor, threads."""
 
+import json
 import os
+import platform
+import re
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
-from .files import REPOSITORY
+from .files import REPOSITORY, write_json
 
 PACKAGES = ("torch", "timm", "openvino", "faiss-cpu", "scikit-learn", "umap-learn", "numpy", "pandas")
 
@@ -66,6 +72,71 @@ def set_threads(threads: int | None = None) -> int:
     return threads
 
 
+TRAINING_THREADS = 1  # sums in another order end elsewhere after some steps, so machines must not differ in it
+
+
+@contextmanager
+def training_threads() -> Iterator[None]:
+    """Run a block, or a decorated function, with `TRAINING_THREADS` threads of torch, whatever the machine has.
+
+    What is trained is then the same with any number of processors, `OMP_NUM_THREADS` and jobs at a time.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(TRAINING_THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "avx", "asimd", "neon")  # as /proc/cpuinfo has them, best first
+
+
+def processor() -> str:
+    """Return the processor's name and its widest instruction set in use, such as "AMD EPYC (avx512_bf16)"."""
+    try:
+        about = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        about = ""
+    name = re.search(r"^model name\s*: (.+)$", about, re.M)
+    flags = re.search(r"^(?:flags|Features)\s*: (.+)$", about, re.M)
+    best = next((one for one in _INSTRUCTIONS if flags and one in flags[1].split()), platform.machine())
+    called = name[1].strip() if name else platform.processor() or "unknown processor"
+    return f"{called} ({os.environ.get('ATEN_CPU_CAPABILITY') or best})"
+
+
+_RECORD = "processors.json"
+_recording = threading.Lock()
+
+
+def record_processor(folder: Path, notebook: str, *, threads: int) -> None:
+    """Note in a results folder on which processor, with how many threads, a notebook made its tables and figures.
+
+    Args:
+        folder: Results folder of a profile.
+        notebook: Name of the notebook.
+        threads: Threads that it could use; what trains uses `TRAINING_THREADS`.
+    """
+    with _recording:
+        known = _recorded(folder) | {notebook: {"processor": processor(), "threads": threads}}
+        write_json(folder / _RECORD, dict(sorted(known.items())))
+
+
+def made_on(folder: Path) -> str:
+    """Return the processors that made a results folder, such as "AMD EPYC (avx512_bf16), 2 threads"; "" if none is noted."""
+    made = {f"{one['processor']}, {one['threads']} thread{'s' * (one['threads'] != 1)}" for one in _recorded(folder).values()}
+    return "; ".join(sorted(made))
+
+
+def _recorded(folder: Path) -> dict[str, dict]:
+    try:
+        return json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
 def print_configuration(*, profile: str, seed: int, threads: int | None = None) -> None:
     """Fixes the threads and prints what a reader needs to know about a run.
 
@@ -78,4 +149,5 @@ def print_configuration(*, profile: str, seed: int, threads: int | None = None) 
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     print(f"profile {profile} · seed {seed} · device {device} · threads {set_threads(threads)} · git {git_revision()}")
+    print(f"processor {processor()} · training threads {TRAINING_THREADS}")
     print(" · ".join(f"{name} {version}" for name, version in versions().items()))

@@ -39,7 +39,7 @@ def draw(shape: tuple[int, ...], *, std: float, seed: int, name: str) -> torch.T
 
 
 @torch.no_grad()
-def redraw(network: nn.Module, *, seed: int, linear_std: float | None = None) -> nn.Module:
+def redraw(network: nn.Module, *, seed: int, linear_std: float | None = None, only: str = "") -> nn.Module:
     """Replace the random initial weights of a network, in place, by those of `draw`.
 
     Linear and convolution layers get the standard deviation of torch's own initialisation, 1 / sqrt(3 x fan-in), for
@@ -50,12 +50,13 @@ def redraw(network: nn.Module, *, seed: int, linear_std: float | None = None) ->
         seed: Seed.
         linear_std: Standard deviation of linear layers instead, whose biases are then 0; timm's vision transformers
             have .02.
+        only: Part of the name of the layers that are redrawn; all by default.
 
     Returns:
         The network.
     """
     for name, layer in network.named_modules():
-        if not isinstance(layer, (nn.Linear, _ConvNd)):
+        if not isinstance(layer, (nn.Linear, _ConvNd)) or only not in name:
             continue
         std, bias_std = (1 / math.sqrt(3 * layer.weight[0].numel()),) * 2
         if linear_std and isinstance(layer, nn.Linear):
@@ -64,6 +65,6 @@ def redraw(network: nn.Module, *, seed: int, linear_std: float | None = None) ->
         if layer.bias is not None:
             layer.bias.copy_(draw(layer.bias.shape, std=bias_std, seed=seed, name=f"{name}.bias"))
     for name, token in network.named_parameters():
-        if name in _TOKENS:
+        if name in _TOKENS and not only:
             token.copy_(draw(token.shape, std=_TOKENS[name], seed=seed, name=name))
     return network

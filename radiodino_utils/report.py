@@ -13,7 +13,7 @@ from PIL import Image
 
 from .errors import InputError
 from .files import REPOSITORY, results_folder, write_text
-from .provenance import cpu_count, git_revision, versions
+from .provenance import git_revision, made_on, processor, versions
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -102,7 +102,7 @@ def build_report(profile: str) -> Path:
             links=[f"tables/{name}.csv" for name in tables],
             intervals=_INTERVALS,
             figures=[_figure(path, folder) for path in sorted((folder / "figures").glob("*.png"))],
-            provenance=_provenance(),
+            provenance=_provenance(folder),
             backbones=features[["backbone", "weights", "source"]].drop_duplicates().to_html(index=False, border=0),
         )
     )
@@ -154,11 +154,11 @@ def _figure(path: Path, folder: Path) -> dict[str, object]:
     }
 
 
-def _provenance() -> dict[str, str]:
+def _provenance(folder: Path) -> dict[str, str]:
     return {
         "git revision": git_revision(),
         "Python": platform.python_version(),
-        "processor": f"{platform.machine()}, {cpu_count()} in use",
+        "processor": made_on(folder) or processor(),
         "system": platform.system(),
         **versions(),
     }
@@ -176,7 +176,7 @@ def readme_with_tables(text: str, folder: Path) -> str:
         folder: What the files' paths start from.
 
     Returns:
-        The README with the tables as they are now.
+        The README with the tables as they are now, and under each of a profile's the processors that made it.
 
     Raises:
         InputError: If a file or a column is not there.
@@ -193,7 +193,9 @@ def readme_with_tables(text: str, folder: Path) -> str:
             frame = frame[frame[match[4]].isin(match[5].split(", "))]
         frame = frame[wanted]
         lines = [frame.columns, ["---"] * len(frame.columns), *frame.to_numpy()]
-        return match[1] + "".join(f"| {' | '.join(line)} |\n" for line in lines) + match[6]
+        where = made_on((folder / match[2]).parents[1])
+        caption = f"\nMade on: {where}.\n" * bool(where)
+        return match[1] + "".join(f"| {' | '.join(line)} |\n" for line in lines) + caption + match[6]
 
     return _MARK.sub(table, text)
 

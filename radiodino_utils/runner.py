@@ -113,6 +113,8 @@ def executed_whole(notebook: Path) -> str:
 def _execute(notebook: Notebook, folder: Path, processes: "_Processes") -> dict[str, dict[str, str]]:
     from doit.exceptions import TaskFailed
 
+    from .provenance import cpu_count, record_processor
+
     log = make_folder(folder / "logs") / f"{notebook.name}.log"
     executed = make_folder(folder / "notebooks") / f"{notebook.name}.ipynb"
     failed = executed.with_suffix(".failed.ipynb")
@@ -132,6 +134,7 @@ def _execute(notebook: Notebook, folder: Path, processes: "_Processes") -> dict[
             os.replace(output, failed if fault else executed)
     stamp = {"state": "FAILED" if fault else "done", "seconds": time.monotonic() - start, "peak_memory_mb": peak}
     write_json(folder / "state" / f"{notebook.name}.json", stamp | {"git": _revision()})
+    record_processor(folder, notebook.name, threads=int(processes.environment.get("OMP_NUM_THREADS") or cpu_count()))
     line = f"{notebook.name:28} {stamp['state']:10} {stamp['seconds']:6.1f} s {peak:7.0f} MB"
     if fault:
         return TaskFailed(f"{line}\n{fault}\nlog: {log}")

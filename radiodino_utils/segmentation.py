@@ -13,6 +13,8 @@ from .dense import DenseFeatures
 from .errors import InputError, unknown
 from .knn import TEMPERATURE, nearest
 from .pictures import resized
+from .provenance import training_threads
+from .random_weights import redraw
 from .segmentation_data import SegmentationSet
 
 PROBES = ("linear", "decoder", "knn")
@@ -215,6 +217,7 @@ def class_weights(masks: np.ndarray, classes: int) -> torch.Tensor:
     return torch.tensor(weights / weights[share > 0].mean(), dtype=torch.float32)
 
 
+@training_threads()
 def _fit(
     make: Callable[[], nn.Module],
     fetch: Callable[[np.ndarray], torch.Tensor],
@@ -234,8 +237,7 @@ def _fit(
     best, kept, choice = -1.0, None, {}
     for rate in training.learning_rates:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = make()
+            network = redraw(make(), seed=seed)
         generator = np.random.default_rng(seed)
         optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=training.weight_decay)
         best_here, best_epoch = -1.0, 0
@@ -262,6 +264,7 @@ def _to_edge(logits: torch.Tensor, edge: int) -> torch.Tensor:
     return logits if logits.shape[-1] == edge else interpolate(logits, (edge, edge), mode="bilinear", align_corners=False)
 
 
+@training_threads()
 @torch.inference_mode()
 def _scores(network: nn.Module, fetch: Callable[[np.ndarray], torch.Tensor], rows: np.ndarray) -> np.ndarray:
     network.eval()
@@ -312,7 +315,7 @@ def _knn(
 
     masks = dataset.small_masks(dataset.splits["val"], edge)
     dice = {k: mean_dice(scores, masks, classes) for k, scores in votes("val", sorted(ks)).items()}
-    k = max(dice, key=dice.get)
+    k = min(k for k, one in dice.items() if one > max(dice.values()) - 1e-5)  # of equals but for rounding the smallest
     return votes("test", (k,))[k], {"k": k}
 
 

@@ -3,6 +3,7 @@ import pytest
 
 from radiodino_utils.errors import InputError
 from radiodino_utils.linear import classify_linear
+from radiodino_utils.random_weights import draw
 
 from .made import made_features
 
@@ -50,7 +51,7 @@ def test_a_learning_rate_is_that_of_sgd_with_momentum():
     features = made_features(noise=1.0, classes=2)
     one = classify_linear(features, learning_rates=(0.05,), iterations=20, batch_size=64, seed=3)
     generator = torch.Generator().manual_seed(3)
-    weight = (0.01 * torch.randn(8, 2, generator=generator)).requires_grad_()
+    weight = draw((8, 2), std=0.01, seed=3, name="1 block").requires_grad_()
     bias = torch.zeros(2, requires_grad=True)
     order = torch.cat([torch.randperm(60, generator=generator) for _ in range(22)])[: 20 * 64].split(64)
     optimizer = torch.optim.SGD([weight, bias], lr=0.05 * 64 / 256, momentum=0.9)

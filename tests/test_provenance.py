@@ -2,9 +2,21 @@ import re
 import subprocess
 
 import numpy
+import pytest
 import torch
 
-from radiodino_utils.provenance import cpu_count, git_revision, print_configuration, set_threads, versions
+from radiodino_utils.provenance import (
+    TRAINING_THREADS,
+    cpu_count,
+    git_revision,
+    made_on,
+    print_configuration,
+    processor,
+    record_processor,
+    set_threads,
+    training_threads,
+    versions,
+)
 
 
 def test_versions_and_what_is_absent():
@@ -45,9 +57,10 @@ def test_threads(capsys):
         print_configuration(profile="demo", seed=3, threads=1)
     finally:
         torch.set_num_threads(before)
-    first, second = capsys.readouterr().out.splitlines()
+    first, machine, second = capsys.readouterr().out.splitlines()
     assert "profile demo · seed 3 · device" in first
     assert "threads 1" in first
+    assert machine == f"processor {processor()} · training threads {TRAINING_THREADS}"
     assert f"torch {torch.__version__.partition('+')[0]}" in second
 
 
@@ -57,3 +70,39 @@ def test_processors_are_no_more_than_omp_num_threads(monkeypatch):
     for value, expected in (("1", 1), ("100000", every), ("", every), ("0", every), ("4,2", every)):
         monkeypatch.setenv("OMP_NUM_THREADS", value)
         assert cpu_count() == expected
+
+
+def test_training_threads_are_fixed_and_those_before_come_back():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with training_threads():
+            assert torch.get_num_threads() == TRAINING_THREADS
+        assert torch.get_num_threads() == 3
+        with pytest.raises(KeyError), training_threads():
+            raise KeyError
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_processor_has_a_name_and_an_instruction_set(monkeypatch):
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    assert re.fullmatch(r".+ \(\w+\)", processor())
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    assert processor().endswith("(avx2)")
+
+
+def test_a_results_folder_knows_which_processors_made_it(tmp_path, monkeypatch):
+    assert made_on(tmp_path) == ""
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx512")
+    record_processor(tmp_path, "03_knn", threads=1)
+    record_processor(tmp_path, "04_umap", threads=1)
+    called = processor()
+    assert made_on(tmp_path) == f"{called}, 1 thread"
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    record_processor(tmp_path, "04_umap", threads=2)
+    assert made_on(tmp_path) == f"{processor()}, 2 threads; {called}, 1 thread"
+    record_processor(tmp_path, "03_knn", threads=2)
+    assert made_on(tmp_path) == f"{processor()}, 2 threads"
+    assert list(tmp_path.iterdir()) == [tmp_path / "processors.json"]

@@ -9,6 +9,7 @@ import pytest
 
 from radiodino_utils import report
 from radiodino_utils.errors import InputError
+from radiodino_utils.provenance import processor, record_processor
 from radiodino_utils.report import build_report, readme_with_tables
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
@@ -132,6 +133,19 @@ def test_the_readme_gets_the_tables_as_they_are(tmp_path):
         "between\n<!-- table: b.csv -->\n| n |\n| --- |\n| 007 |\n<!-- end -->\nafter\n"
     )
     assert readme_with_tables(filled, tmp_path) == filled
+
+
+def test_a_table_of_results_names_the_processors_that_made_it(tmp_path, results):
+    folder = tmp_path / "results" / "demo" / "tables"
+    folder.mkdir(parents=True)
+    (folder / "a.csv").write_text("n\n007\n")
+    record_processor(folder.parent, "03_knn", threads=2)
+    text = "<!-- table: results/demo/tables/a.csv -->\n<!-- end -->\n"
+    filled = readme_with_tables(text, tmp_path)
+    assert f"| 007 |\n\nMade on: {processor()}, 2 threads.\n<!-- end -->" in filled
+    assert readme_with_tables(filled, tmp_path) == filled
+    record_processor(results, "03_knn", threads=2)
+    assert f"{processor()}, 2 threads" in build_report("demo").read_text()
 
 
 def test_the_readme_may_ask_for_some_columns(tmp_path):

@@ -13,6 +13,7 @@ import yaml
 
 from radiodino_utils import profiles, runner
 from radiodino_utils.errors import InputError
+from radiodino_utils.provenance import made_on, processor
 
 WRITE = "from pathlib import Path\nimport os\n"
 WRITE += "tables = Path(os.environ['RADIODINO_RESULTS']) / 'tables'\ntables.mkdir(exist_ok=True)\n"
@@ -76,6 +77,7 @@ def test_runs_what_is_out_of_date_and_nothing_else(notebooks: Path, tmp_path: Pa
     assert run() == ["01_first up", "02_second up"]
     stamp = json.loads((tmp_path / "results" / "state" / "01_first.json").read_text())
     assert stamp["state"] == "done" and stamp["seconds"] > 0 and stamp["peak_memory_mb"] > 20
+    assert processor() in made_on(tmp_path / "results")
 
     table.unlink()  # made again; as it was, so that what reads it needs no run
     assert run() == ["01_first done", "02_second up"]
