@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import nn
 from tqdm.auto import tqdm
 
 from .backbones import Backbone, Pixels, at_size, require_multiple
+from .cache import kept
 from .engines import choose_engine, make_engine
 from .errors import InputError
-from .files import atomic, features_folder, file_hash, is_whole, make_folder, require_space, value_hash, write_json
+from .files import atomic, features_folder, require_space, value_hash
 from .pictures import stacked
 from .provenance import git_revision, versions
 from .segmentation_data import SegmentationSet
@@ -161,13 +161,14 @@ def extract_patch_maps(
         "versions": versions(("torch", "timm", "openvino", "pillow")),
     }
     plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{dataset.name.split('-')[0]}_{backbone.name[-40:]}")
-    path = make_folder(folder or features_folder()) / f"{plain}_dense_{value_hash(declared)}.npy"
-    with FileLock(path.with_suffix(".lock")):
-        if not is_whole(path.with_suffix(".json"), path):
-            runner = make_engine(dense, engine=engine, precision=precision, device=device, threads=threads)
-            _write(path, runner, dense, dataset, batch_size)
-            facts = {"dataset": dataset.name, "git": git_revision(), "sha256": {path.name: file_hash(path)}}
-            write_json(path.with_suffix(".json"), declared | facts)
+    path = Path(folder or features_folder()) / f"{plain}_dense_{value_hash(declared)}.npy"
+
+    def make() -> dict[str, object]:
+        runner = make_engine(dense, engine=engine, precision=precision, device=device, threads=threads)
+        _write(path, runner, dense, dataset, batch_size)
+        return {"dataset": dataset.name, "git": git_revision()}
+
+    kept(path.with_suffix(".json"), path, declared=declared, make=make)
     numbers = tuple(int(output.rpartition("_")[2]) for output in dense.outputs)
     maps = np.load(path, mmap_mode="r", allow_pickle=False)
     return DenseFeatures(dataset, backbone.name, backbone.fingerprint, numbers, size, maps, path, engine, precision)

@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import json
 import os
 import shutil
 import time
@@ -14,18 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import safetensors
 import torch
-from filelock import FileLock
 from safetensors.numpy import load_file, save_file
 from torch import distributed
 from tqdm.auto import tqdm
 
 from .backbones import Backbone, load_backbone
+from .cache import locked, seal, sealed
 from .datasets import PictureSet, Split, load_dataset
 from .engines import choose_engine, make_engine
 from .errors import InputError
-from .files import atomic, features_folder, file_hash, is_whole, make_folder, require_space, value_hash, write_json
+from .files import atomic, features_folder, make_folder, require_space, value_hash
 from .pictures import stacked
 from .provenance import git_revision, versions
 
@@ -114,20 +112,24 @@ def extract_features(
         "versions": versions(("torch", "timm", "openvino", "pillow")),
     }
     plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{_short(dataset.name)}_{_short(backbone.name)}")
-    path = make_folder(folder or features_folder()) / f"{plain}_{value_hash(declared)}.safetensors"
+    key = {"key": value_hash(declared)}
+    path = Path(folder or features_folder()) / f"{plain}_{key['key']}.safetensors"
+    kept = path.with_suffix(".json"), path, path.with_suffix(".parquet")
     chunks = _chunks(dataset)
-    partial = path.with_suffix(".partial")
-    with FileLock(path.with_suffix(".lock")) if rank == 0 else nullcontext():
-        if not _decided_by_first(rank == 0 and is_whole(path.with_suffix(".json"), path, path.with_suffix(".parquet")), world):
-            size = 4 * len(backbone.outputs) * backbone.embedding_dim * sum(map(len, dataset.splits.values()))
-            require_space(path.parent, 2 * size)  # the chunks and the file
-            runner = make_engine(backbone, engine=engine, precision=precision, device=device, threads=threads)
-            _extract(runner, backbone, dataset, chunks[rank::world], partial, batch_size)
-            _decided_by_first(None, world)  # waits until every process has its chunks
-            if rank == 0:
-                _join(chunks, partial, path, dataset, backbone, declared)
-            _decided_by_first(None, world)
-        return _read(path, dataset)
+    facts = _decided_by_first(sealed(*kept, declared=key, quiet=True) if rank == 0 else None, world)
+    if facts is None:
+        with locked(path.with_suffix(".lock")) if rank == 0 else nullcontext():
+            facts = _decided_by_first(sealed(*kept, declared=key) if rank == 0 else None, world)
+            if facts is None:
+                size = 4 * len(backbone.outputs) * backbone.embedding_dim * sum(map(len, dataset.splits.values()))
+                require_space(path.parent, 2 * size)  # the chunks and the file
+                runner = make_engine(backbone, engine=engine, precision=precision, device=device, threads=threads)
+                partial = path.with_suffix(".partial")
+                _extract(runner, backbone, dataset, chunks[rank::world], partial, batch_size)
+                _decided_by_first(None, world)  # waits until every process has its chunks
+                facts = _join(chunks, partial, path, dataset, backbone, declared | key) if rank == 0 else None
+                facts = _decided_by_first(facts, world)
+    return _read(path, dataset, facts)
 
 
 def describe_features(features: Features) -> dict[str, object]:
@@ -171,7 +173,8 @@ def _extract(runner, backbone: Backbone, dataset: PictureSet, chunks: list[_Chun
     total = sum(chunk.stop - chunk.start for chunk in chunks)
     with tqdm(total=total, desc=f"{_short(dataset.name)} × {_short(backbone.name)}", unit="picture") as bar:
         for chunk in chunks:
-            if not _is_readable(chunk.file(folder)):
+            file = chunk.file(folder)
+            if sealed(file.with_suffix(".json"), file, declared={}) is None:
                 hashes, features = [], []
                 batches = _batches(dataset.splits[chunk.split], chunk, backbone, batch_size, hashes)
                 for outputs in runner.map(batches):
@@ -182,8 +185,9 @@ def _extract(runner, backbone: Backbone, dataset: PictureSet, chunks: list[_Chun
                 }
                 for name, array in arrays.items():
                     _refuse_nan(array, name, dataset, chunk, backbone)
-                with atomic(chunk.file(folder)) as temporary:
+                with atomic(file) as temporary:
                     save_file({**arrays, "sha256": np.array(hashes)}, temporary)
+                seal(file.with_suffix(".json"), file, facts={})
             else:
                 bar.update(chunk.stop - chunk.start)
 
@@ -206,7 +210,7 @@ def _refuse_nan(array: np.ndarray, output: str, dataset: PictureSet, chunk: _Chu
         )
 
 
-def _join(chunks: list[_Chunk], folder: Path, path: Path, dataset: PictureSet, backbone: Backbone, declared: dict) -> None:
+def _join(chunks: list[_Chunk], folder: Path, path: Path, dataset: PictureSet, backbone: Backbone, declared: dict) -> dict:
     arrays = {
         f"{name}/{output}": np.empty((len(split), backbone.embedding_dim), np.float32)
         for name, split in dataset.splits.items()
@@ -241,22 +245,13 @@ def _join(chunks: list[_Chunk], folder: Path, path: Path, dataset: PictureSet, b
         "all_versions": versions(),
         "git": git_revision(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "sha256": {file.name: file_hash(file) for file in (path, path.with_suffix(".parquet"))},
     }
-    write_json(path.with_suffix(".json"), sidecar)
+    facts = seal(path.with_suffix(".json"), path, path.with_suffix(".parquet"), facts=sidecar)
     shutil.rmtree(folder)
+    return facts
 
 
-def _is_readable(path: Path) -> bool:
-    try:
-        with safetensors.safe_open(path, "numpy"):
-            return True
-    except (OSError, safetensors.SafetensorError):
-        return False
-
-
-def _read(path: Path, dataset: PictureSet) -> Features:
-    sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+def _read(path: Path, dataset: PictureSet, sidecar: dict) -> Features:
     arrays = {name: {} for name in dataset.splits}
     for key, array in load_file(path).items():
         split, output = key.split("/")

