@@ -116,6 +116,7 @@ def _measure(dataset: PictureSet) -> pd.DataFrame:
     rows = []
     with tqdm(total=sum(map(len, dataset.splits.values())), desc=f"auditing {dataset.name}", unit="picture") as bar:
         for split, part in dataset.splits.items():
+            labels = dataset.checked_labels(split)
             for row in range(len(part)):
                 picture = np.asarray(part.pictures[row])
                 rows.append(
@@ -123,7 +124,7 @@ def _measure(dataset: PictureSet) -> pd.DataFrame:
                         "split": split,
                         "row": row,
                         "id": part.ids[row],
-                        "class": dataset.classes[part.labels[row]],
+                        "class": dataset.classes[labels[row]],
                         "pixels": pixel_hashes([picture])[0],
                         "hash": perceptual_hashes([picture])[0],
                         "height": picture.shape[0],

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from .backbones import Backbone, load_backbone
 from .cache import locked, seal, sealed
+from .checks import checked_embeddings, checked_labels
 from .datasets import PictureSet, Split, load_dataset
 from .engines import choose_engine, make_engine
 from .errors import InputError
@@ -67,6 +68,18 @@ class Features:
         """The embedding (the first output: the class token where there is one) of a split, float32, [n, width]."""
         return self.arrays[split][self.sidecar["backbone"]["outputs"][0]]
 
+    def labelled(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """The embedding and the labels of a split, checked: float32 [n, width] and int64 [n].
+
+        Raises:
+            InputError: If the split is missing, an embedding is not finite, or a label stands for no class.
+        """
+        if split not in self.labels:
+            raise InputError(f"{self.dataset}: has no split {split}; there are {', '.join(self.labels)}.")
+        embedding = checked_embeddings(self.embedding(split), what=f"embeddings of the {split} split of {self.dataset}")
+        what = f"{self.dataset}: labels of the {split} split"
+        return embedding, checked_labels(self.labels[split], len(self.classes), shape=(len(embedding),), what=what)
+
 
 def extract_features(
     backbone: Backbone,
@@ -97,8 +110,10 @@ def extract_features(
         The features, in data set order.
 
     Raises:
-        InputError: If a picture cannot be read, a feature is not finite, or the disk is full.
+        InputError: If a label stands for no class, a picture cannot be read, a feature is not finite, or the disk is full.
     """
+    for split in dataset.splits:
+        dataset.checked_labels(split)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     engine, precision, device = choose_engine(backbone, engine=engine, precision=precision, device=device)

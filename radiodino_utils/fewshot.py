@@ -64,7 +64,9 @@ def classify_few_shot(
 def _check(features: Features, shots: Sequence[int]) -> None:
     if not shots or min(shots) < 1:
         raise InputError(f"shots is {list(shots)}; it needs at least one number of labels a class, and each at least 1.")
-    counts = np.bincount(features.labels["train"], minlength=len(features.classes))
+    if absent := [split for split in ("train", "test") if split not in features.labels]:
+        raise InputError(f"{features.dataset}: has no split {', '.join(absent)}, which few-shot classification needs.")
+    counts = np.bincount(features.labelled("train")[1], minlength=len(features.classes))
     if counts.min() < max(shots):
         raise InputError(
             f"{features.dataset}: {max(shots)} labels a class are asked for and the train split has {counts.min()} of "
@@ -73,7 +75,7 @@ def _check(features: Features, shots: Sequence[int]) -> None:
 
 
 def _drawn(features: Features, count: int, generator: np.random.Generator) -> np.ndarray:
-    labels = features.labels["train"]
+    labels = features.labelled("train")[1]
     return np.concatenate(
         [generator.choice(np.flatnonzero(labels == label), count, replace=False) for label in range(len(features.classes))]
     )
@@ -81,8 +83,8 @@ def _drawn(features: Features, count: int, generator: np.random.Generator) -> np
 
 @one_thread
 def _probabilities(features: Features, rows: np.ndarray, method: str) -> np.ndarray:
-    bank, labels, queries = features.embedding("train")[rows], features.labels["train"][rows], features.embedding("test")
-    classes = len(features.classes)
+    (bank, labels), (queries, _) = features.labelled("train"), features.labelled("test")
+    bank, labels, classes = bank[rows], labels[rows], len(features.classes)
     if method == "knn":
         k = len(rows) // classes
         return knn_probabilities(bank, labels, queries, ks=(k,), classes=classes)[k]

@@ -128,8 +128,8 @@ def finetune(
         The prediction, the curve and the checkpoint; `choice` names the epoch.
 
     Raises:
-        InputError: If the backbone is no vision transformer, a split is missing, settings contradict each other, or the
-            loss is not finite.
+        InputError: If the backbone is no vision transformer, a split is missing, a label stands for no class, settings
+            contradict each other, or the loss is not finite.
     """
     _check(backbone, dataset, recipe)
     fabric = make_fabric(Running(precision=recipe.precision, accelerator=accelerator))
@@ -228,6 +228,8 @@ def _check(backbone: Backbone, dataset: PictureSet, recipe: FineTuning) -> None:
         raise InputError(f"{backbone.name}: has no weights to fine-tune; choose a vision transformer, such as random-t16.")
     if absent := [split for split in ("train", "val", "test") if split not in dataset.splits]:
         raise InputError(f"{dataset.name}: has no split {', '.join(absent)}; fine-tuning chooses its epoch on val.")
+    for split in ("train", "val", "test"):
+        dataset.checked_labels(split)
     if not 0 <= recipe.warmup_epochs < recipe.epochs:
         raise InputError(f"warmup_epochs {recipe.warmup_epochs}: must be fewer than the {recipe.epochs} epochs.")
     if recipe.class_weights not in _WEIGHTS:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from .attention import require_attention
 from .backbones import Backbone
+from .checks import checked_embeddings, checked_ks, checked_temperature
 from .engines import FeatureModel, as_tensor
 from .errors import InputError
 from .features import Features
@@ -30,8 +31,11 @@ class LinearProbe(nn.Linear):
         super().__init__(features.embedding("train").shape[1], len(features.classes))
         best, mean, std = fit_logistic(features, strengths=strengths)
         weight, bias = np.zeros(self.weight.shape), np.full(self.bias.shape, -1e9)  # a class that train lacks is never chosen
-        weight[best.classes_] = best.coef_ / std
-        bias[best.classes_] = best.intercept_ - weight[best.classes_] @ mean
+        coefficients, intercepts = best.coef_ / std, best.intercept_
+        if len(best.classes_) == 2:  # scikit-learn keeps the one row of a sigmoid; half of it for each class is its softmax
+            coefficients, intercepts = (np.stack([-one[0], one[0]]) / 2 for one in (coefficients, intercepts))
+        weight[best.classes_] = coefficients
+        bias[best.classes_] = intercepts - coefficients @ mean
         self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float32), requires_grad=False)
         self.bias = nn.Parameter(torch.tensor(bias, dtype=torch.float32), requires_grad=False)
 
@@ -45,13 +49,17 @@ class KnnVote(nn.Module):
         features: What `extract_features` gives; the train split is the bank.
         k: Neighbours.
         temperature: Of the weights.
+
+    Raises:
+        InputError: If `k` or `temperature` do not fit, a label stands for no class, or a feature is not finite.
     """
 
     def __init__(self, features: Features, *, k: int = 20, temperature: float = TEMPERATURE) -> None:
         super().__init__()
-        self.k, self.classes, self.temperature = min(k, len(features.labels["train"])), len(features.classes), temperature
-        self.register_buffer("bank", functional.normalize(torch.tensor(features.embedding("train"))))
-        self.register_buffer("labels", torch.tensor(features.labels["train"]))
+        (bank, labels), (k,) = features.labelled("train"), checked_ks((k,))
+        self.k, self.classes, self.temperature = min(k, len(labels)), len(features.classes), checked_temperature(temperature)
+        self.register_buffer("bank", functional.normalize(torch.tensor(bank)))
+        self.register_buffer("labels", torch.tensor(labels))
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Scores [n, classes] of embeddings [n, width]; -1e9 for a class without a neighbour."""
@@ -70,7 +78,7 @@ class Similarity(nn.Module):
 
     def __init__(self, references: np.ndarray) -> None:
         super().__init__()
-        self.register_buffer("references", functional.normalize(torch.tensor(np.atleast_2d(references))))
+        self.register_buffer("references", functional.normalize(torch.tensor(checked_embeddings(np.atleast_2d(references)))))
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Scores [n, references] of embeddings [n, width]."""

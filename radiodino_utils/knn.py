@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
+from .checks import checked_embeddings, checked_ks, checked_labels, checked_temperature
 from .errors import InputError, unknown
 from .features import Features
 from .predictions import Prediction, prediction
@@ -36,18 +37,24 @@ def nearest(
         Similarities or distances (float32) and bank rows (int64), both [n, min(k, rows)] (one fewer row with `exclude`).
 
     Raises:
-        InputError: If the bank is empty, widths differ, or values are NaN.
+        InputError: If the bank is empty, widths differ, values are NaN, or `exclude` names no row of the bank.
     """
     import faiss
 
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
-    if k < 1:
-        raise InputError(f"k is {k}; at least one neighbour is needed.")
+    (k,) = checked_ks((k,))
+    for values, what in ((bank, "bank"), (queries, "queries")):
+        if np.ndim(values) != 2:
+            raise InputError(f"the {what} of the kNN are of shape {np.shape(values)}; [n, width] is needed.")
     if not len(bank):
         raise InputError("the bank of the kNN is empty: the training split holds no pictures.")
     if bank.shape[1] != queries.shape[1]:
         raise InputError(f"bank of width {bank.shape[1]} and queries of width {queries.shape[1]} are of different backbones.")
+    if exclude is not None:
+        exclude = np.asarray(exclude)
+        if exclude.shape != (len(queries),) or exclude.dtype.kind not in "iu" or ((exclude < -1) | (exclude >= len(bank))).any():
+            raise InputError(f"exclude: one row of the bank (0 to {len(bank) - 1}) for each query is needed, or -1 for none.")
     wanted = min(k + (exclude is not None), len(bank))
     queries = _prepared(queries, metric, "queries")
     kind = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
@@ -62,7 +69,7 @@ def nearest(
             order = np.argsort(sign * values, axis=1, kind="stable")[:, :wanted]
             values, rows = np.take_along_axis(values, order, 1), np.take_along_axis(rows, order, 1)
     if exclude is not None:
-        is_self = rows == np.asarray(exclude)[:, None]
+        is_self = rows == exclude[:, None]
         is_self[~is_self.any(1), -1] = True  # nothing to leave out: drop the farthest, so that all keep as many
         shape = (len(rows), wanted - 1)
         values, rows = values[~is_self].reshape(shape), rows[~is_self].reshape(shape)
@@ -88,7 +95,9 @@ def votes(
     """Turns neighbours into class probabilities for every k at once.
 
     The weight of a neighbour is exp(similarity / temperature), as in DINO (Caron et al., ICCV 2021,
-    facebookresearch/dino, eval_knn.py), or one. Votes are normalised to probabilities, as in DINOv2.
+    facebookresearch/dino, eval_knn.py), or one. Votes are normalised to probabilities for each k on its own. DINOv2
+    (facebookresearch/dinov2, eval/knn.py) normalises once, over the largest k, so that its votes of a smaller k sum to less
+    than 1: the predicted classes are the same, the AUC of a smaller k may differ.
 
     Args:
         similarities: [n, k], nearest first.
@@ -99,13 +108,23 @@ def votes(
 
     Returns:
         For each k probabilities, float64, [n, classes].
+
+    Raises:
+        InputError: If a label stands for no class, a similarity is not finite, shapes differ, or `ks` or `temperature` do
+            not fit.
     """
-    n, most = neighbour_labels.shape
+    similarities = checked_embeddings(similarities, what="similarities")
+    neighbour_labels = checked_labels(neighbour_labels, classes, shape=similarities.shape, what="labels of neighbours")
+    ks, (n, most) = checked_ks(ks), similarities.shape
+    if not most:
+        raise InputError("the votes have no neighbour; give at least one for each row.")
     weights = np.ones((n, most))
-    if temperature is not None:  # relative to the nearest neighbour: the same probabilities, without overflow
-        weights = np.exp((similarities.astype(np.float64) - similarities[:, :1]) / temperature)
+    if temperature is not None:
+        checked_temperature(temperature)
+        # relative to the nearest neighbour: the same probabilities, without overflow
+        weights = np.exp((similarities.astype(np.float64) - similarities.max(1, keepdims=True)) / temperature)
     total, done, probabilities = np.zeros((n, classes)), 0, {}
-    for k in sorted(ks):
+    for k in ks:
         k_here = min(k, most)
         part = slice(done, k_here)
         pointers = np.arange(n + 1) * (k_here - done)
@@ -145,12 +164,11 @@ def knn_probabilities(
     """
     if temperature is not None and metric != "cosine":
         raise InputError(f"metric {metric}: weights exp(similarity / temperature) need the cosine; use temperature=None.")
-    if not ks or min(ks) < 1:
-        raise InputError(f"ks is {list(ks)}; it needs at least one k, and each at least 1.")
-    bank_labels = np.asarray(bank_labels)
-    if bank_labels.shape != (len(bank),):
-        raise InputError(f"a bank of {len(bank)} rows and labels of shape {bank_labels.shape} do not fit: one label a row.")
-    values, rows = nearest(bank, queries, max(ks), metric=metric, exclude=exclude)
+    if temperature is not None:
+        checked_temperature(temperature)
+    ks = checked_ks(ks)
+    bank_labels = checked_labels(bank_labels, classes, shape=(len(bank),), what="labels of the bank")
+    values, rows = nearest(bank, queries, ks[-1], metric=metric, exclude=exclude)
     classes = classes or int(bank_labels.max()) + 1
     return votes(values, bank_labels[rows], ks=ks, classes=classes, temperature=temperature)
 
@@ -196,8 +214,7 @@ def classify_knn(features: Features, *, protocol: str = "knn", ks: Sequence[int]
     """
     if protocol in PLAIN_KS:
         _require(features, "train", "test")
-        k, labels = PLAIN_KS[protocol], features.labels["train"]
-        bank, queries = features.embedding("train"), features.embedding("test")
+        k, (bank, labels), (queries, _) = PLAIN_KS[protocol], features.labelled("train"), features.labelled("test")
         options = {"ks": (k,), "classes": len(features.classes), "metric": metric, "temperature": None}
         probabilities = knn_probabilities(bank, labels, queries, **options)[k]
         return prediction(features, protocol=protocol, split="test", probabilities=probabilities, choice={"k": k})
@@ -205,7 +222,8 @@ def classify_knn(features: Features, *, protocol: str = "knn", ks: Sequence[int]
         raise unknown("kNN protocol", protocol, ["knn", *PLAIN_KS])
     _require(features, "train", "val", "test")
     validation = _weighted(features, "val", ks)
-    accuracy = {k: float((p.argmax(1) == features.labels["val"]).mean()) for k, p in validation.items()}
+    labels = features.labelled("val")[1]
+    accuracy = {k: float((p.argmax(1) == labels).mean()) for k, p in validation.items()}
     k = max(sorted(accuracy), key=accuracy.get)
     probabilities = _weighted(features, "test", (k,))[k]
     return prediction(features, protocol="knn", split="test", probabilities=probabilities, choice={"k": k})
@@ -218,5 +236,5 @@ def _require(features: Features, *splits: str) -> None:
 
 
 def _weighted(features: Features, split: str, ks: Sequence[int]) -> dict[int, np.ndarray]:
-    bank, queries = features.embedding("train"), features.embedding(split)
-    return knn_probabilities(bank, features.labels["train"], queries, ks=ks, classes=len(features.classes))
+    (bank, labels), (queries, _) = features.labelled("train"), features.labelled(split)
+    return knn_probabilities(bank, labels, queries, ks=ks, classes=len(features.classes))

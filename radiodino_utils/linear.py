@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from .checks import checked_embeddings
 from .errors import InputError
 from .features import Features
 from .predictions import Prediction, prediction
@@ -51,7 +52,7 @@ def classify_linear(
     if absent := [split for split in ("train", "val", "test") if split not in features.labels]:
         raise InputError(f"{features.dataset}: has no split {', '.join(absent)}; the linear probe chooses on val.")
     inputs = _inputs(features, blocks)
-    labels = {split: torch.tensor(one) for split, one in features.labels.items()}
+    labels = {split: torch.tensor(features.labelled(split)[1]) for split in ("train", "val", "test")}
     generator = torch.Generator().manual_seed(seed)
     rates = torch.tensor(learning_rates) * batch_size / 256
     classes = len(features.classes)
@@ -93,7 +94,7 @@ def _inputs(features: Features, blocks: Sequence[int]) -> dict[str, dict[str, to
             tokens |= {f"{name} + mean patch token": [*used, "mean_patch_token"] for name, used in tokens.items()}
     return {
         name: {
-            split: torch.from_numpy(np.concatenate([arrays[one] for one in used], axis=1))
+            split: torch.from_numpy(checked_embeddings(np.concatenate([arrays[one] for one in used], axis=1)))
             for split, arrays in features.arrays.items()
         }
         for name, used in tokens.items()

@@ -42,10 +42,10 @@ def fit_logistic(
     """
     if absent := [split for split in ("train", "val") if split not in features.labels]:
         raise InputError(f"{features.dataset}: has no split {', '.join(absent)}; the logistic probe chooses C on val.")
-    labels, classes = features.labels, len(features.classes)
-    if len(np.unique(labels["train"])) < 2:
+    (train, labels), (val, truth) = features.labelled("train"), features.labelled("val")
+    classes = len(features.classes)
+    if len(np.unique(labels)) < 2:
         raise InputError(f"{features.dataset}: all pictures of the train split are of one class; a probe needs two.")
-    train, val = features.embedding("train"), features.embedding("val")
     mean, std = train.mean(0), train.std(0) + 1e-6
     train, val = (train - mean) / std, (val - mean) / std
     least, best = np.inf, None
@@ -53,9 +53,9 @@ def fit_logistic(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         for strength in strengths:
-            model.set_params(C=float(strength)).fit(train, labels["train"])
+            model.set_params(C=float(strength)).fit(train, labels)
             seen = np.clip(spread(model, val, classes), 1e-12, 1)
-            loss = -np.log(seen[np.arange(len(seen)), labels["val"]]).mean()
+            loss = -np.log(seen[np.arange(len(seen)), truth]).mean()
             if loss < least:
                 least, best = loss, deepcopy(model)
     return best, mean, std
@@ -81,7 +81,7 @@ def classify_logistic(
     if "test" not in features.labels:
         raise InputError(f"{features.dataset}: has no split test; there is nothing to classify.")
     model, mean, std = fit_logistic(features, strengths=strengths, balanced=balanced, iterations=iterations)
-    probabilities = spread(model, (features.embedding("test") - mean) / std, len(features.classes))
+    probabilities = spread(model, (features.labelled("test")[0] - mean) / std, len(features.classes))
     protocol = "logistic-balanced" if balanced else "logistic"
     choice = {"C": float(f"{model.C:.3g}")}
     return prediction(features, protocol=protocol, split="test", probabilities=probabilities, choice=choice)

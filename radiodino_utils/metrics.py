@@ -7,6 +7,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 from scipy.stats import bootstrap
 
+from .checks import checked_labels
 from .errors import InputError
 
 METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "auc", "ece")
@@ -86,15 +87,9 @@ def _resampled(
     labels: np.ndarray, probabilities: np.ndarray, positive: int, resamples: int, seed: int
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Each metric of the whole set and of every resample; the resamples depend on n, classes and seed alone."""
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
-    if not len(labels) or probabilities.shape[:1] != labels.shape or probabilities.ndim != 2:
-        raise InputError(f"labels {labels.shape} and probabilities {probabilities.shape} do not fit: [n] and [n, classes].")
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= probabilities.shape[1]:
-        raise InputError(
-            f"labels must be whole numbers from 0 to {probabilities.shape[1] - 1}, one for each class of the scores."
-        )
-    if not np.isfinite(probabilities).all():
-        raise InputError("probabilities hold NaN or infinite values; check the features that they come from.")
+    labels, probabilities = _checked(labels, probabilities)
+    if positive not in range(probabilities.shape[1]):
+        raise InputError(f"positive {positive}: the scores have the classes 0 to {probabilities.shape[1] - 1}.")
     generator = np.random.default_rng(seed)
     n, classes = probabilities.shape
     step = max(1, _BLOCK // max(n, classes**2))
@@ -106,6 +101,15 @@ def _resampled(
         {metric: float(one[0]) for metric, one in whole.items()},
         {metric: np.concatenate([np.empty(0), *(part[metric] for part in parts)]) for metric in whole},
     )
+
+
+def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
+    if not labels.size or probabilities.shape[:1] != labels.shape or probabilities.ndim != 2:
+        raise InputError(f"labels {labels.shape} and probabilities {probabilities.shape} do not fit: [n] and [n, classes].")
+    if not np.isfinite(probabilities).all():
+        raise InputError("probabilities hold NaN or infinite values; check the features that they come from.")
+    return checked_labels(labels, probabilities.shape[1]), probabilities
 
 
 def _interval(value: float, resampled: np.ndarray) -> Interval:
@@ -128,7 +132,12 @@ def mean_interval(values: np.ndarray, *, resamples: int = 1000, seed: int = 0) -
 
 
 def confusion_matrix(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Counts of pictures by true (row) and predicted class (column), int64, [classes, classes]."""
+    """Counts of pictures by true (row) and predicted class (column), int64, [classes, classes].
+
+    Raises:
+        InputError: See `classification_metrics`.
+    """
+    labels, probabilities = _checked(labels, probabilities)
     classes = probabilities.shape[1]
     return np.bincount(labels * classes + probabilities.argmax(1), minlength=classes**2).reshape(classes, classes)
 
@@ -168,7 +177,12 @@ def confidence_bins(confidence: np.ndarray) -> np.ndarray:
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """What a reliability diagram shows: for each bin that is not empty its mean confidence, accuracy and n."""
+    """What a reliability diagram shows: for each bin that is not empty its mean confidence, accuracy and n.
+
+    Raises:
+        InputError: See `classification_metrics`.
+    """
+    labels, probabilities = _checked(labels, probabilities)
     confidence = probabilities.max(1)
     table = pd.DataFrame({"confidence": confidence, "accuracy": probabilities.argmax(1) == labels, "n": 1})
     return table.groupby(confidence_bins(confidence)).agg({"confidence": "mean", "accuracy": "mean", "n": "sum"})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from .checks import checked_labels
 from .errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -54,6 +55,16 @@ class PictureSet:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "positive", positive_class(self.classes, self.positive, self.name))
+
+    def checked_labels(self, split: str) -> np.ndarray:
+        """The labels of a split, checked: int64, [n].
+
+        Raises:
+            InputError: If a label stands for no class, or there is not one for each picture.
+        """
+        part = self.splits[split]
+        what = f"{self.name}: labels of the {split} split"
+        return checked_labels(part.labels, len(self.classes), shape=(len(part.pictures),), what=what)
 
 
 def positive_class(classes: Sequence[str], positive: str = "", name: str = "classes") -> str:

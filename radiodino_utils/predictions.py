@@ -86,7 +86,7 @@ def prediction(
         protocol=protocol,
         split=split,
         classes=features.classes,
-        labels=features.labels[split],
+        labels=features.labelled(split)[1],
         probabilities=probabilities,
         ids=features.ids[split],
         weights=backbone["fingerprint"],

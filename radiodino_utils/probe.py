@@ -45,7 +45,7 @@ class KnnProbe:
                 raise InputError(f"{dataset.name}: {len(shared)} pictures of the probe are in the corpus; hold it out.")
             fitted = [resized(picture, size, "bilinear") for picture in pictures]
             self._pictures[split] = np.stack([one if one.ndim == 3 else np.repeat(one[..., None], 3, -1) for one in fitted])
-            self._labels[split] = part.labels[rows]
+            self._labels[split] = dataset.checked_labels(split)[rows]
 
     def __call__(self, model: torch.nn.Module) -> dict[str, float]:
         """Accuracy (`probe`) and AUC (`probe_auc`) of a vision transformer's class token, fractions."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate, one_hot
 
+from .checks import checked_ks, checked_labels
 from .dense import DenseFeatures
 from .errors import InputError, unknown
 from .knn import TEMPERATURE, nearest
@@ -211,7 +212,14 @@ def _require_foreground(dataset: SegmentationSet, edge: int) -> None:
 
 
 def class_weights(masks: np.ndarray, classes: int) -> torch.Tensor:
-    """Weights of the classes by the inverse square root of their share of pixels, mean 1; 0 for one that is absent."""
+    """Weights of the classes by the inverse square root of their share of pixels, mean 1; 0 for one that is absent.
+
+    Raises:
+        InputError: If the masks are empty or hold a value without a class.
+    """
+    masks = checked_labels(masks, classes, what="masks")
+    if not masks.size:
+        raise InputError("class weights: there are no masks; give at least one.")
     share = np.bincount(masks.ravel(), minlength=classes) / masks.size
     weights = np.divide(1, np.sqrt(share), out=np.zeros(classes), where=share > 0)
     return torch.tensor(weights / weights[share > 0].mean(), dtype=torch.float32)
@@ -249,13 +257,16 @@ def _fit(
                 logits = _to_edge(network(fetch(rows["train"][part])), edge)
                 loss_of(logits, torch.from_numpy(masks["train"][part])[:, None].long()).backward()
                 optimizer.step()
-            dice = mean_dice(_scores(network, fetch, rows["val"]), masks["val"], classes)
+            scores = _scores(network, fetch, rows["val"])
+            dice = -1.0 if np.isnan(scores).any() else mean_dice(scores, masks["val"], classes)  # a rate that is too high
             if dice > best_here:
                 best_here, best_epoch = dice, epoch
             if dice > best:
                 best, kept, choice = dice, deepcopy(network.state_dict()), {"lr": rate, "epoch": epoch}
             if epoch - best_epoch >= training.patience:
                 break
+    if kept is None:
+        raise InputError(f"{dataset.name}: every learning rate of {training.learning_rates} gives NaN; use smaller ones.")
     network.load_state_dict(kept)
     return network, choice
 
@@ -278,9 +289,17 @@ def mean_dice(scores: np.ndarray, masks: np.ndarray, classes: int) -> float:
         scores: Logits or votes, [n, classes, height, width]; up-sampled bilinearly to the masks.
         masks: Integers, [n, edge, edge].
         classes: Number of classes with the background.
+
+    Raises:
+        InputError: If a mask holds a value without a class, or scores and masks do not fit.
     """
+    masks = checked_labels(masks, classes, shape=(len(scores), *masks.shape[1:]), what="masks")
+    if np.ndim(scores) != 4 or scores.shape[1] != classes or masks.ndim != 3:
+        raise InputError(f"scores {np.shape(scores)} and masks {masks.shape} do not fit: [n, {classes}, ...], [n, edge, edge].")
+    if np.isnan(scores).any():
+        raise InputError("the scores of the segmentation hold NaN; use a smaller learning rate.")
     predicted = _to_edge(torch.from_numpy(scores).float(), masks.shape[-1]).max(1).indices.numpy()  # much faster than argmax
-    counts = np.bincount((masks.astype(np.int64) * classes + predicted).ravel(), minlength=classes**2)
+    counts = np.bincount((masks * classes + predicted).ravel(), minlength=classes**2)
     confusion = counts.reshape(classes, classes)
     true, predicted = confusion.sum(1), confusion.sum(0)
     exists = np.flatnonzero(true[1:]) + 1
@@ -294,11 +313,11 @@ def _knn(
     grid, edge = maps.shape[-1], maps.shape[-1] * TARGET
     train = dataset.splits["train"]
     chosen = np.sort(np.random.default_rng(seed).permutation(len(train) * grid**2)[:memory])
-    bank, shares = [], []
+    bank, shares, small = [], [], dataset.small_masks(train, edge)
     for position, row in enumerate(train):
         cells = chosen[chosen // grid**2 == position] % grid**2
         bank.append(_tokens(maps[[row]])[cells])
-        truth = one_hot(torch.from_numpy(dataset.small_masks([row], edge)).long(), classes).permute(0, 3, 1, 2).float()
+        truth = one_hot(torch.from_numpy(small[[position]]).long(), classes).permute(0, 3, 1, 2).float()
         shares.append(_tokens(avg_pool2d(truth, TARGET).numpy())[cells])
     bank, shares = np.concatenate(bank), np.concatenate(shares)
 
@@ -313,8 +332,8 @@ def _knn(
                 found[k].append(vote.reshape(len(part), grid, grid, classes).transpose(0, 3, 1, 2).astype(np.float16))
         return {k: np.concatenate(parts) for k, parts in found.items()}
 
-    masks = dataset.small_masks(dataset.splits["val"], edge)
-    dice = {k: mean_dice(scores, masks, classes) for k, scores in votes("val", sorted(ks)).items()}
+    ks, masks = checked_ks(ks), dataset.small_masks(dataset.splits["val"], edge)
+    dice = {k: mean_dice(scores, masks, classes) for k, scores in votes("val", ks).items()}
     k = min(k for k, one in dice.items() if one > max(dice.values()) - 1e-5)  # of equals but for rounding the smallest
     return votes("test", (k,))[k], {"k": k}
 

@@ -1,5 +1,6 @@
 """Pictures with masks: OrganCT's slices, BUSI, or a folder of pictures and a folder of masks."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,7 +51,7 @@ class SegmentationSet:
     digest: str
     caveat: str = ""
     fold: int = 0
-    small: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+    small: dict[int, tuple] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -64,19 +65,30 @@ class SegmentationSet:
         mask, shape = np.asarray(self.masks[row]), np.asarray(self.pictures[row]).shape[:2]
         if mask.shape != shape:
             raise InputError(f"{self.ids[row]}: its mask has {_edges(mask.shape)} pixels, the picture {_edges(shape)}; mend it.")
-        if mask.max() >= len(self.classes):
-            raise InputError(
-                f"{self.ids[row]}: its mask holds the unknown value {mask.max()}; 0 to {len(self.classes) - 1} are known "
-                f"({', '.join(self.classes)})."
-            )
+        if mask.dtype != np.uint8 or mask.max(initial=0) >= len(self.classes):
+            unknown_values = np.setdiff1d(mask, np.arange(len(self.classes)))
+            if len(unknown_values):
+                raise InputError(
+                    f"{self.ids[row]}: its mask holds the unknown value {unknown_values[-1]}; 0 to {len(self.classes) - 1} are "
+                    f"known ({', '.join(self.classes)})."
+                )
         return mask.astype(np.uint8, copy=False)
 
     def small_masks(self, rows: np.ndarray, edge: int) -> np.ndarray:
         """The masks of some rows, reduced to squares of one size without mixing values: uint8, [n, edge, edge]."""
-        if edge not in self.small:
+        kept_for, digest, small = self.small.get(edge, (None, None, None))
+        if kept_for is not self.masks or digest != self._masks_digest():
             masks = (Image.fromarray(self.mask(row)).resize((edge, edge), Image.Resampling.NEAREST) for row in range(len(self)))
-            self.small[edge] = np.stack([np.asarray(mask) for mask in masks])
-        return self.small[edge][rows]
+            small = np.stack([np.asarray(mask) for mask in masks])
+            self.small[edge] = (self.masks, self._masks_digest(), small)
+        return small[rows]
+
+    def _masks_digest(self) -> str:
+        """Identify masks that lie in memory, where they may have been edited; files stand for themselves."""
+        digest = hashlib.sha256(repr(self.classes).encode())
+        for mask in self.masks if isinstance(self.masks, np.ndarray | list | tuple) else ():
+            digest.update(np.ascontiguousarray(mask))
+        return digest.hexdigest()
 
 
 def _edges(shape: tuple[int, ...]) -> str:

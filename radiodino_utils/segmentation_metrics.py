@@ -113,13 +113,15 @@ def picture_overlap(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, *, metric: s
         float64 of the same shape; NaN where the class is not counted.
 
     Raises:
-        InputError: If the metric or the rule is unknown.
+        InputError: If the metric or the rule is unknown, or a count is negative or not finite.
     """
     if metric not in ("dice", "iou"):
         raise unknown("overlap", metric, ["dice", "iou"])
     if empty not in EMPTY_RULES:
         raise unknown("rule for empty masks", empty, EMPTY_RULES)
     tp, fp, fn = (np.asarray(one, np.float64) for one in (tp, fp, fn))
+    if not all((np.isfinite(one) & (one >= 0)).all() for one in (tp, fp, fn)):
+        raise InputError("tp, fp and fn count pixels: they must be finite and not negative.")
     double = 2 if metric == "dice" else 1
     with np.errstate(invalid="ignore"):
         values = double * tp / (double * tp + fp + fn)

@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pytorch_grad_cam import GradCAM
 from torch.nn import functional
 
 from radiodino_utils.backbones import at_size, from_model, load_backbone
 from radiodino_utils.engines import as_tensor
 from radiodino_utils.errors import InputError
+from radiodino_utils.faithfulness import road
 from radiodino_utils.gradcam import KnnVote, LinearProbe, Scores, Similarity, grad_cam
 from radiodino_utils.knn import knn_probabilities
 from radiodino_utils.logistic import classify_logistic
@@ -119,6 +122,30 @@ def test_a_target_that_is_not_there(tiny_backbone, probes):
 def test_the_linear_probe_is_the_logistic_protocol(features):
     found = LinearProbe(features)(torch.from_numpy(features.embedding("test"))).softmax(-1).numpy()
     np.testing.assert_allclose(found, classify_logistic(features).probabilities, atol=1e-5)
+
+
+@given(seed=st.integers(0, 10**6), classes=st.integers(2, 5), absent=st.sampled_from([None, 0, 1, -1]))
+@settings(max_examples=15)
+def test_the_linear_probe_is_the_logistic_protocol_for_any_classes(seed, classes, absent):
+    features = made_features(width=6, classes=classes, seed=seed, noise=2.0)
+    if absent is not None and classes > 2:  # a class that train lacks; of three classes two are left
+        features.labels["train"][features.labels["train"] == absent % classes] = (absent + 1) % classes
+    scores = LinearProbe(features, strengths=(0.01, 1.0))(torch.from_numpy(features.embedding("test")))
+    expected = classify_logistic(features, strengths=(0.01, 1.0)).probabilities
+    np.testing.assert_allclose(scores.softmax(-1).numpy(), expected, atol=1e-5)
+
+
+def test_a_probe_of_two_classes_has_a_map_and_a_road_for_both(tiny_backbone):
+    probe = LinearProbe(made_features(width=128, classes=2))
+    for target in (0, 1):
+        heat = grad_cam(tiny_backbone, probe, PICTURE, target)
+        assert heat.max() > 0 and road(tiny_backbone, probe, PICTURE, heat, target) != 0
+
+
+@pytest.mark.parametrize("options", [{"k": 0}, {"k": 1.5}, {"temperature": 0}, {"temperature": float("nan")}])
+def test_votes_that_cannot_be(features, options):
+    with pytest.raises(InputError, match="^(ks is|temperature)"):
+        KnnVote(features, **options)
 
 
 def test_similarity_is_the_cosine(probes, features):

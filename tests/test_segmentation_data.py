@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -49,6 +51,29 @@ def test_fewer_labelled_pictures_are_among_more(seed, few, many):
     assert len(smaller["train"]) == few
     assert set(smaller["train"]) <= set(greater["train"]) <= set(dataset.splits["train"])
     assert smaller["test"] is dataset.splits["test"]
+
+
+@pytest.mark.parametrize("values", [(0, -1), (0, 0.5), (0, np.nan), (0, 256)])
+def test_masks_in_memory_are_neither_wrapped_nor_truncated(values):
+    dataset = made_segmentation()
+    masks = dataset.masks.astype(np.result_type(np.int64, type(values[1])))
+    masks[:, 3, 3] = values[1]
+    with pytest.raises(InputError, match="holds the unknown value"):
+        replace(dataset, masks=masks).mask(0)
+
+
+def test_small_masks_follow_the_masks():
+    dataset = made_segmentation()
+    before = dataset.small_masks([0], 16)
+    other = replace(dataset, masks=1 - dataset.masks)
+    assert (other.small_masks([0], 16) == 1 - before).all()
+    assert (dataset.small_masks([0], 16) == before).all() and before.any()
+    dataset.masks[0] = 0
+    assert not dataset.small_masks([0], 16).any()
+    listed = replace(dataset, masks=[mask.copy() for mask in dataset.masks])
+    listed.small_masks([0], 16)
+    listed.masks[0][:] = 1
+    assert listed.small_masks([0], 16).all()
 
 
 def test_a_picture_without_mask(folders):
