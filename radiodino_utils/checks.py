@@ -37,7 +37,7 @@ def checked_labels(
         position = tuple(map(int, np.argwhere(bad)[0]))
         where = position[0] if len(position) == 1 else position
         raise InputError(f"{what} must be {known}; that of row {where} is {array[position]}, so correct or leave out the row.")
-    return array.astype(np.int64)
+    return array.astype(np.int64, copy=False)
 
 
 def checked_embeddings(values: object, *, what: str = "embeddings") -> np.ndarray:

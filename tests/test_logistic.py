@@ -21,7 +21,14 @@ def made(classes=3, noise=0.3, absent=None):
     backbone = {"name": "made", "fingerprint": "0", "outputs": ["class_token"]}
     names = tuple(f"class {label}" for label in range(classes))
     return Features(
-        "made", names, "", arrays, labels, {key: [""] * len(one) for key, one in labels.items()}, {"backbone": backbone}, Path()
+        "made",
+        names,
+        "",
+        arrays,
+        labels,
+        {key: [""] * len(one) for key, one in labels.items()},
+        {"backbone": backbone, "engine": "torch", "precision": "fp32"},
+        Path(),
     )
 
 
