@@ -12,7 +12,7 @@ trap 'rm -rf "$scratch"' EXIT
 "$python" -m pytest tests -n 2 --dist loadfile --max-worker-restart 0 "$@"
 # the notebooks' tables and figures go to a scratch folder; each compares its committed outputs
 export RADIODINO_RESULTS="$scratch"
-nbval=("$python" -m pytest --nbval --nbval-current-env --nbval-cell-timeout 900 --nbval-sanitize-with notebooks/nbval.cfg --timeout 1800)
+nbval=("$python" -m pytest --nbval --nbval-current-env --nbval-cell-timeout 7200 --nbval-sanitize-with notebooks/nbval.cfg --timeout 7200)
 # two at a time, each with half of the processors; the last one collects what the others wrote
 OMP_NUM_THREADS="$("$python" -c 'import os; print(max(1, os.cpu_count() // 2))')" \
     "${nbval[@]}" notebooks/0[1-8]*.ipynb -n 2 --dist loadfile --max-worker-restart 0

@@ -174,3 +174,13 @@ def test_nothing_of_this_machine_is_committed() -> None:
     texts = [ROOT / name for name in listed if name.endswith((".py", ".md", ".ipynb", ".yaml", ".yml", ".csv", ".sh", ".json"))]
     marks = re.compile(r"/home/\w+|/root/|/tmp/|[A-Z]:\\\\Users")  # a path of somebody's machine
     assert [path.name for path in texts if path.is_file() and path != Path(__file__) and marks.search(path.read_text())] == []
+
+
+def test_no_time_out_turns_a_slow_machine_red() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    limits = [project["tool"]["pytest"]["ini_options"]["timeout"]]
+    limits += [int(one) for one in re.findall(r"timeout (\d+)", (ROOT / "run_tests.sh").read_text())]
+    for file in (ROOT / "tests").glob("*.py"):
+        calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.keyword)]
+        limits += [one.value.value for one in calls if one.arg == "timeout" and isinstance(one.value, ast.Constant)]
+    assert min(limits) >= 600

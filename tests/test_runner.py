@@ -20,7 +20,7 @@ WRITE += "tables = Path(os.environ['RADIODINO_RESULTS']) / 'tables'\ntables.mkdi
 FAULTS = {
     "error": ("1 / 0", "ZeroDivisionError"),
     "killed": ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "was killed"),
-    "timeout": ("import time\ntime.sleep(60)", "took longer than the time-out"),
+    "timeout": ("import time\ntime.sleep(600)", "took longer than the time-out"),
     "exit": ("import sys\nsys.exit(0)", "SystemExit"),
 }
 
@@ -52,8 +52,8 @@ def notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def _sequence(folder: Path, needs: dict[str, list[str]], timeout: int = 30) -> None:
-    entries = {name: {"needs": needed, "timeout": timeout} for name, needed in needs.items()}
+def _sequence(folder: Path, needs: dict[str, list[str]], timeouts: dict[str, int] | None = None) -> None:
+    entries = {name: {"needs": needed, "timeout": (timeouts or {}).get(name, 900)} for name, needed in needs.items()}
     (folder / "sequence.yaml").write_text(yaml.safe_dump(entries, sort_keys=False))
 
 
@@ -118,7 +118,8 @@ def test_a_notebook_that_did_not_run_whole_has_failed(
     source, sign = FAULTS[fault]
     _notebook(notebooks, "01_first", source)
     _notebook(notebooks, "03_other", "value")
-    _sequence(notebooks, {"01_first": [], "02_second": ["01_first"], "03_other": []}, timeout=3)
+    needs = {"01_first": [], "02_second": ["01_first"], "03_other": []}
+    _sequence(notebooks, needs, timeouts={"01_first": 5} if fault == "timeout" else {})
     _profile(notebooks, {"01_first": None, "02_second": None, "03_other": None})
     assert not runner.run_profile("small")
     printed = capfd.readouterr().out
@@ -128,6 +129,7 @@ def test_a_notebook_that_did_not_run_whole_has_failed(
     assert not (results / "notebooks" / "01_first.ipynb").exists()
     assert json.loads((results / "state" / "01_first.json").read_text())["state"] == "FAILED"
 
+    _sequence(notebooks, needs)
     _notebook(notebooks, "01_first", WRITE + "(tables / '01_numbers.csv').write_text('value');")
     assert runner.run_profile("small")
     assert _states(capfd.readouterr().out) == ["01_first done", "02_second done", "03_other up"]
@@ -145,14 +147,14 @@ def test_ctrl_c_leaves_nothing_half_written_and_the_next_run_goes_on(notebooks: 
     flag, marker = tmp_path / "started", tmp_path / "slow"
     marker.touch()
     slow = f"import time\nfrom pathlib import Path\nPath({str(flag)!r}).touch()\n"
-    slow += f"if Path({str(marker)!r}).exists(): time.sleep(60)"
+    slow += f"if Path({str(marker)!r}).exists(): time.sleep(600)"
     _notebook(notebooks, "02_second", slow)
     process = subprocess.Popen(_command(notebooks), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 900
     while not flag.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == 130 and "interrupted" in err
     assert _states(out)[0] == "01_first done"
     results = tmp_path / "results"

@@ -22,7 +22,7 @@ def _clone(folder: Path) -> Path:
 
 def _run(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess:
     kept = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV")}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=kept | environment, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=kept | environment)
 
 
 def _programs(folder: Path, **programs: str) -> str:
