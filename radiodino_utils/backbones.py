@@ -1,5 +1,6 @@
 """Backbones by plain name: the timm model, its preprocessing and what identifies its weights."""
 
+import json
 import re
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -13,8 +14,9 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
 from .checkpoints import fingerprint, load_strictly, read_state_dict, vision_transformer
+from .downloads import download, retry_after
 from .errors import InputError, unknown
-from .files import file_hash
+from .files import explaining, file_hash
 from .models import IMAGENET_MEAN, IMAGENET_STD, REGISTRY, bundled_file, known_sha256
 from .pictures import padded, resized
 from .random_weights import redraw
@@ -179,7 +181,10 @@ def load_backbone(name: str, *, revision: str | None = None, seed: int = 0) -> B
     folder, commit = _download(entry.model, revision)
     try:
         model = timm.create_model(f"local-dir:{folder}", pretrained=False, num_classes=0, **dict(entry.options))
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        _require_transformer(name, model)
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / 'config.json'}: not a configuration that timm can build a model from ({error}).") from error
     state = read_state_dict(folder / "model.safetensors")
     if "img_size" in dict(entry.options):  # trained at another size: timm resamples the position embedding
@@ -253,8 +258,7 @@ def from_model(name: str, model: nn.Module, source: str, preprocessing: Preproce
     Raises:
         InputError: If the model is no vision transformer.
     """
-    if not hasattr(model, "patch_embed") or not hasattr(model, "blocks"):
-        raise InputError(f"{name}: {type(model).__name__} is no vision transformer; give one of timm.")
+    _require_transformer(name, model)
     height, width = model.patch_embed.img_size
     size, patch = height if height == width else (height, width), model.patch_embed.patch_size[0]
     outputs = ("class_token", "mean_patch_token") if getattr(model, "cls_token", None) is not None else ("mean_patch_token",)
@@ -271,48 +275,109 @@ def from_model(name: str, model: nn.Module, source: str, preprocessing: Preproce
     )
 
 
+def _require_transformer(name: str, model: nn.Module) -> None:
+    if not hasattr(getattr(model, "patch_embed", None), "img_size") or not hasattr(model, "blocks"):
+        raise InputError(f"{name}: {type(model).__name__} is no vision transformer; give one of timm.")
+
+
 def _download(repository: str, revision: str | None) -> tuple[Path, str]:
-    """Gets `config.json` and `model.safetensors` through the Hub's own client and checks what came."""
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
-
+    """Gets `config.json` and `model.safetensors` from the Hub or its cache and checks what is there."""
     where = f"{repository}@{revision or 'main'}"
-    try:
-        config, weights = (
-            Path(hf_hub_download(repository, file, revision=revision)) for file in ("config.json", "model.safetensors")
-        )
-    except RevisionNotFoundError as error:
-        raise InputError(f"{where}: the Hub knows no such revision.") from error
-    except RepositoryNotFoundError as error:
-        raise InputError(f"{where}: the Hub knows no such repository, or it needs a login (HF_TOKEN).") from error
-    except LocalEntryNotFoundError as error:
-        raise InputError(
-            f"{where}: the weights are not in the local cache and the Hub cannot be reached (no network, or "
-            "HF_HUB_OFFLINE is set); run once with internet, or use random-t16."
-        ) from error
-    except EntryNotFoundError as error:
-        raise InputError(f"{where}: the repository lacks config.json or model.safetensors.") from error
-    except Exception as error:  # what a cut connection raises depends on the client's HTTP library
-        for half in Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}").rglob("*.incomplete"):
-            half.unlink()
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{where}: the download was cut or failed ({reason}); try again.") from error
+    config, weights = (_hub_file(repository, file, revision or "main", where) for file in ("config.json", "model.safetensors"))
     commit = weights.parent.name
-    _verify(weights, where, known_sha256(repository, commit))
-    return config.parent, commit[:10]
-
-
-def _verify(weights: Path, where: str, known: str | None) -> None:
-    """Compares the weights with the SHA-256 that names their blob and with the known one; a damaged blob is removed."""
-    blob = weights.resolve()
-    named = blob.name if re.fullmatch(r"[0-9a-f]{64}", blob.name) else None
-    digest = file_hash(blob) if named or known else None
-    if named and digest != named:
-        blob.unlink()
-        weights.unlink(missing_ok=True)
-        raise InputError(f"{where}: model.safetensors is corrupt (its SHA-256 is not the Hub's) and was removed; try again.")
-    if known and digest != known:
+    if (known := known_sha256(repository, commit)) and (digest := file_hash(weights)) != known:
         raise InputError(
             f"{where}: model.safetensors has the SHA-256 {digest}, not {known} as weights_sha256.csv lists for this commit; "
             "do not use it: fetch it from the Hub itself."
         )
+    return config.parent, commit[:10]
+
+
+def _hub_file(repository: str, file: str, revision: str, where: str) -> Path:
+    """A file in the Hub's cache, as its hash says; the Hub is asked once, and a cut download goes on where it was cut."""
+    from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub.utils import build_hf_headers
+
+    cache = Path(constants.HF_HUB_CACHE)
+
+    def cached(at: str) -> Path | None:
+        found = try_to_load_from_cache(repository, file, cache_dir=cache, revision=at)
+        return Path(found) if isinstance(found, str) else None
+
+    found = cached(revision)
+    if found and found.parent.name == revision and _is_hubs(found):
+        return found
+    facts, trouble = _hub_facts(repository, file, revision, where)
+    if facts:
+        found = cached(facts.commit_hash)
+    if found and _is_hubs(found, facts.etag if facts else None):
+        if facts is None or cached(revision) == found:
+            return found
+    elif found:
+        print(f"{where}: {file} in the Hub's cache is damaged; fetched again.", flush=True)
+        if facts:
+            with explaining(found):
+                found.resolve().unlink()
+                found.unlink(missing_ok=True)
+    if facts is None:
+        state = "damaged in" if found else "not in"
+        raise InputError(f"{where}: the weights are {state} the local cache ({file}), and {trouble}.")
+    folder = repo_folder_name(repo_id=repository, repo_type="model")
+    download(
+        hf_hub_url(repository, file, revision=facts.commit_hash),
+        cache / folder / "blobs" / facts.etag,
+        expected=facts.etag if facts.etag and _algorithm(facts.etag) else "",
+        algorithm=_algorithm(facts.etag) or "sha256",
+        way_out=f"copy the Hub's cache folder of a machine that has it to {cache}",
+        title=f"{where} {file}",
+        headers=build_hf_headers(),
+        lock=cache / ".locks" / folder / f"{facts.etag}.lock",  # the one of the Hub's client
+    )
+    return Path(hf_hub_download(repository, file, revision=revision, cache_dir=cache))
+
+
+def _hub_facts(repository: str, file: str, revision: str, where: str):  # noqa: ANN202 - (facts of the client or None, why not)
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if constants.HF_HUB_OFFLINE:
+        return None, f"the Hub is not asked (HF_HUB_OFFLINE is set); {_WAYS_OUT}"
+    timeout = (2.5, *[float(constants.HF_HUB_ETAG_TIMEOUT)] * 3)  # to connect, read, write, and for a free connection
+    try:
+        facts = get_hf_file_metadata(hf_hub_url(repository, file, revision=revision), timeout=timeout)
+    except RevisionNotFoundError as error:
+        raise InputError(f"{where}: the Hub knows no such revision.") from error
+    except EntryNotFoundError as error:
+        raise InputError(f"{where}: the repository lacks config.json or model.safetensors.") from error
+    except RepositoryNotFoundError:
+        return None, "the Hub knows no such repository, or it needs a login (HF_TOKEN)"
+    except HfHubHTTPError as error:
+        asked = retry_after(error.response.headers)
+        wait = f" and asks to wait {asked:.0f} s" if asked else ""
+        return None, f"the Hub is busy or refuses (HTTP {error.response.status_code}){wait}; try again then, or use random-t16"
+    except Exception as error:  # what a broken connection raises depends on the client's HTTP library
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return None, f"the Hub cannot be reached (no network: {reason}); {_WAYS_OUT}"
+    if not facts.commit_hash or not re.fullmatch(r"[\w.-]+", facts.etag or ""):
+        return None, f"what answers at {constants.ENDPOINT} is not the Hub (a proxy or a login page?)"
+    return facts, ""
+
+
+_WAYS_OUT = "run once with internet, or use random-t16"
+
+
+def _algorithm(etag: str) -> str | None:
+    """The hash that the Hub names a file by: git's for small ones, SHA-256 for large ones."""
+    return {40: "git", 64: "sha256"}.get(len(etag)) if re.fullmatch(r"[0-9a-f]+", etag) else None
+
+
+def _is_hubs(path: Path, etag: str | None = None) -> bool:
+    """Whether a cached file has the hash that names it; one without a hash is at least JSON if it shall be."""
+    etag = etag or (path.readlink() if path.is_symlink() else path).name
+    if algorithm := _algorithm(etag):
+        return file_hash(path, algorithm) == etag
+    try:
+        return path.suffix != ".json" or isinstance(json.loads(path.read_bytes()), dict)
+    except ValueError:
+        return False

@@ -132,9 +132,11 @@ def write_json(path: Path, value: object) -> None:
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
-    """The hexadecimal digest of a file's bytes, read in blocks."""
+    """The hexadecimal digest of a file's bytes, read in blocks; "git" is the SHA-1 by which git knows a file's content."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+        size = os.fstat(file.fileno()).st_size
+        start = (lambda: hashlib.sha1(b"blob %d\0" % size)) if algorithm == "git" else algorithm
+        return hashlib.file_digest(file, start).hexdigest()
 
 
 def value_hash(value: object) -> str:

