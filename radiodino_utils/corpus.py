@@ -1,12 +1,11 @@
 """Unlabelled pictures from folders, lists, archives and MedMNIST files, mixed by weights."""
 
-import hashlib
 import io
 import re
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .datasets import PictureSet, dataset_names, load_dataset
+from .duplicates import as_grey, pixel_digest
 from .errors import InputError
 from .files import value_hash
 from .pictures import SUFFIXES, read_picture
@@ -182,7 +182,7 @@ def load_corpus(
             _weights(sources, [len(part) for part in entries]),
             names, [], limit, _read=[read for part in entries for _, read in part],
         )  # fmt: skip
-    seen = corpus.digests if in_memory else [_digest(corpus[row]) for row in np.linspace(0, len(corpus) - 1, 64).astype(int)]
+    seen = corpus.digests if in_memory else [pixel_digest(corpus[row]) for row in np.linspace(0, len(corpus) - 1, 64).astype(int)]
     if len(set(seen)) == 1 and len(corpus) > 1:
         raise InputError(f"the {len(corpus)} pictures of the corpus are all the same; there is nothing to learn from them.")
     return corpus
@@ -197,7 +197,7 @@ def _decoded(
     edge: int,
 ) -> Corpus:
     apart = {
-        _digest(_grey(picture))
+        pixel_digest(as_grey(picture))
         for one in hold_out
         for split in ("val", "test")
         if split in one.splits
@@ -214,7 +214,7 @@ def _decoded(
                 except InputError as error:
                     unreadable.append((f"{name}/{member}", str(error)))
                     continue
-                if (digest := _digest(picture)) not in apart:
+                if (digest := pixel_digest(picture)) not in apart:
                     kept.append((f"{name}/{member}", digest, _reduced(picture, edge)))
             counts.append(len(kept) - before)
             if not counts[-1]:
@@ -270,7 +270,7 @@ class _FileReader:
     path: Path
 
     def __call__(self) -> np.ndarray:
-        return _grey(read_picture(self.path))
+        return as_grey(read_picture(self.path))
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ class _MemberReader:
     size: int = 0
 
     def __call__(self) -> np.ndarray:
-        return _grey(_decode(self._bytes(), f"{self.path}:{self.member}"))
+        return as_grey(_decode(self._bytes(), f"{self.path}:{self.member}"))
 
     def _bytes(self) -> bytes:
         try:
@@ -331,7 +331,7 @@ class _Ready:
     name: str
 
     def __call__(self) -> np.ndarray:
-        return _grey(_decode(self.data, self.name))
+        return as_grey(_decode(self.data, self.name))
 
 
 def _is_picture(member: str) -> bool:
@@ -368,7 +368,7 @@ class _RowReader:
     row: int
 
     def __call__(self) -> np.ndarray:
-        return _grey(np.asarray(self.pictures[self.row]))
+        return as_grey(np.asarray(self.pictures[self.row]))
 
 
 def _listed(path: Path) -> list[str]:
@@ -380,10 +380,6 @@ def _listed(path: Path) -> list[str]:
     return table["filename"].astype(str).tolist()
 
 
-def _grey(picture: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(picture).convert("L")) if picture.ndim == 3 else picture
-
-
 def _reduced(picture: np.ndarray, edge: int) -> np.ndarray:
     height, width = picture.shape
     if min(height, width) <= edge:
@@ -391,12 +387,3 @@ def _reduced(picture: np.ndarray, edge: int) -> np.ndarray:
     share = edge / min(height, width)
     size = (round(width * share), round(height * share))
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
-
-
-def _digest(picture: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(picture)).hexdigest()
-
-
-def picture_digests(pictures: Iterable[np.ndarray]) -> list[str]:
-    """SHA-256 of the pixels of each picture after it became grey, as a corpus keeps them."""
-    return [_digest(_grey(np.asarray(picture))) for picture in pictures]

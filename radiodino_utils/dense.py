@@ -15,9 +15,10 @@ from .errors import InputError
 from .files import atomic, features_folder, require_space, value_hash
 from .pictures import stacked
 from .provenance import git_revision, versions
+from .seen import seen_images, seen_in_pretraining
 from .segmentation_data import SegmentationSet
 
-FORMAT = 1
+FORMAT = 2
 PIXELS_PATCH = 16  # edge of the patches that `pixels` is cut into
 
 
@@ -123,7 +124,7 @@ def extract_patch_maps(
     blocks: tuple[int, ...] = (-1,),
     folder: Path | None = None,
     engine: str = "auto",
-    precision: str = "auto",
+    precision: str = "fp32",
     batch_size: int = 4,
     threads: int | None = None,
 ) -> DenseFeatures:
@@ -166,12 +167,13 @@ def extract_patch_maps(
     def make() -> dict[str, object]:
         runner = make_engine(dense, engine=engine, precision=precision, device=device, threads=threads)
         _write(path, runner, dense, dataset, batch_size)
-        return {"dataset": dataset.name, "git": git_revision()}
+        return {"dataset": dataset.name, "git": git_revision(), "seen": seen_images(backbone.name, dataset.pictures)}
 
-    kept(path.with_suffix(".json"), path, declared=declared, make=make)
+    seen = kept(path.with_suffix(".json"), path, declared=declared, make=make)["seen"]
     numbers = tuple(int(output.rpartition("_")[2]) for output in dense.outputs)
     maps = np.load(path, mmap_mode="r", allow_pickle=False)
-    return DenseFeatures(dataset, backbone.name, backbone.fingerprint, numbers, size, maps, path, engine, precision)
+    seen = seen_in_pretraining({name: seen and [seen[row] for row in rows] for name, rows in dataset.splits.items()})
+    return DenseFeatures(dataset, backbone.name, backbone.fingerprint, numbers, size, maps, path, engine, precision, seen)
 
 
 def _write(path: Path, runner, dense: Backbone, dataset: SegmentationSet, batch_size: int) -> None:  # noqa: ANN001

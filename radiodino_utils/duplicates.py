@@ -1,9 +1,10 @@
 """Pictures that occur twice: the very same pixels, or nearly the same by their perceptual hashes."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from PIL import Image
 
 DISTANCE = 8  # bits of 64; in BUSI pairs up to here show one scene, and most pairs above do not
 
@@ -11,6 +12,21 @@ DISTANCE = 8  # bits of 64; in BUSI pairs up to here show one scene, and most pa
 def pixel_hashes(pictures: Sequence[np.ndarray]) -> list[str]:
     """The SHA-256 of each picture's shape and pixels as decoded."""
     return [hashlib.sha256(repr(one.shape).encode() + np.ascontiguousarray(one).data).hexdigest() for one in pictures]
+
+
+def as_grey(picture: np.ndarray) -> np.ndarray:
+    """The picture with its colour made grey (luma), uint8, [height, width]."""
+    return np.asarray(Image.fromarray(picture).convert("L")) if picture.ndim == 3 else picture
+
+
+def pixel_digest(picture: np.ndarray) -> str:
+    """SHA-256 of a picture's pixels."""
+    return hashlib.sha256(np.ascontiguousarray(picture)).hexdigest()
+
+
+def picture_digests(pictures: Iterable[np.ndarray]) -> list[str]:
+    """SHA-256 of the pixels of each picture after it became grey, as a corpus keeps them."""
+    return [pixel_digest(as_grey(np.asarray(picture))) for picture in pictures]
 
 
 def perceptual_hashes(pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -23,7 +39,6 @@ def perceptual_hashes(pictures: Sequence[np.ndarray]) -> np.ndarray:
         uint8, [n, 8]: 64 bits each.
     """
     from imagehash import phash
-    from PIL import Image
 
     bits = [np.packbits(phash(Image.fromarray(np.asarray(one))).hash) for one in pictures]
     return np.array(bits, np.uint8).reshape(-1, 8)

@@ -27,6 +27,7 @@ from .errors import InputError
 from .files import atomic, features_folder, make_folder, require_space, value_hash
 from .pictures import stacked
 from .provenance import git_revision, versions
+from .seen import seen_images, seen_in_pretraining
 
 FORMAT = 2
 CHUNK = 1024  # pictures a chunk: what an interruption can lose, and what a process of several takes at a time
@@ -62,7 +63,7 @@ class Features:
     @property
     def seen_in_pretraining(self) -> str:
         """Which images of the dataset the backbone's pre-training saw; see `seen.seen_in_pretraining`."""
-        return self.sidecar.get("seen_in_pretraining", "not known")
+        return self.sidecar["seen_in_pretraining"]
 
     def embedding(self, split: str) -> np.ndarray:
         """The embedding (the first output: the class token where there is one) of a split, float32, [n, width]."""
@@ -87,7 +88,7 @@ def extract_features(
     *,
     folder: Path | None = None,
     engine: str = "auto",
-    precision: str = "auto",
+    precision: str = "fp32",
     batch_size: int = 16,
     threads: int | None = None,
 ) -> Features:
@@ -161,6 +162,7 @@ def describe_features(features: Features) -> dict[str, object]:
         "data_md5": sidecar["data"],
         "engine": sidecar["engine"],
         "precision": sidecar["precision"],
+        "seen_in_pretraining": features.seen_in_pretraining,
         "versions": ", ".join(f"{name} {version}" for name, version in sidecar["versions"].items()),
     }
 
@@ -257,6 +259,9 @@ def _join(chunks: list[_Chunk], folder: Path, path: Path, dataset: PictureSet, b
     sidecar = declared | {
         "dataset": dataset.name,
         "backbone": backbone.describe(),
+        "seen_in_pretraining": seen_in_pretraining(
+            {name: seen_images(backbone.name, part.pictures) for name, part in dataset.splits.items()}
+        ),
         "all_versions": versions(),
         "git": git_revision(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -303,7 +308,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--revision", help="branch, tag or commit of the weights on the Hub; main by default")
     parser.add_argument("--folder", type=Path, help="where feature files are kept")
     parser.add_argument("--engine", default="auto", help="auto, torch or openvino")
-    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
+    parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, or auto: bf16 where the processor has it")
     parser.add_argument("--batch-size", type=int, default=16, help="pictures a forward pass")
     parser.add_argument("--threads", type=int, help="processors to use; all by default")
     options = vars(parser.parse_args(arguments))

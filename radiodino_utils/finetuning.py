@@ -30,6 +30,7 @@ from .predictions import Prediction
 from .pretraining import Running, make_fabric
 from .provenance import git_revision, training_threads, versions
 from .random_weights import redraw
+from .seen import seen_images, seen_in_pretraining
 
 FORMAT = 2  # counts up when the training itself changes, so that older checkpoints are not used
 
@@ -180,6 +181,9 @@ def finetune(
         positive=dataset.positive,
         engine="torch",
         precision=precision,
+        seen_in_pretraining=seen_in_pretraining(
+            {name: seen_images(backbone.name, part.pictures) for name, part in dataset.splits.items()}
+        ),
     )
     return FineTuned(prediction, curve, checkpoint)
 

@@ -12,6 +12,7 @@ from .errors import InputError
 from .features import Features
 from .files import atomic
 from .picturesets import positive_class
+from .seen import most_seen
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def _joined(dataset: str, folds: list[Prediction]) -> Prediction:
         labels=np.concatenate([one.labels for one in folds]),
         probabilities=np.concatenate([one.probabilities for one in folds]),
         ids=[name for one in folds for name in one.ids],
+        seen_in_pretraining=most_seen(one.seen_in_pretraining for one in folds),
         choice={name: " / ".join(dict.fromkeys(str(one.choice[name]) for one in folds)) for name in folds[0].choice},
     )
 

@@ -7,8 +7,9 @@ from sklearn.model_selection import RepeatedStratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from .corpus import Corpus, picture_digests
+from .corpus import Corpus
 from .datasets import PictureSet
+from .duplicates import picture_digests
 from .errors import InputError
 from .knn import knn_probabilities
 from .logistic import one_thread, spread

@@ -12,6 +12,7 @@ from scipy import ndimage
 from .errors import InputError, unknown
 from .provenance import git_revision
 from .rows import COLUMNS, label_of
+from .seen import most_seen
 from .segmentation import Segmentation
 
 EMPTY_RULES = {
@@ -21,7 +22,7 @@ EMPTY_RULES = {
 }
 LESION_IOU = 0.1
 _KEYS = ["dataset", "backbone", "probe", "seed", "weights"]
-_FACTS = ["positive", "engine", "precision", "seen_in_pretraining", "caveat"]
+_FACTS = ["positive", "engine", "precision", "caveat"]
 
 
 def score_pictures(segmentation: Segmentation, *, outlines: bool = True) -> pd.DataFrame:
@@ -160,6 +161,7 @@ def segmentation_rows(scores: pd.DataFrame, *, empty: str = "skip", resamples: i
             **{key: about[key] for key in ("dataset", "backbone", "seed", "weights")},
             **{"task": "segmentation", "protocol": f"seg-{about['probe']}", "split": "test", "git": git_revision()},
             **part[_FACTS].iloc[0].to_dict(),
+            "seen_in_pretraining": most_seen(part["seen_in_pretraining"].unique()),
             "choice": f"{' / '.join(choices)}, empty = {empty}".lstrip(", "),
         }
         for metric, (over, under) in _ratios(part, empty).items():

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from radiodino_utils.corpus import Source, load_corpus, picture_digests
+from radiodino_utils.corpus import Source, load_corpus
 from radiodino_utils.datasets import load_dataset
+from radiodino_utils.duplicates import picture_digests
 from radiodino_utils.errors import InputError
 
 from .made_busi import made_busi

@@ -8,12 +8,14 @@ from safetensors.torch import load_file, save_file
 
 from radiodino_utils import modelcard
 from radiodino_utils.backbones import load_backbone
-from radiodino_utils.corpus import Source, load_corpus, picture_digests
+from radiodino_utils.corpus import Source, load_corpus
 from radiodino_utils.datasets import load_dataset
+from radiodino_utils.duplicates import picture_digests
 from radiodino_utils.errors import InputError
-from radiodino_utils.modelcard import NAME, WEIGHTS, corpus_prefixes, corpus_sha256, export, markdown, verdicts
+from radiodino_utils.modelcard import NAME, WEIGHTS, corpus_sha256, export, markdown, verdicts
 from radiodino_utils.organct import VIEWS
 from radiodino_utils.recipes import load_recipe
+from radiodino_utils.seen import corpus_prefixes
 
 from .test_organct import built  # noqa: F401 (a fixture)
 
