@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Runs the notebooks of a profile and makes results/PROFILE/report.html; see ./run_all.sh --help.
 set -euo pipefail
-case " $* " in *" --help "* | *" -h "*)
-    cd "$(dirname "${BASH_SOURCE[0]}")" && exec python3 -m radiodino_utils.runner --help ;;
-esac
 source "$(dirname "${BASH_SOURCE[0]}")/.ci/environment.sh"
+if ! installed; then
+    # --help, --list and a wrong name need no 7 GB: exit code 3 says that the rest does
+    "$python" -m radiodino_utils.runner "$@" --before-install && exit 0 || [ $? -eq 3 ] || exit 2
+    prepare
+fi
 exec "$python" -m radiodino_utils.runner "$@"

@@ -1,38 +1,49 @@
-# Sourced by run_all.sh and run_tests.sh: sets $python to an environment that has the pinned requirements.
-# An active virtual or conda environment (not conda's base) is used; else .venv is made here.
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
+# Sourced by run_all.sh and run_tests.sh: goes to the checkout, cleans what would run other code, and sets $python to the
+# environment that is active, else to that of .venv, else to the Python that shall make .venv; see `prepare`.
 fail() {
     echo "$*" >&2
     exit 1
 }
 
+unset CDPATH PIP_USER PIP_TARGET PIP_PREFIX
+for name in BUSI MEDMNIST RADIMAGENET RADIODINO_DATA RADIODINO_FEATURES RADIODINO_RESULTS RADIODINO_SHARED HF_HOME; do
+    # folders count from where the user stands
+    case "${!name:-}" in "" | /* | "~"*) ;; *) export "$name=$PWD/${!name}" ;; esac
+done
+for name in $(compgen -e PYTHON); do
+    case "$name" in PYTHONDONTWRITEBYTECODE | PYTHONPYCACHEPREFIX) ;; *) unset "$name" ;; esac
+done
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+case "$PWD" in *:*) fail "$PWD: a path with ':' cannot be given to Python; move the checkout." ;; esac
+# this checkout, whichever is installed in the environment
+export PYTHONPATH="$PWD" PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1 PYTHONUTF8=1
+
+is_new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+make_venv=
 if [ -n "${VIRTUAL_ENV:-}" ]; then
     python="$VIRTUAL_ENV/bin/python"
 elif [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-}" != base ]; then
     python="$CONDA_PREFIX/bin/python"
+elif [ -x .venv/bin/python ]; then
+    python="$PWD/.venv/bin/python"
 else
-    python=.venv/bin/python
-    if [ ! -x "$python" ]; then
-        for candidate in python3 python3.13 python3.12 python3.11; do
-            if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-                base="$candidate"
-                break
-            fi
-        done
-        [ -n "${base:-}" ] || fail "Python 3.11 or newer is needed and python3 is older or absent; install it, or activate a conda environment."
-        echo "no environment is active: making .venv with $("$base" --version)"
-        rm -rf .venv.new
-        "$base" -m venv .venv.new || fail "$base cannot make a virtual environment; install its venv module (Debian: apt install python3-venv)."
-        mv .venv.new .venv # whole or not at all
-    fi
+    make_venv=yes
+    for python in python3 python3.13 python3.12 python3.11 ""; do
+        [ -n "$python" ] || fail "Python 3.11 or newer is needed and python3 is older or absent; install it, or activate a conda environment."
+        ! is_new_enough "$python" || break
+    done
 fi
-[ -x "$python" ] || fail "$python: the active environment has no Python; deactivate it, or install Python 3.11 in it."
-python="$(cd "$(dirname "$python")" && pwd)/$(basename "$python")"
+if [ -z "$make_venv" ]; then
+    [ -x "$python" ] || fail "$python: the active environment has no Python; deactivate it, or install Python 3.11 in it."
+    is_new_enough "$python" || fail "$python: Python 3.11 or newer is needed; activate an environment that has it."
+fi
 
 installed() {
-    "$python" -I - requirements.txt "$PWD" <<'END'
-import importlib.util, pathlib, re, sys
+    [ -z "$make_venv" ] && "$python" - requirements.txt <<'END'
+import pathlib, re, sys
 from importlib.metadata import PackageNotFoundError, version
 
 def has(line):
@@ -42,17 +53,26 @@ def has(line):
     except PackageNotFoundError:
         return False
 
-pins = re.findall(r"^[\w-]+==[\w.]+", pathlib.Path(sys.argv[1]).read_text(), re.M)
-spec = importlib.util.find_spec("radiodino_utils")
-here = spec is not None and pathlib.Path(spec.origin).parents[1] == pathlib.Path(sys.argv[2]).resolve()
-sys.exit(not (here and all(map(has, pins))))
+sys.exit(not all(map(has, re.findall(r"^[\w-]+==[\w.]+", pathlib.Path(sys.argv[1]).read_text(), re.M))))
 END
 }
 
-if ! installed; then
+# Installs the pinned requirements where they are not.
+prepare() {
+    ! installed || return 0
+    if [ -n "$make_venv" ]; then
+        echo "no environment is active: making .venv with $("$python" --version)"
+        rm -rf .venv.new
+        "$python" -m venv .venv.new || fail "$python cannot make a virtual environment; install its venv module (Debian: apt install python3-venv)."
+        mv .venv.new .venv # whole or not at all
+        python="$PWD/.venv/bin/python" make_venv=
+    fi
     echo "installing the pinned requirements into $(dirname "$(dirname "$python")") (about 7 GB, a few minutes)"
-    { "$python" -m pip install --quiet --disable-pip-version-check -r requirements.txt &&
-        PYTHONWARNINGS=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-deps --editable .; } ||
+    "$python" -m pip install --quiet --disable-pip-version-check -r requirements.txt ||
         fail "the pinned requirements could not be installed; check the network, the disk space and pip's message above."
+    if ! PYTHONPATH='' "$python" -c 'import radiodino_utils' 2>/dev/null; then # another checkout's stays
+        PYTHONWARNINGS=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-deps --editable . ||
+            fail "the package could not be installed; see pip's message above."
+    fi
     installed || fail "the environment lacks a pinned requirement although pip reported success; remove .venv and try again."
-fi
+}

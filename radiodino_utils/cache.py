@@ -82,13 +82,14 @@ def _digest(facts: dict[str, object]) -> str:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, limit: float | None = None) -> Iterator[None]:
     """Hold a lock, so that processes and users make the same thing in turn; say so where one has to wait.
 
     `RADIODINO_LOCK_WAIT` limits the waiting, in seconds.
 
     Args:
         path: Of the lock file, which stays. Another user's is used as it is.
+        limit: In place of that of the environment.
 
     Raises:
         InputError: If its folder cannot be written to, or the wait is too long.
@@ -103,11 +104,13 @@ def locked(path: Path) -> Iterator[None]:
     with ExitStack() as held:
         with explaining(path):
             acquired = _lock(path, held)
-        start, said, limit = time.monotonic(), False, _limit()
+        start, said = time.monotonic(), False
+        limit = _limit() if limit is None else limit
         while not acquired():
             waited = time.monotonic() - start
             if waited >= limit:
-                raise InputError(f"{path}: still held by {_holder(path)} after {limit:g} s ({LIMIT}); end it, or wait longer.")
+                long = f" after {limit:g} s ({LIMIT})" if limit else ""
+                raise InputError(f"{path}: still held by {_holder(path)}{long}; end it, or wait longer.")
             if waited >= PATIENCE and not said:
                 print(f"{path}: held by {_holder(path)}; waiting for it ({LIMIT} limits the wait in seconds).", flush=True)
                 said = True

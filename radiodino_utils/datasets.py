@@ -9,7 +9,7 @@ from .busi import BUSI_NAMES, BUSI_WAY_OUT, busi_set, find_busi
 from .downloads import Missing
 from .errors import unknown
 from .folders import RADIMAGENET_WAY_OUT, find_radimagenet, read_folder, read_list, read_radimagenet
-from .medmnist_files import load_medmnist, medmnist_names, missing_medmnist
+from .medmnist_files import find_medmnist, load_medmnist, medmnist_names, missing_medmnist
 from .npz import read_npz
 from .picturesets import SPLITS, PictureSet, Split, summary
 
@@ -70,5 +70,28 @@ def missing_dataset(name: str) -> Missing | None:
         return None if find_busi() else Missing(name, "", BUSI_WAY_OUT)
     if name == "radimagenet":
         return None if find_radimagenet() else Missing(name, "", RADIMAGENET_WAY_OUT)
-    is_medmnist = re.fullmatch(r"[a-z]+mnist-\d+", name) and name in medmnist_names()  # MedMNIST's names take long to import
-    return missing_medmnist(name) if is_medmnist else None
+    return missing_medmnist(name) if _is_medmnist(name) else None
+
+
+def dataset_place(name: str) -> tuple[Path, ...] | None:
+    """Find the file or folder that a registered dataset is read from on this machine.
+
+    Args:
+        name: Such as `busi-fold0`, or a segmentation dataset such as `busi-folds`; the open names are not registered.
+
+    Returns:
+        The path; empty where it is not here yet. `None` for other names, and for OrganCT, whose files pip checks.
+    """
+    if name == "busi" or name.startswith("busi-"):
+        found = find_busi()
+    elif name == "radimagenet":
+        found = find_radimagenet()
+    elif _is_medmnist(name):
+        found = find_medmnist(name)
+    else:
+        return None
+    return (found,) if found else ()
+
+
+def _is_medmnist(name: str) -> bool:
+    return bool(re.fullmatch(r"[a-z]+mnist-\d+", name)) and name in medmnist_names()  # MedMNIST's names take long to import

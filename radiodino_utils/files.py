@@ -29,8 +29,16 @@ def features_folder() -> Path:
 
 
 def results_folder(profile: str) -> Path:
-    """The folder for tables and figures: `$RADIODINO_RESULTS`, else `results/<profile>` of the repository."""
-    return Path(os.environ.get("RADIODINO_RESULTS") or REPOSITORY / "results" / profile).expanduser()
+    """The folder for tables and figures: `$RADIODINO_RESULTS`, else `results/<profile>` of the repository.
+
+    Raises:
+        InputError: If the profile's name leads out of `results`.
+    """
+    if given := os.environ.get("RADIODINO_RESULTS"):
+        return Path(given).expanduser()
+    if not profile or profile.startswith(".") or ".." in profile or re.search(r"[/\\]", profile):
+        raise InputError(f"profile '{profile}': names a folder of results, so without '/', '..' or a dot in front; rename it.")
+    return REPOSITORY / "results" / profile
 
 
 def make_folder(folder: Path) -> Path:

@@ -74,14 +74,24 @@ def is_present(name: str) -> bool:
     model = REGISTRY[name]
     if model.kind == "bundled":
         return bundled_file(model.model).is_file()
-    if model.kind != "hub":
-        return True
+    return model.kind != "hub" or bool(weights_files(name))
+
+
+def weights_files(name: str) -> tuple[Path, ...] | None:
+    """Find the files of a backbone of the Hub, at its default revision, in the local cache.
+
+    Returns:
+        Configuration and weights; empty where one of them is not here yet. `None` for names that need no download.
+    """
+    if name not in REGISTRY or REGISTRY[name].kind != "hub":
+        return None
     from huggingface_hub import constants, try_to_load_from_cache
 
-    return all(
-        isinstance(try_to_load_from_cache(model.model, file, cache_dir=constants.HF_HUB_CACHE), str)
+    found = [
+        try_to_load_from_cache(REGISTRY[name].model, file, cache_dir=constants.HF_HUB_CACHE)
         for file in ("config.json", "model.safetensors")
-    )
+    ]
+    return tuple(map(Path, found)) if all(isinstance(one, str) for one in found) else ()
 
 
 def missing_weights(name: str) -> Missing | None:

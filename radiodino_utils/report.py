@@ -2,7 +2,6 @@
 
 import argparse
 import base64
-import json
 import os
 import platform
 import re
@@ -14,6 +13,7 @@ from PIL import Image
 from .errors import InputError
 from .files import REPOSITORY, results_folder, write_text
 from .provenance import git_revision, made_on, processor, versions
+from .states import current_files, read_state, recorded
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -24,15 +24,18 @@ h1 { font-size: 1.7em; } h2 { margin-top: 2em; border-bottom: 1px solid #ccc; } 
 table { border-collapse: collapse; font-size: .85em; } .wide { overflow-x: auto; }
 th, td { padding: .25em .7em; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap; } th { background: #f4f4f4; }
 figure { margin: 1em 0 2em; } img { max-width: 100%; height: auto; } figcaption, .note { color: #555; font-size: .9em; }
-.note { background: #fff6dd; padding: .5em 1em; } .FAILED { color: #b00020; font-weight: bold; }
+.note { background: #fff6dd; padding: .5em 1em; } .attention { color: #b00020; font-weight: bold; }
 </style></head><body>
 <h1>RadioDINO: results of the profile “{{ profile }}”</h1>
 {% for caveat in caveats %}<p class="note">{{ caveat }}</p>{% endfor %}
 <h2>Notebooks</h2>
 <div class="wide"><table><tr><th>notebook</th><th>state</th><th>seconds</th><th>peak memory</th><th>git</th></tr>
 {% for n in notebooks %}<tr><td>{% if n.link %}<a href="{{ n.link }}">{{ n.name }}</a>{% else %}{{ n.name }}{% endif %}</td>
-<td class="{{ n.state }}">{{ n.state }}</td><td>{{ n.seconds }}</td><td>{{ n.memory }}</td><td>{{ n.git }}</td></tr>
+<td{% if n.state != "done" %} class="attention"{% endif %}>{{ n.state }}</td>
+<td>{{ n.seconds }}</td><td>{{ n.memory }}</td><td>{{ n.git }}</td></tr>
 {% endfor %}</table></div>
+{% if notebooks | rejectattr("state", "equalto", "done") | list %}
+<p class="note">Tables and figures of notebooks that are not done are left out below.</p>{% endif %}
 <h2>Tables</h2>
 {% for t in tables %}<h3>{{ t.title }}</h3><div class="wide">{{ t.html | safe }}</div>
 <p><a href="{{ t.link }}">{{ t.link }}</a></p>{% endfor %}
@@ -64,7 +67,10 @@ _RANDOM = "Backbones named random-* have random weights: they are a floor to com
 
 
 def build_report(profile: str) -> Path:
-    """Writes `report.html` from what lies in the profile's results folder.
+    """Writes `report.html` from what the profile's last runs left in its results folder.
+
+    Tables and figures of notebooks that failed, are out of date or left the profile are not shown. Where no run has a record,
+    as in a clone, everything in the folder is.
 
     Args:
         profile: The profile's name.
@@ -78,9 +84,8 @@ def build_report(profile: str) -> Path:
     from jinja2 import Environment
 
     folder = results_folder(profile)
-    paths = sorted((folder / "tables").glob("*.csv"))
-    tables = {path.stem: pd.read_csv(path, keep_default_na=False, dtype=str) for path in paths}
-    if not tables:
+    tables = {path.stem: pd.read_csv(path, keep_default_na=False, dtype=str) for path in _current(folder, "tables/*.csv")}
+    if not tables and not recorded(folder):
         raise InputError(f"{folder / 'tables'}: holds no tables; run the notebooks of the profile first.")
     features = tables.get("02_features", pd.DataFrame(columns=["backbone", "weights", "source"]))
     rows = tables.get("09_results", pd.DataFrame(columns=["caveat", "backbone"]))
@@ -101,7 +106,7 @@ def build_report(profile: str) -> Path:
             ],
             links=[f"tables/{name}.csv" for name in tables],
             intervals=_INTERVALS,
-            figures=[_figure(path, folder) for path in sorted((folder / "figures").glob("*.png"))],
+            figures=[_figure(path, folder) for path in _current(folder, "figures/*.png")],
             provenance=_provenance(folder),
             backbones=features[["backbone", "weights", "source"]].drop_duplicates().to_html(index=False, border=0),
         )
@@ -110,17 +115,23 @@ def build_report(profile: str) -> Path:
     return folder / "report.html"
 
 
+def _current(folder: Path, pattern: str) -> list[Path]:
+    current = current_files(folder)
+    paths = sorted(folder.glob(pattern))
+    return [path for path in paths if current is None or path.relative_to(folder).as_posix() in current]
+
+
 def _notebooks(folder: Path) -> list[dict[str, object]]:
     lines = []
-    for path in sorted((folder / "state").glob("*.json")):
-        stamp = json.loads(path.read_text())
-        executed = folder / "notebooks" / f"{path.stem}.ipynb"
+    for name in recorded(folder):
+        stamp = read_state(folder, name)
+        executed = folder / "notebooks" / f"{name}.ipynb"
         page = _as_page(executed) if executed.exists() else None
         lines.append(
             {
-                "name": path.stem,
+                "name": name,
                 "link": page and os.path.relpath(page, folder),
-                "state": stamp.get("state", ""),
+                "state": stamp.get("state", "record damaged: run again"),
                 "seconds": f"{stamp.get('seconds', 0):.0f}",
                 "memory": f"{stamp.get('peak_memory_mb', 0):.0f} MB",
                 "git": stamp.get("git", ""),

@@ -10,6 +10,7 @@ from .files import atomic
 from .metrics import classification_metrics, paired_differences
 from .predictions import Prediction
 from .provenance import git_revision
+from .states import current_files
 
 COLUMNS = (
     "dataset", "task", "protocol", "backbone", "split", "metric", "value", "ci_low", "ci_high", "n", "seed", "positive",
@@ -100,11 +101,15 @@ def write_table(table: pd.DataFrame, path: Path) -> Path:
 def collect_rows(folder: Path) -> pd.DataFrame:
     """Reads every `*_rows.csv` of a folder into one table of result rows.
 
+    Where the runner made the tables, those that its last runs of the profile did not write are left out.
+
     Raises:
         InputError: If there is none, or one lacks a column.
     """
-    tables = []
+    tables, current = [], current_files(folder.parent)
     for path in sorted(folder.glob("*_rows.csv")):
+        if current is not None and f"{folder.name}/{path.name}" not in current:
+            continue
         undefined = {column: [""] for column in _NUMBERS}  # such as the AUC of one picture
         table = pd.read_csv(path, keep_default_na=False, na_values=undefined, dtype={"weights": str, "git": str, "positive": str})
         if missing := [column for column in COLUMNS if column not in table]:

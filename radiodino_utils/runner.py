@@ -4,21 +4,27 @@ import argparse
 import json
 import os
 import re
+import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from . import profiles
+from .cache import locked
 from .errors import InputError
-from .files import REPOSITORY, atomic, file_hash, make_folder, results_folder, value_hash, write_json
-from .profiles import Notebook, cells_of, load_profile, pick, profile_names, provided
+from .files import REPOSITORY, atomic, file_hash, make_folder, results_folder, value_hash
+from .processes import KERNEL, Processes, notebook_environment, own_environment
+from .profiles import Notebook, cells_of, load_profile, outline, pick, profile_names, provided
+from .states import drop_state, is_damaged, read_state, recorded, write_state
 
-_OPEN_NAMES = re.compile(r"^(npz|folder|file):")
+_LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}")  # what a killed process was writing, named by tempfile
+_WRITTEN = ("tables", "figures", "predictions")
+_GO_ON = 3  # exit code: this needs an installed environment
 
 
 def run_profile(
@@ -26,8 +32,9 @@ def run_profile(
 ) -> bool:
     """Runs the notebooks of a profile that are out of date, one process each, and prints one line for each.
 
-    What decides is the content of a notebook's code, its parameters, the package, the files that parameters name, the
-    versions of the packages, the results of the notebooks that it needs, and its own tables and figures.
+    What decides is the content of a notebook's code, its parameters, the package, the data behind the names in its parameters,
+    the pinned versions, the results of the notebooks that it needs, and its own tables and figures. Of these, older ones are
+    removed when it is done.
 
     Args:
         profile: See `load_profile`.
@@ -40,47 +47,203 @@ def run_profile(
         Whether every notebook is up to date now.
 
     Raises:
-        InputError: See `load_profile`, `pick` and `provided`; or if the results folder cannot be written to.
+        InputError: See `load_profile`, `pick` and `provided`; or if another runner is at work in the results folder, or it
+            cannot be written to.
     """
-    from doit.cmd_base import ModuleTaskLoader
-    from doit.doit_cmd import DoitMain
-    from doit.tools import config_changed, result_dep
-
     notebooks = load_profile(profile)
     chosen = pick(notebooks, only) if only else notebooks
     notebooks = provided(notebooks, chosen, allow_missing=allow_missing)
-    chosen = [notebook for notebook in notebooks if notebook.name in {one.name for one in chosen}]
-    folder = make_folder(results_folder(profile))
+    by_name, wanted = {notebook.name: notebook for notebook in notebooks}, set()
+    waiting = [notebook.name for notebook in chosen if notebook.name in by_name]
+    while waiting:
+        wanted.add(name := waiting.pop())
+        waiting += by_name[name].needs
+    folder = make_folder(results_folder(profile).absolute())
     make_folder(folder / "state")
-    common = {"package": _package_hash(), "versions": (REPOSITORY / "requirements.txt").read_text()}
-    processes = _Processes(dict(os.environ) | _shared_threads(jobs))
+    with locked(folder / "state" / ".lock", limit=0), Processes() as processes:
+        _sweep(folder)
+        run = _Run(folder, notebooks, force=force, jobs=jobs, processes=processes)
+        run.mark()
+        ended = _in_order([one for one in notebooks if one.name in wanted], run.visit, jobs)
+        run.mark()
+    if processes.signal:
+        raise KeyboardInterrupt(processes.signal)
+    return all(ended.values())
 
-    def task_notebook():  # noqa: ANN202 - doit finds its tasks by such a function
-        for notebook in notebooks:
-            declared = common | {"code": _code(notebook.path), "parameters": notebook.parameters, "inputs": _inputs(notebook)}
-            yield {
-                "basename": notebook.name,
-                "actions": [(_execute, [notebook, folder, processes])],
-                "uptodate": [config_changed(value_hash(declared)), _outputs_intact(notebook, folder)]
-                + [result_dep(name) for name in notebook.needs],
-            }
 
-    config = {
-        "dep_file": str(folder / "state" / "doit.db"),
-        "backend": "json",
-        "continue": True,
-        "always": force,
-        "verbosity": 2,
-        "reporter": _Lines,
-        "num_process": jobs if jobs > 1 else 0,
-        "par_type": "thread",
-    }
-    loader = ModuleTaskLoader({"task_notebook": task_notebook, "DOIT_CONFIG": config})
-    with processes:
-        code = DoitMain(loader, config_filenames=()).run(["run", *(notebook.name for notebook in chosen)])
-    if processes.interrupted:
-        raise KeyboardInterrupt
-    return code == 0
+def _in_order(notebooks: list[Notebook], visit: object, jobs: int) -> dict[str, bool]:
+    """Visits each notebook behind those that it needs, some at a time; gives what each visit returned, by name."""
+    waiting, running, ended = [*notebooks], {}, {}
+    with ThreadPoolExecutor(jobs) as pool:
+        while waiting or running:
+            for one in [one for one in waiting if ended.keys() >= set(one.needs)][: jobs - len(running)]:
+                waiting.remove(one)
+                running[pool.submit(visit, one, [name for name in one.needs if not ended[name]])] = one
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                ended[running.pop(future).name] = future.result()
+    return ended
+
+
+class _Run:
+    """One run of a profile's notebooks in its results folder."""
+
+    def __init__(self, folder: Path, notebooks: list[Notebook], *, force: bool, jobs: int, processes: Processes) -> None:
+        from .inputs import fingerprints
+
+        self.folder, self.notebooks, self.force, self.processes = folder, notebooks, force, processes
+        self.threads = _shared_threads(jobs)
+        common = {"package": _package_hash(), "versions": (REPOSITORY / "requirements.txt").read_text()}
+        self.declared = {
+            one.name: value_hash(common | {"code": _code(one.path), "parameters": one.parameters}) for one in notebooks
+        }
+        # read once: what changes while notebooks run is noticed by the next run
+        everything = fingerprints({one.name: one.parameters for one in notebooks}, folder=profiles.NOTEBOOKS)
+        self.inputs = {one.name: {text: everything[text] for text in _texts(one) if text in everything} for one in notebooks}
+
+    def visit(self, notebook: Notebook, failed: list[str]) -> bool:
+        """Runs a notebook if it must be; gives whether it is up to date now."""
+        if self.processes.signal:
+            return False
+        if failed:
+            _say(f"{notebook.name:28} not run: {failed[0]} failed")
+            return False
+        if not self.force and self.is_current(notebook):
+            self.label(notebook, "done")
+            _say(f"{notebook.name:28} up to date")
+            return True
+        if is_damaged(self.folder, notebook.name):
+            _say(f"{notebook.name:28} its record is damaged, so it runs again")
+        try:
+            return self.execute(notebook)
+        except (OSError, InputError) as error:
+            place = getattr(error, "filename", None) or self.folder
+            reason = f"{place}: {error.strerror}; make room or mend it." if isinstance(error, OSError) else str(error)
+            _say(f"{notebook.name:28} FAILED\n{reason}")
+            return False
+
+    def is_current(self, notebook: Notebook) -> bool:
+        """Whether a notebook's results are those that it would give now, if those that it needs are."""
+        state = read_state(self.folder, notebook.name)
+        return (
+            (self.folder / "notebooks" / notebook.path.name).is_file()
+            and state.get("made_from") == self.made_from(notebook)
+            and state.get("outputs") == self.outputs(notebook)
+        )
+
+    def made_from(self, notebook: Notebook) -> dict[str, object]:
+        """All that decides a notebook's results."""
+        needs = {name: value_hash(read_state(self.folder, name).get("outputs")) for name in notebook.needs}
+        return {"declared": self.declared[notebook.name], "inputs": self.inputs[notebook.name], "needs": needs}
+
+    def outputs(self, notebook: Notebook) -> dict[str, str]:
+        """The hash of each file that bears the notebook's number, by path."""
+        return {path.relative_to(self.folder).as_posix(): file_hash(path) for path in self.numbered(notebook)}
+
+    def numbered(self, notebook: Notebook) -> list[Path]:
+        """The tables, figures and predictions that bear the notebook's number."""
+        return sorted(path for part in _WRITTEN for path in (self.folder / part).glob(f"{notebook.number}_*") if path.is_file())
+
+    def label(self, notebook: Notebook, word: str) -> None:
+        """Corrects how a notebook's record calls its state."""
+        state = read_state(self.folder, notebook.name)
+        if state.get("state") != word:
+            write_state(self.folder, notebook.name, state | {"state": word})
+
+    def mark(self) -> None:
+        """Calls out of date what is, and forgets notebooks that the profile no longer has."""
+        current, names = {}, {one.name for one in self.notebooks}
+        for name in recorded(self.folder):
+            if name not in names:
+                drop_state(self.folder, name)
+        for one in self.notebooks:
+            current[one.name] = all(current[name] for name in one.needs) and self.is_current(one)
+            if "outputs" in read_state(self.folder, one.name):
+                self.label(one, "done" if current[one.name] else "out of date")
+
+    def execute(self, notebook: Notebook) -> bool:
+        """Executes a notebook by papermill; gives whether it ran whole."""
+        import yaml
+
+        from .provenance import cpu_count, record_processor
+
+        name, folder = notebook.name, self.folder
+        log = make_folder(folder / "logs") / f"{name}.log"
+        executed = make_folder(folder / "notebooks") / f"{name}.ipynb"
+        failed = executed.with_suffix(".failed.ipynb")
+        start, made_from = time.monotonic(), self.made_from(notebook)
+        write_state(folder, name, {"state": "not finished"})
+        with tempfile.TemporaryDirectory(dir=folder / "state", prefix=f".{name}.", ignore_cleanup_errors=True) as temporary:
+            output, parameters = Path(temporary) / executed.name, Path(temporary) / "parameters.yaml"
+            parameters.write_text(yaml.safe_dump(notebook.parameters, allow_unicode=True), encoding="utf-8")
+            began = parameters.stat().st_mtime_ns  # by the clock that stamps the tables
+            arguments = [_as_template(notebook.path), _as_template(output), "-f", parameters, "--cwd", profiles.NOTEBOOKS]
+            arguments += ["-k", KERNEL, "-l", "python", "--execution-timeout", notebook.timeout]
+            environment = notebook_environment(Path(temporary) / "jupyter") | self.threads
+            code, peak = self.processes.run(
+                "papermill", [*arguments, "--no-progress-bar", "--log-output"], log=log, environment=environment
+            )
+            fault = executed_whole(output) if output.is_file() else f"papermill wrote no notebook: {_last_line(log)}"
+            if code and not fault:
+                fault = f"papermill ended with exit code {code}: the kernel died; it was killed, or the memory was used up."
+            if fault and shutil.disk_usage(folder).free < 1e6:
+                fault = f"{folder}: no disk space is left; free some, or choose another folder with RADIODINO_RESULTS."
+            if self.processes.signal:
+                _say(f"{name:28} interrupted")
+                return False
+            if output.is_file():
+                os.replace(output, failed if fault else executed)
+        state = {"state": "FAILED" if fault else "done", "seconds": time.monotonic() - start, "peak_memory_mb": peak}
+        state["git"] = _revision()
+        line = f"{name:28} {state['state']:10} {state['seconds']:6.1f} s {peak:7.0f} MB"
+        if not fault:
+            failed.unlink(missing_ok=True)
+            for path in self.numbered(notebook):
+                if path.stat().st_mtime_ns < began:  # of earlier parameters
+                    path.unlink()
+            self.came(notebook, made_from["inputs"])
+            state |= {"made_from": made_from, "outputs": self.outputs(notebook)}
+        write_state(folder, name, state)
+        record_processor(folder, name, threads=int(environment.get("OMP_NUM_THREADS") or cpu_count()))
+        _say(f"{line}\n{fault}\nlog: {log}" if fault else line)
+        return not fault
+
+    def came(self, notebook: Notebook, inputs: dict[str, str]) -> None:
+        """Notes the data that were not here before and that a notebook has fetched."""
+        from .inputs import fingerprints
+
+        absent = [text for text, mark in inputs.items() if not mark]
+        for text, mark in fingerprints({"absent": absent}, folder=profiles.NOTEBOOKS).items():
+            for known in self.inputs.values():
+                if known.get(text) == "":
+                    known[text] = mark
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what a killed run was writing."""
+    for part in (".", "state", "logs", "notebooks", *_WRITTEN):
+        for path in (folder / part).glob(".*"):
+            if _LEFTOVER.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+
+
+def _as_template(path: Path) -> str:
+    return str(path).replace("{", "{{").replace("}", "}}")  # papermill formats paths with the parameters
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it was killed.")
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # a terminal that is gone must not end the run
+        print(f"{line}\n", end="", flush=True)
+
+
+def _texts(notebook: Notebook) -> set[str]:
+    from .inputs import texts
+
+    return set(texts(notebook.parameters))
 
 
 def executed_whole(notebook: Path) -> str:
@@ -110,135 +273,14 @@ def executed_whole(notebook: Path) -> str:
     return ""
 
 
-def _execute(notebook: Notebook, folder: Path, processes: "_Processes") -> dict[str, dict[str, str]]:
-    from doit.exceptions import TaskFailed
-
-    from .provenance import cpu_count, record_processor
-
-    log = make_folder(folder / "logs") / f"{notebook.name}.log"
-    executed = make_folder(folder / "notebooks") / f"{notebook.name}.ipynb"
-    failed = executed.with_suffix(".failed.ipynb")
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=folder / "state", prefix=f".{notebook.name}.") as temporary:
-        output, parameters = Path(temporary) / executed.name, Path(temporary) / "parameters.json"
-        parameters.write_text(json.dumps(notebook.parameters))  # JSON is YAML
-        command = [sys.executable, "-m", "papermill", notebook.path, output, "-f", parameters, "--cwd", profiles.NOTEBOOKS]
-        command += ["--execution-timeout", notebook.timeout, "--no-progress-bar", "--log-output"]
-        code, peak = processes.run([str(part) for part in command], log)
-        fault = executed_whole(output)
-        if code and not fault:
-            fault = f"papermill ended with exit code {code}: the kernel died; it was killed, or the memory was used up."
-        if processes.interrupted:
-            return TaskFailed(f"{notebook.name:28} interrupted")
-        if output.is_file():
-            os.replace(output, failed if fault else executed)
-    stamp = {"state": "FAILED" if fault else "done", "seconds": time.monotonic() - start, "peak_memory_mb": peak}
-    write_json(folder / "state" / f"{notebook.name}.json", stamp | {"git": _revision()})
-    record_processor(folder, notebook.name, threads=int(processes.environment.get("OMP_NUM_THREADS") or cpu_count()))
-    line = f"{notebook.name:28} {stamp['state']:10} {stamp['seconds']:6.1f} s {peak:7.0f} MB"
-    if fault:
-        return TaskFailed(f"{line}\n{fault}\nlog: {log}")
-    failed.unlink(missing_ok=True)
-    print(line, flush=True)
-    return {"outputs": _outputs(notebook, folder)}
-
-
-def _outputs_intact(notebook: Notebook, folder: Path) -> Callable[..., bool]:
-    executed = folder / "notebooks" / notebook.path.name
-    return lambda task, values: executed.is_file() and values.get("outputs") == _outputs(notebook, folder)
-
-
-def _outputs(notebook: Notebook, folder: Path) -> dict[str, str]:
-    """The hash of each table and figure that bears the notebook's number."""
-    paths = [*folder.glob(f"tables/{notebook.number}_*.csv"), *folder.glob(f"figures/{notebook.number}_*.png")]
-    return {path.name: file_hash(path) for path in sorted(paths)}
-
-
-class _Processes:
-    """Runs processes and, at Ctrl-C or SIGTERM, ends those that are under way and starts no more."""
-
-    def __init__(self, environment: dict[str, str]) -> None:
-        self.environment, self.interrupted, self._live = environment, False, set()
-        self._before = {}
-
-    def __enter__(self) -> "_Processes":
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _interrupt(self, number: int, frame: object) -> None:
-        self.interrupted = True
-        for process in list(self._live):
-            process.terminate()
-
-    def run(self, command: list[str], log: Path) -> tuple[int, float]:
-        """Runs a command with its output in a log; gives the exit code and the peak memory of its largest process in MB.
-
-        The kernel counts this process itself before the command takes its place, so no peak is below the runner's own.
-        """
-        if self.interrupted:
-            return 130, 0.0
-        with open(log, "w") as file:
-            # a session of its own: Ctrl-C reaches it through `_interrupt` alone
-            process = subprocess.Popen(command, stdout=file, stderr=file, env=self.environment, start_new_session=True)
-            self._live.add(process)
-            if self.interrupted:
-                process.terminate()
-            _, status, usage = os.wait4(process.pid, 0)
-            self._live.discard(process)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        return process.returncode, usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-
-
-class _Lines:
-    """One line a notebook on the terminal; what a reporter of doit must have."""
-
-    desc = "one line a notebook"
-
-    def __init__(self, stream: object, options: dict) -> None:
-        self._stream = stream
-
-    def skip_uptodate(self, task: object) -> None:
-        print(f"{task.name:28} up to date", flush=True)
-
-    def add_failure(self, task: object, fail: object) -> None:
-        from doit.exceptions import UnmetDependency
-
-        message = fail.message if not isinstance(fail, UnmetDependency) else f"not run: {fail.message} failed"
-        print(message if message.startswith(task.name) else f"{task.name:28} {message}", flush=True)
-
-    def cleanup_error(self, exception: object) -> None:
-        print(exception.get_msg(), file=sys.stderr)
-
-    def runtime_error(self, message: str) -> None:
-        print(message, file=sys.stderr)
-
-    def _nothing(self, *_: object) -> None:
-        pass
-
-    initialize = get_status = execute_task = add_success = skip_ignore = teardown_task = complete_run = _nothing
-
-
 def _code(notebook: Path) -> list[str]:
     return [cell["source"] for cell in cells_of(notebook) if cell["cell_type"] == "code"]
 
 
 def _package_hash() -> dict[str, str]:
     files = [path for path in Path(__file__).parent.rglob("*") if path.is_file() and path.suffix != ".pyc"]
-    return {path.name: file_hash(path) for path in sorted(files)}
-
-
-def _inputs(notebook: Notebook) -> list[tuple[str, int, int]]:
-    """Size and time of the files that a notebook's parameters name."""
-    values = [value for given in notebook.parameters.values() for value in (given if isinstance(given, list) else [given])]
-    named = [_OPEN_NAMES.sub("", value) for value in values if isinstance(value, str)]
-    paths = [profiles.NOTEBOOKS / name for name in named if "/" in name or "." in name]  # a kernel's folder is its notebook's
-    files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
-    return sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    root = Path(__file__).parent
+    return {path.relative_to(root).as_posix(): file_hash(path) for path in sorted(files)}
 
 
 def _shared_threads(jobs: int) -> dict[str, str]:
@@ -256,9 +298,8 @@ def _revision() -> str:
 def list_notebooks(profile: str) -> str:
     """The notebooks of a profile, a line each with title, what it needs and how its last run ended."""
     lines = [f"profile {profile} (known: {', '.join(profile_names())})"]
-    for notebook in load_profile(profile):
-        stamp = results_folder(profile) / "state" / f"{notebook.name}.json"
-        state = json.loads(stamp.read_text())["state"] if stamp.is_file() else "not run yet"
+    for notebook in load_profile(profile) if find_spec("yaml") else outline(profile):
+        state = read_state(results_folder(profile), notebook.name).get("state", "not run yet")
         needs = f", needs {', '.join(name[:2] for name in notebook.needs)}" if notebook.needs else ""
         lines.append(f"{notebook.name:28} {state:12} {notebook.title}{needs}")
     return "\n".join(lines)
@@ -353,6 +394,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true", help="list the profile's notebooks and stop")
     parser.add_argument("--check", action="store_true", help="run into a temporary folder and compare with the committed tables")
     parser.add_argument("--save-outputs", action="store_true", help="put the outputs of the last run into notebooks/ and stop")
+    parser.add_argument("--before-install", action="store_true", help=argparse.SUPPRESS)  # answer what needs no installation
     options = parser.parse_args(arguments)
     if options.jobs is None:
         from .provenance import cpu_count  # not for --help
@@ -361,11 +403,22 @@ def main(arguments: list[str] | None = None) -> None:
     if options.jobs < 1:
         parser.error(f"--jobs {options.jobs}: at least one notebook at a time is needed")
     try:
-        sys.exit(_run(options))
+        sys.exit(_before_install(options) if options.before_install else _run(options))
     except InputError as error:
         parser.exit(2, f"{error}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, "interrupted; nothing is half-written, the next run continues here\n")
+    except OSError as error:
+        parser.exit(2, f"{error.filename or results_folder(options.profile)}: {error.strerror}; make room or mend it.\n")
+    except KeyboardInterrupt as stopped:
+        number = (stopped.args or (signal.SIGINT,))[0]
+        parser.exit(128 + number, "interrupted; nothing is half-written, the next run continues here\n")
+
+
+def _before_install(options: argparse.Namespace) -> int:
+    if options.list:
+        print(list_notebooks(options.profile))
+        return 0
+    pick(outline(options.profile), options.only or [])
+    return _GO_ON
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -388,4 +441,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    kept = own_environment()
+    os.environ.clear()
+    os.environ.update(kept)
     main()

@@ -106,7 +106,7 @@ def test_notebooks_are_linked_as_pages_without_network(results):
     (results / "state" / "04_umap.json").write_text(json.dumps({"state": "FAILED"}))
     page = build_report("demo").read_text()
     assert '<a href="notebooks/03_knn.html">03_knn</a>' in page and "<td>12</td><td>812 MB</td><td>abc</td>" in page
-    assert '<td class="FAILED">FAILED</td>' in page and "04_umap.html" not in page
+    assert '<td class="attention">FAILED</td>' in page and "04_umap.html" not in page
     notebook = (results / "notebooks" / "03_knn.html").read_text()
     assert "seen" in notebook and "<script" not in notebook and not LOADED.search(notebook)
 

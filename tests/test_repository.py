@@ -27,12 +27,12 @@ README = (ROOT / "README.md").read_text()
 PINS = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read_text(), re.M))
 # pictures, backbone, features, tasks, rows, figures, report: each module imports only from those before it
 LINE = (
-    "errors checks files cache downloads wheels pictures picturesets duplicates busi organct npz medmnist_files folders lung "
-    "datasets models provision provenance checkpoints random_weights backbones seen engines features predictions metrics projections "
-    "knn logistic linear fewshot protocols attention gradcam patches rows audit literature segmentation_data dense "
-    "segmentation segmentation_metrics faithfulness figure_style figures map_figures segmentation_figures recipes corpus augment "
-    "distillation monitor pretraining finetuning charts probe live pretrain trials modelcard report comparison profiles "
-    "runner"
+    "errors checks files cache states downloads wheels pictures picturesets duplicates busi organct npz medmnist_files "
+    "folders lung datasets models provision provenance checkpoints random_weights backbones seen engines features "
+    "predictions metrics projections knn logistic linear fewshot protocols attention gradcam patches rows audit literature "
+    "segmentation_data dense segmentation segmentation_metrics faithfulness figure_style figures map_figures "
+    "segmentation_figures recipes corpus augment distillation monitor pretraining finetuning charts probe live pretrain "
+    "trials modelcard profiles report comparison inputs processes runner"
 )
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -67,7 +67,7 @@ def test_installed_versions_are_the_pinned_ones() -> None:
 
 @pytest.mark.parametrize("path", ["radiodino_utils", *(str(p.relative_to(ROOT)) for p in NOTEBOOKS)])
 def test_every_import_is_a_declared_dependency(path: str) -> None:
-    files = [ROOT / path] if path.endswith(".ipynb") else (ROOT / path).glob("*.py")
+    files = [ROOT / path] if path.endswith(".ipynb") else (ROOT / path).rglob("*.py")
     imported = {name for file in files for name in _imports(file)}
     own = {"radiodino_utils", "__future__", *sys.stdlib_module_names}
     names = {"PIL": "pillow", "sklearn": "scikit-learn", "umap": "umap-learn", "yaml": "pyyaml", "faiss": "faiss-cpu"}
@@ -152,7 +152,7 @@ def test_notebooks_are_prose_and_calls_executed_once(path: Path) -> None:
 def test_modules_import_only_what_stands_below_them() -> None:
     order = LINE.split()
     upward = []
-    for file in (ROOT / "radiodino_utils").glob("*.py"):
+    for file in (ROOT / "radiodino_utils").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and node.level:
                 modules = [node.module] if node.module else [alias.name for alias in node.names]

@@ -4,19 +4,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from radiodino_utils import profiles, runner
 from radiodino_utils.errors import InputError
 from radiodino_utils.provenance import made_on, processor
 
-WRITE = "from pathlib import Path\nimport os\n"
-WRITE += "tables = Path(os.environ['RADIODINO_RESULTS']) / 'tables'\ntables.mkdir(exist_ok=True)\n"
+from .made_notebooks import WRITE, runner_command, small_profile, write_notebook, write_profile, write_sequence
+
 FAULTS = {
     "error": ("1 / 0", "ZeroDivisionError"),
     "killed": ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "was killed"),
@@ -25,40 +23,13 @@ FAULTS = {
 }
 
 
-def _notebook(folder: Path, name: str, *cells: str) -> None:
-    sources = [("markdown", f"# {name[:2]} · made for a test", []), ("code", "value = 1  # a number", ["parameters"])]
-    sources += [("code", cell, []) for cell in cells]
-    written = [
-        {"cell_type": kind, "id": f"c{i}", "metadata": {"tags": tags}, "source": source}
-        | ({"outputs": [], "execution_count": None} if kind == "code" else {})
-        for i, (kind, source, tags) in enumerate(sources)
-    ]
-    spec = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    book = {"cells": written, "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5}
-    (folder / f"{name}.ipynb").write_text(json.dumps(book))
-
-
 @pytest.fixture
 def notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sequence of two notebooks, the second of which reads the first one's table."""
-    folder = tmp_path / "notebooks"
-    (folder / "profiles").mkdir(parents=True)
-    _notebook(folder, "01_first", WRITE + "(tables / '01_numbers.csv').write_text(f'value\\n{value}\\n');", "value")
-    _notebook(folder, "02_second", WRITE + "text = (tables / '01_numbers.csv').read_text()", "print(text)")
-    _sequence(folder, {"01_first": [], "02_second": ["01_first"]})
-    _profile(folder, {"01_first": {"value": 2}, "02_second": None})
+    """The small profile of `made_notebooks`, with results of its own."""
+    folder = small_profile(tmp_path / "notebooks")
     monkeypatch.setattr(profiles, "NOTEBOOKS", folder)
     monkeypatch.setenv("RADIODINO_RESULTS", str(tmp_path / "results"))
     return folder
-
-
-def _sequence(folder: Path, needs: dict[str, list[str]], timeouts: dict[str, int] | None = None) -> None:
-    entries = {name: {"needs": needed, "timeout": (timeouts or {}).get(name, 900)} for name, needed in needs.items()}
-    (folder / "sequence.yaml").write_text(yaml.safe_dump(entries, sort_keys=False))
-
-
-def _profile(folder: Path, values: dict) -> None:
-    (folder / "profiles" / "small.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 
 def _states(printed: str) -> list[str]:
@@ -81,7 +52,7 @@ def test_runs_what_is_out_of_date_and_nothing_else(notebooks: Path, tmp_path: Pa
 
     table.unlink()  # made again; as it was, so that what reads it needs no run
     assert run() == ["01_first done", "02_second up"]
-    _profile(notebooks, {"01_first": {"value": 3}, "02_second": None})
+    write_profile(notebooks, {"01_first": {"value": 3}, "02_second": None})
     assert run(only=["02"]) == ["01_first done", "02_second done"]
     assert table.read_text() == "value\n3\n"
     assert run(only=["01_first"], force=True) == ["01_first done"]
@@ -95,7 +66,7 @@ def test_changed_code_runs_again_but_outputs_are_no_code(notebooks: Path, capfd:
     capfd.readouterr()
     assert runner.run_profile("small", only=["01"])
     assert _states(capfd.readouterr().out) == ["01_first up"]
-    _notebook(notebooks, "01_first", "value + 1")
+    write_notebook(notebooks, "01_first", "value + 1")
     assert runner.run_profile("small", only=["01"])
     assert _states(capfd.readouterr().out) == ["01_first done"]
 
@@ -103,7 +74,7 @@ def test_changed_code_runs_again_but_outputs_are_no_code(notebooks: Path, capfd:
 def test_a_file_that_a_parameter_names_is_an_input(notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "picture.png"
     picture.write_bytes(b"1")
-    _profile(notebooks, {"01_first": {"value": [f"file:{picture}"]}})
+    write_profile(notebooks, {"01_first": {"data": [f"file:{picture}"]}})
     assert runner.run_profile("small") and runner.run_profile("small")
     assert _states(capfd.readouterr().out) == ["01_first done", "01_first up"]
     picture.write_bytes(b"22")
@@ -116,11 +87,11 @@ def test_a_notebook_that_did_not_run_whole_has_failed(
     fault: str, notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source, sign = FAULTS[fault]
-    _notebook(notebooks, "01_first", source)
-    _notebook(notebooks, "03_other", "value")
+    write_notebook(notebooks, "01_first", source)
+    write_notebook(notebooks, "03_other", "value")
     needs = {"01_first": [], "02_second": ["01_first"], "03_other": []}
-    _sequence(notebooks, needs, timeouts={"01_first": 5} if fault == "timeout" else {})
-    _profile(notebooks, {"01_first": None, "02_second": None, "03_other": None})
+    write_sequence(notebooks, needs, timeouts={"01_first": 5} if fault == "timeout" else {})
+    write_profile(notebooks, {"01_first": None, "02_second": None, "03_other": None})
     assert not runner.run_profile("small")
     printed = capfd.readouterr().out
     assert _states(printed) == ["01_first FAILED", "02_second not", "03_other done"]
@@ -129,18 +100,11 @@ def test_a_notebook_that_did_not_run_whole_has_failed(
     assert not (results / "notebooks" / "01_first.ipynb").exists()
     assert json.loads((results / "state" / "01_first.json").read_text())["state"] == "FAILED"
 
-    _sequence(notebooks, needs)
-    _notebook(notebooks, "01_first", WRITE + "(tables / '01_numbers.csv').write_text('value');")
+    write_sequence(notebooks, needs)
+    write_notebook(notebooks, "01_first", WRITE + "(tables / '01_numbers.csv').write_text('value');")
     assert runner.run_profile("small")
     assert _states(capfd.readouterr().out) == ["01_first done", "02_second done", "03_other up"]
     assert not list((results / "notebooks").glob("*.failed.ipynb"))
-
-
-def _command(notebooks: Path, *arguments: str) -> list[str]:
-    code = (
-        f"from pathlib import Path; from radiodino_utils import profiles, runner; profiles.NOTEBOOKS = Path({str(notebooks)!r}); "
-    )
-    return [sys.executable, "-c", code + f"runner.main({['--profile', 'small', *arguments]!r})"]
 
 
 def test_ctrl_c_leaves_nothing_half_written_and_the_next_run_goes_on(notebooks: Path, tmp_path: Path) -> None:
@@ -148,8 +112,8 @@ def test_ctrl_c_leaves_nothing_half_written_and_the_next_run_goes_on(notebooks: 
     marker.touch()
     slow = f"import time\nfrom pathlib import Path\nPath({str(flag)!r}).touch()\n"
     slow += f"if Path({str(marker)!r}).exists(): time.sleep(600)"
-    _notebook(notebooks, "02_second", slow)
-    process = subprocess.Popen(_command(notebooks), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    write_notebook(notebooks, "02_second", slow)
+    process = subprocess.Popen(runner_command(notebooks), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 900
     while not flag.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -171,8 +135,8 @@ def test_two_notebooks_at_a_time_share_the_processors(notebooks: Path, tmp_path:
     for name, other in (("01_first", "02_second"), ("02_second", "01_first")):
         met = f"Path({str(tmp_path)!r}, '{name}').touch()\n"
         met += f"while not Path({str(tmp_path)!r}, '{other}').exists(): time.sleep(0.1)\nos.environ['OMP_NUM_THREADS']"
-        _notebook(notebooks, name, wait + met)
-    _sequence(notebooks, {"01_first": [], "02_second": []})
+        write_notebook(notebooks, name, wait + met)
+    write_sequence(notebooks, {"01_first": [], "02_second": []})
     assert runner.run_profile("small", jobs=2)
 
 
@@ -205,7 +169,7 @@ def test_saved_outputs_are_numbered_from_top_to_bottom(notebooks: Path) -> None:
     assert [cell.get("execution_count") for cell in cells] == [None, 1, 2, 3]
     assert cells[-1]["outputs"][0]["data"]["text/plain"] == ["2"]
     assert cells[-1]["outputs"][0]["execution_count"] == 3
-    _notebook(notebooks, "01_first", "value + 1")
+    write_notebook(notebooks, "01_first", "value + 1")
     with pytest.raises(InputError, match="other code"):
         runner.save_outputs("small")
 
@@ -233,10 +197,10 @@ def test_wrong_options_are_one_sentence(
 
 
 def test_a_profile_may_name_only_what_exists(notebooks: Path) -> None:
-    _profile(notebooks, {"01_first": {"valeu": 1}})
+    write_profile(notebooks, {"01_first": {"valeu": 1}})
     with pytest.raises(InputError, match=r"small.yaml, 01_first: unknown parameter 'valeu'; did you mean value\?"):
         runner.load_profile("small")
-    _profile(notebooks, {"01_frist": None})
+    write_profile(notebooks, {"01_frist": None})
     with pytest.raises(InputError, match=r"small.yaml: unknown notebook '01_frist'; did you mean 01_first\?"):
         runner.load_profile("small")
 
@@ -245,7 +209,7 @@ def test_a_profile_whose_data_are_missing_stops_before_any_work(
     notebooks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("BUSI", raising=False)
-    _profile(notebooks, {"01_first": {"value": "busi-fold0"}, "02_second": None})
+    write_profile(notebooks, {"01_first": {"data": "busi-fold0"}, "02_second": None})
     with pytest.raises(SystemExit) as stopped:
         runner.main(["--profile", "small"])
     assert stopped.value.code == 2
