@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the linter, the unit tests and the notebooks under nbval; arguments go to the unit tests' pytest.
+# Runs the linter, the unit tests, verify and the notebooks under nbval; arguments go to the unit tests' pytest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/.ci/environment.sh"
 prepare
@@ -13,6 +13,8 @@ pytest=("$python" -m radiodino_utils.processes with "$scratch/jupyter" pytest)
 "$python" -m ruff format --check .
 # a worker that dies is not replaced: xdist would wait for ever for the rest of its file
 "${pytest[@]}" tests -n 2 --dist loadfile --max-worker-restart 0 "$@"
+# every committed number again from results/*/predictions
+"$python" -m radiodino_utils.verify
 # the notebooks' tables and figures go to a scratch folder; each compares its committed outputs
 export RADIODINO_RESULTS="$scratch/results"
 nbval=("${pytest[@]}" --nbval --nbval-kernel-name radiodino --nbval-cell-timeout 7200 --nbval-sanitize-with notebooks/nbval.cfg --timeout 7200)

@@ -17,6 +17,7 @@ from .features import Features, extract_features
 from .knn import nearest
 from .provenance import git_revision
 from .rows import write_table
+from .twins import find_twins
 
 SATURATED = 0.1  # share of pixels at 255 from which a picture counts as saturated
 NEIGHBOURS = 5
@@ -92,8 +93,7 @@ def leaked_rows(
 ) -> np.ndarray:
     """Finds the rows of a split whose picture, or nearly the same one, lies in the splits that are learnt or chosen from.
 
-    For results with and without them: `classification_rows(without_rows(prediction, leaked_rows(dataset)))` beside
-    `classification_rows(prediction)`, with `predictions.without_rows`.
+    For results with and without them see `twins.three_ways`.
 
     Args:
         dataset: What `load_dataset` gives.
@@ -104,12 +104,7 @@ def leaked_rows(
     Returns:
         int64, sorted.
     """
-    hashes = {name: perceptual_hashes(part.pictures) for name, part in dataset.splits.items() if name in (split, *known)}
-    names = np.repeat(list(hashes), [len(one) for one in hashes.values()])
-    pairs, _ = near_pairs(np.concatenate(list(hashes.values())), distance=distance)
-    first = int(np.argmax(names == split))
-    ends = np.vstack([pairs, pairs[:, ::-1]])
-    return np.unique(ends[(names[ends[:, 0]] == split) & (names[ends[:, 1]] != split), 0]) - first
+    return find_twins(dataset, split, known=known, distance=distance).get(split, np.empty(0, np.int64))
 
 
 def _measure(dataset: PictureSet) -> pd.DataFrame:

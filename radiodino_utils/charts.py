@@ -58,10 +58,10 @@ def few_shot_curves(rows: pd.DataFrame, *, metric: str = "accuracy") -> Figure:
     """Draws a metric over the number of labels a class, mean and standard deviation over the draws, a panel a data set.
 
     Args:
-        rows: Result rows; those of other protocols are passed over.
+        rows: Result rows; those of other protocols, and of few-shot ones without twins, are ignored.
         metric: Which one.
     """
-    rows = over_seeds(rows[rows["protocol"].str.startswith("fewshot-") & (rows["metric"] == metric)])
+    rows = over_seeds(rows[rows["protocol"].str.fullmatch(r"fewshot-\d+-\w+") & (rows["metric"] == metric)])
     rows[["shots", "method"]] = rows["protocol"].str.extract(r"fewshot-(\d+)-(\w+)")
     rows["shots"] = rows["shots"].astype(int)
     datasets, ticks = rows["dataset"].unique(), sorted(rows["shots"].unique())

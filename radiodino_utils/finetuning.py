@@ -2,10 +2,10 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from .pretraining import Running, make_fabric
 from .provenance import git_revision, training_threads, versions
 from .random_weights import redraw
 from .seen import seen_images, seen_in_pretraining
+from .twins import train_deduplicated, without_twins
 
 FORMAT = 2  # counts up when the training itself changes, so that older checkpoints are not used
 
@@ -189,7 +190,13 @@ def finetune(
 
 
 def finetune_seeds(
-    backbone: Backbone, dataset: PictureSet, seeds: Sequence[int], *, jobs: int = 1, **options: object
+    backbone: Backbone,
+    dataset: PictureSet,
+    seeds: Sequence[int],
+    *,
+    twins: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    jobs: int = 1,
+    **options: object,
 ) -> list[FineTuned]:
     """Fine-tunes with several seeds, in turn or in parallel.
 
@@ -197,22 +204,31 @@ def finetune_seeds(
         backbone: See `finetune`. For processes of their own it must load again by its name.
         dataset: Likewise.
         seeds: One run each.
+        twins: By dataset what `find_twins` gives; where this one has some, each seed runs again without them, as
+            `PROTOCOL (train-deduplicated)`, see `twins.three_ways`.
         jobs: Processes at a time; on GPUs one each, in turn, and on a CPU each with `provenance.TRAINING_THREADS`.
         **options: Of `finetune`.
 
     Returns:
-        In the order of `seeds`.
+        In the order of `seeds`, those without twins behind the others.
 
     Raises:
         InputError: See `finetune`.
     """
+    here = (twins or {}).get(dataset.name)
     if jobs > 1:  # they leave their checkpoints behind, which are then read here
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(jobs, mp_context=context, initializer=_share, initargs=(context.Value("i", 0),)) as pool:
-            runs = [pool.submit(_one, backbone.name, dataset.name, seed, options) for seed in seeds]
+            ways = [{}, here] if here else [{}]
+            runs = [pool.submit(_one, backbone.name, dataset.name, seed, way, options) for way in ways for seed in seeds]
             for run in runs:
                 run.result()
-    return [finetune(backbone, dataset, seed=seed, **options) for seed in seeds]
+    runs = [finetune(backbone, dataset, seed=seed, **options) for seed in seeds]
+    if here:
+        cleaned = without_twins(dataset, here)
+        again = [finetune(backbone, cleaned, seed=seed, **options) for seed in seeds]
+        runs += [replace(run, prediction=train_deduplicated(run.prediction, here)) for run in again]
+    return runs
 
 
 def _share(count: object) -> None:
@@ -223,8 +239,8 @@ def _share(count: object) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(rank % torch.cuda.device_count())
 
 
-def _one(backbone: str, dataset: str, seed: int, options: dict) -> None:
-    finetune(load_backbone(backbone), load_dataset(dataset), seed=seed, **options)
+def _one(backbone: str, dataset: str, seed: int, twins: Mapping[str, np.ndarray], options: dict) -> None:
+    finetune(load_backbone(backbone), without_twins(load_dataset(dataset), twins), seed=seed, **options)
 
 
 def _check(backbone: Backbone, dataset: PictureSet, recipe: FineTuning) -> None:

@@ -26,7 +26,7 @@ class Prediction:
         split: Which split was predicted.
         classes: The name of each label.
         labels: The truth, int64, [n].
-        probabilities: float64, [n, classes].
+        probabilities: float64, [n, classes], rounded to float32.
         ids: n names.
         weights: Fingerprint of the backbone's weights.
         caveat: What must be said wherever results on the set are shown.
@@ -58,6 +58,8 @@ class Prediction:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "positive", positive_class(self.classes, self.positive, self.dataset))
+        # what `records` keeps: every number can be recomputed exactly
+        object.__setattr__(self, "probabilities", np.asarray(self.probabilities, np.float32).astype(np.float64))
 
     @property
     def positive_label(self) -> int:
@@ -102,7 +104,7 @@ def prediction(
 
 
 def without_rows(one: Prediction, rows: np.ndarray) -> Prediction:
-    """Takes rows out of a prediction, such as those that `audit.leaked_rows` finds; protocol and caveat say so.
+    """Take rows out of a prediction, such as those that `twins.find_twins` finds; protocol and caveat say so.
 
     Args:
         one: The prediction.
@@ -112,10 +114,10 @@ def without_rows(one: Prediction, rows: np.ndarray) -> Prediction:
         The prediction of the other rows.
     """
     kept = np.setdiff1d(np.arange(len(one.labels)), rows)
-    said = f"without {len(one.labels) - len(kept)} leaked pictures"
+    said = f"without {len(one.labels) - len(kept)} images that have a twin in train or val"
     return replace(
         one,
-        protocol=f"{one.protocol} (no leaks)",
+        protocol=f"{one.protocol} (deduplicated)",
         labels=one.labels[kept],
         probabilities=one.probabilities[kept],
         ids=[one.ids[row] for row in kept],

@@ -53,8 +53,8 @@ def test_predictions_without_leaked_rows():
     rest = without_rows(one, np.array([0, 29]))
     assert rest.ids == one.ids[1:29]
     assert np.array_equal(rest.labels, one.labels[1:29])
-    assert np.array_equal(rest.probabilities, probabilities[1:29])
-    assert rest.caveat == "without 2 leaked pictures"
+    assert np.array_equal(rest.probabilities, one.probabilities[1:29])
+    assert rest.caveat == "without 2 images that have a twin in train or val"
 
 
 def test_faulty_pictures_are_listed():

@@ -22,7 +22,7 @@ def test_labels_and_ids_are_those_of_the_split():
     assert one.labels is features.labels["val"] and one.ids == features.ids["val"]
     assert (one.dataset, one.backbone, one.weights, one.caveat) == ("made", "random-t16", "0123456789ab", "one patient")
     assert (one.protocol, one.split, one.classes, one.choice) == ("knn", "val", features.classes, {"k": 5})
-    assert one.probabilities is probabilities
+    assert np.array_equal(one.probabilities, probabilities.astype(np.float32)) and one.probabilities.dtype == np.float64
 
 
 PAIRS = [("COVID", "Normal"), ("abnormal", "healthy"), ("Tumor", "no_tumor"), ("cancer", "control"), ("0_normal", "1_abnormal")]
