@@ -14,7 +14,7 @@ from PIL import Image
 
 from .duplicates import duplicate_groups
 from .errors import InputError, unknown
-from .files import data_folder, value_hash
+from .files import data_folder, files_digest, value_hash
 from .pictures import PictureFiles, read_picture
 from .picturesets import PictureSet, Split
 
@@ -145,10 +145,11 @@ def busi_set(name: str, folder: str | Path | None = None) -> PictureSet:
         )
         for split, part in rows.items()
     }
-    files = [busi.pictures.root / one for one in busi.pictures.names]
-    facts = [(one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in files]
+    content = files_digest(busi.pictures.root, busi.pictures.names)
     caveat = "near duplicates lie across the official splits" if kind == "breastmnist" else ""
-    return PictureSet(name, CLASSES, splits, value_hash([facts, {split: part.tolist() for split, part in rows.items()}]), caveat)
+    return PictureSet(
+        name, CLASSES, splits, value_hash([content, {split: part.tolist() for split, part in rows.items()}]), caveat
+    )
 
 
 def busi_splits(busi: Busi, protocol: str, *, seed: int = 0, fold: int = 0) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from .datasets import PictureSet, dataset_names, load_dataset
 from .duplicates import as_grey, pixel_digest
 from .errors import InputError
-from .files import value_hash
+from .files import require_inside, value_hash
 from .pictures import SUFFIXES, read_picture
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -255,7 +255,9 @@ def _entries(path: Path) -> list[tuple[str, Callable[[], np.ndarray]]]:
     elif name.endswith(".npz"):
         entries = _training_rows(load_dataset(f"npz:{path}"))
     elif name.endswith(LISTS):
-        entries = [(member, _FileReader(path.parent / member)) for member in _listed(path)]
+        members = _listed(path)
+        require_inside(members, path)
+        entries = [(member, _FileReader(path.parent / member)) for member in members]
     elif name.endswith(SUFFIXES):
         entries = [(path.name, _FileReader(path))]
     else:

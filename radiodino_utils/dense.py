@@ -14,6 +14,7 @@ from .engines import choose_engine, make_engine
 from .errors import InputError
 from .files import atomic, features_folder, require_space, value_hash
 from .pictures import stacked
+from .picturesets import pictures_digest
 from .provenance import git_revision, versions
 from .seen import seen_images, seen_in_pretraining
 from .segmentation_data import SegmentationSet
@@ -157,6 +158,7 @@ def extract_patch_maps(
         "backbone": {key: dense.describe()[key] for key in ("name", "fingerprint", "preprocessing", "outputs")},
         "data": dataset.digest,
         "pictures": len(dataset),
+        "held": pictures_digest(dataset.pictures),
         "engine": engine,
         "precision": precision,
         "versions": versions(("torch", "timm", "openvino", "pillow")),

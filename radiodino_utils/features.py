@@ -123,6 +123,7 @@ def extract_features(
         "backbone": {key: backbone.describe()[key] for key in ("fingerprint", "preprocessing", "outputs")},
         "data": dataset.digest,
         "splits": {name: len(split) for name, split in dataset.splits.items()},
+        "held": {name: split.digest() for name, split in dataset.splits.items()},
         "engine": engine,
         "precision": precision,
         "versions": versions(("torch", "timm", "openvino", "pillow")),

@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -145,6 +145,47 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
         size = os.fstat(file.fileno()).st_size
         start = (lambda: hashlib.sha1(b"blob %d\0" % size)) if algorithm == "git" else algorithm
         return hashlib.file_digest(file, start).hexdigest()
+
+
+CONTENT_LIMIT = 1 << 30  # bytes that are read to identify files
+
+
+def files_digest(root: Path, names: Sequence[str]) -> str:
+    """Identify files by their names and content, followed through symbolic links.
+
+    Beyond a GiB in all, sizes, times and inodes stand for the content, so that millions of files need not be read.
+
+    Args:
+        root: The folder that the names count from.
+        names: Of the files, in an order that counts.
+
+    Returns:
+        12 hexadecimal digits; up to a GiB the same on every machine.
+
+    Raises:
+        OSError: If a file is missing or cannot be read.
+    """
+    found = [(root / name).stat() for name in names]
+    if sum(one.st_size for one in found) <= CONTENT_LIMIT:
+        return value_hash([(name, file_hash(root / name)) for name in names])
+    facts = ((one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_dev, one.st_ino) for one in found)
+    return value_hash(list(zip(names, facts, strict=True)))
+
+
+def require_inside(names: Iterable[str], source: Path) -> None:
+    """Check that a list names files below its own folder only, unless `RADIODINO_OUTSIDE_PATHS=1` allows others.
+
+    Raises:
+        InputError: If a path is absolute or leaves the folder through "..".
+    """
+    if os.environ.get("RADIODINO_OUTSIDE_PATHS") == "1":
+        return
+    for name in names:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(
+                f"{source}: '{name}' lies outside the list's folder; allow such paths with RADIODINO_OUTSIDE_PATHS=1 if you "
+                "trust the list, or move the files."
+            )
 
 
 def value_hash(value: object) -> str:

@@ -144,6 +144,7 @@ def finetune(
         "preprocessing": asdict(backbone.preprocessing),
         "data": dataset.digest,
         "splits": {name: len(split) for name, split in dataset.splits.items()},
+        "held": {name: split.digest() for name, split in dataset.splits.items()},
         "recipe": asdict(recipe),
         "seed": seed,
         "versions": versions(("torch", "timm", "peft")),

@@ -1,6 +1,5 @@
 """Labelled sets from picture files: class folders, CSV lists, and RadImageNet."""
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .errors import InputError
-from .files import data_folder
+from .files import data_folder, explaining, files_digest, require_inside, value_hash
 from .pictures import SUFFIXES, PictureFiles
 from .picturesets import SPLITS, PictureSet, Split
 
@@ -61,7 +60,8 @@ def read_list(path: Path, name: str) -> PictureSet:
     """Reads a CSV list with the columns path and label, and if wanted split, group and positive.
 
     Args:
-        path: The CSV file; the paths in it count from its folder. A `split` is train, val or test; without the column all
+        path: The CSV file; the paths in it count from its folder and stay in it, unless the environment variable
+            RADIODINO_OUTSIDE_PATHS is 1. A `split` is train, val or test; without the column all
             pictures are in the split "all". Pictures of one `group`, such as a patient, must lie in one split. The column
             `positive` names the positive class of two, in one line or in all; without it the last one in sorted order is.
         name: Name of the set.
@@ -139,6 +139,7 @@ def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         raise InputError(f"{path}: the columns {', '.join(missing)} are missing; it has {', '.join(table.columns)}.")
     if table.empty:
         raise InputError(f"{path}: lists no pictures.")
+    require_inside(table[columns[0]], path)
     for column in columns:
         if len(bare := np.flatnonzero(table[column] == "")):
             raise InputError(f"{path}, line {bare[0] + 2}: the {column} is empty; every picture needs one.")
@@ -172,15 +173,12 @@ def _from_table(table: pd.DataFrame, root: Path, name: str, source: str, caveat:
         raise InputError(
             f"{source}: the class '{counts.idxmin()}' has one picture; it cannot be both learnt and tested: leave it out."
         )
-    digest, missing = hashlib.sha256(), []
-    for path, label, split in table[["path", "label", "split"]].itertuples(index=False):
-        try:
-            found = (root / path).stat()
-            digest.update(f"{path}\t{label}\t{split}\t{found.st_size}\t{found.st_mtime_ns}\n".encode())
-        except OSError:
-            missing.append(path)
+    missing = [path for path in table["path"] if not (root / path).is_file()]
     if missing:
         raise InputError(f"{source}: {len(missing)} of {len(table)} listed files are missing, first '{missing[0]}'; add them.")
+    with explaining(root):
+        content = files_digest(root, table["path"].tolist())
+    digest = value_hash([content, *table[["label", "split"]].to_numpy().tolist()])
     splits = {}
     for split in [one for one in (*SPLITS, "all") if one in set(table["split"])]:
         part = table[table["split"] == split]
@@ -188,4 +186,4 @@ def _from_table(table: pd.DataFrame, root: Path, name: str, source: str, caveat:
         labels = pd.Categorical(part["label"], categories=classes).codes.astype(np.int64)
         groups = part["group"].tolist() if "group" in part and (part["group"] != "").all() else None
         splits[split] = Split(PictureFiles(root, paths), labels, paths, groups)
-    return PictureSet(name, tuple(classes), splits, digest.hexdigest()[:12], caveat, positive)
+    return PictureSet(name, tuple(classes), splits, digest, caveat, positive)

@@ -1,15 +1,41 @@
 """What a labelled set of pictures is: splits of pictures, labels and ids."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from .checks import checked_labels
 from .errors import InputError
+from .files import value_hash
 
 SPLITS = ("train", "val", "test")
+
+
+def pictures_digest(pictures: Sequence[np.ndarray]) -> str:
+    """Identify pictures: in memory by their content, in files by their paths, which the dataset's own digest completes.
+
+    Args:
+        pictures: An array, a list of arrays, or what reads files when asked for.
+
+    Returns:
+        12 hexadecimal digits.
+    """
+    if isinstance(pictures, np.memmap) and pictures._mmap is not None and pictures.filename and pictures.mode == "r":
+        path = Path(pictures.filename)
+        if path.parent.parent.name == "unpacked":  # by `npz`, which names the folder by the digest and verifies the arrays
+            place = pictures.ctypes.data - np.frombuffer(pictures._mmap, np.uint8).ctypes.data
+            return value_hash([path.parts[-2:], place, pictures.shape, pictures.strides, str(pictures.dtype)])
+    if isinstance(pictures, np.ndarray | list | tuple):
+        digest = hashlib.sha256()
+        for picture in pictures:
+            digest.update(f"{np.shape(picture)} {np.asarray(picture).dtype}".encode())
+            digest.update(np.ascontiguousarray(picture))
+        return digest.hexdigest()[:12]
+    return value_hash([type(pictures).__name__, {name: str(value) for name, value in getattr(pictures, "__dict__", {}).items()}])
 
 
 @dataclass(frozen=True)
@@ -30,6 +56,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def digest(self) -> str:
+        """Identify labels, ids and pictures as they are now; with the dataset's digest, the content of its files too."""
+        labels = np.asarray(self.labels)
+        return value_hash([labels.tolist(), [str(one) for one in self.ids], pictures_digest(self.pictures)])
 
 
 @dataclass(frozen=True)

@@ -129,8 +129,8 @@ def joined_folds(predictions: Iterable[Prediction]) -> list[Prediction]:
     """Puts the test predictions of the folds of a cross-validation together, in the order of the folds.
 
     Args:
-        predictions: Of any sets; those of `NAME-fold0`, `NAME-fold1` ... with the same backbone, protocol and seed belong
-            together.
+        predictions: Of any sets; those of registered names `NAME-fold0`, `NAME-fold1` ... with the same backbone, protocol and
+            seed belong together.
 
     Returns:
         Of folds one prediction of every picture, the set called NAME-folds and `choice` naming each different choice; of all
@@ -138,8 +138,8 @@ def joined_folds(predictions: Iterable[Prediction]) -> list[Prediction]:
     """
     parts = {}
     for one in predictions:
-        name, mark, _ = one.dataset.rpartition("-fold")
-        parts.setdefault((f"{name}-folds" if mark else one.dataset, one.backbone, one.protocol, one.seed), []).append(one)
+        fold = re.fullmatch(r"([^:]+)-fold\d+", one.dataset)  # a name with a colon holds a path
+        parts.setdefault((f"{fold[1]}-folds" if fold else one.dataset, one.backbone, one.protocol, one.seed), []).append(one)
     return [_joined(dataset, folds) if folds[0].dataset != dataset else folds[0] for (dataset, *_), folds in parts.items()]
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from . import organct
 from .busi import CLASSES, busi_splits, read_busi
 from .errors import InputError, unknown
-from .files import value_hash
+from .files import files_digest, value_hash
 from .pictures import SUFFIXES, PictureFiles, read_picture
 from .picturesets import SPLITS
 
@@ -150,7 +150,6 @@ _BUSI = {
 
 def _busi(name: str, folds: int, seed: int, folder: str | Path | None) -> list[SegmentationSet]:
     busi, protocol = read_busi(folder), name.removeprefix("busi-")
-    files = [busi.pictures.root / one for one in busi.pictures.names]
     first = SegmentationSet(
         name=name,
         classes=("background", "lesion"),
@@ -161,7 +160,7 @@ def _busi(name: str, folds: int, seed: int, folder: str | Path | None) -> list[S
         splits=busi_splits(busi, protocol, seed=seed),
         protocol=_BUSI[name],
         spacing_mm=None,
-        digest=value_hash([(path.name, path.stat().st_size) for path in files]),
+        digest=files_digest(busi.pictures.root, busi.pictures.names),
         caveat="near duplicates lie across the official splits" if protocol == "breastmnist" else "",
     )
     others = range(1, folds) if protocol == "folds" else ()
@@ -205,7 +204,6 @@ def folder_segmentation(
     if len(names) < 3:
         raise InputError(f"{pictures}: holds {len(names)} pictures; at least three are needed, one for each split.")
     paths = tuple(files[0][name] for name in names)
-    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     order = np.random.default_rng(seed).permutation(len(names))
     parts = [max(1, round(share * len(names))) for share in SHARES[1:]]
     starts = [len(names) - sum(parts), len(names) - parts[1]]
@@ -219,7 +217,7 @@ def folder_segmentation(
         splits=dict(zip(SPLITS, map(np.sort, np.split(order, starts)), strict=True)),
         protocol=f"70 / 10 / 20 at random, seed {seed}",
         spacing_mm=None,
-        digest=value_hash(facts),
+        digest=files_digest(Path(pictures), [path.name for path in paths]),
     )
 
 

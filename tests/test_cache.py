@@ -216,7 +216,7 @@ def as_user(tmp_path):
     def run(user, name, text, *, umask="002"):
         command = [sys.executable, "-c", CHILD, shared, name, text, umask, str(user)]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -339,7 +339,7 @@ def test_one_of_four_processes_makes_a_file(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", MAKE, tmp_path]
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    assert len({process.communicate(timeout=120)[0] for process in processes}) == 1
+    assert len({process.communicate(timeout=600)[0] for process in processes}) == 1
     assert (tmp_path / "made").read_text() == "x"
 
 

@@ -14,6 +14,7 @@ from radiodino_utils.errors import InputError, unknown
 from radiodino_utils.files import (
     atomic,
     data_folder,
+    features_folder,
     file_hash,
     make_folder,
     require_space,
@@ -34,6 +35,10 @@ def test_folders_follow_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("RADIODINO_RESULTS")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert data_folder().name == "radiodino"
+    for name, folder in (("DATA", data_folder), ("FEATURES", features_folder), ("RESULTS", lambda: results_folder("demo"))):
+        monkeypatch.setenv(f"RADIODINO_{name}", "~/x")
+        assert folder() == Path.home() / "x"
+        monkeypatch.delenv(f"RADIODINO_{name}")
     assert results_folder("demo").parts[-2:] == ("results", "demo")
 
 

@@ -1,10 +1,15 @@
 """Class folders, CSV lists and RadImageNet."""
 
+import os
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from radiodino_utils import files
+from radiodino_utils.corpus import Source, load_corpus
 from radiodino_utils.datasets import load_dataset, summary
 from radiodino_utils.errors import InputError
 from radiodino_utils.features import extract_features
@@ -62,8 +67,9 @@ def test_a_list_without_splits(listed):
 def test_the_digest_changes_with_the_list_and_the_files(listed, pictures, tmp_path):
     name = listed(ROWS)
     before = load_dataset(name).digest
-    assert load_dataset(name).digest == before
     pictures(["a/1.png"])
+    assert load_dataset(name).digest == before  # written anew, the same content
+    pictures(["x.png", "a/1.png"])
     changed = load_dataset(name).digest
     path = tmp_path / "list.csv"
     text = path.read_text()
@@ -208,3 +214,68 @@ def test_pictures_are_read_only_when_asked_for(radimagenet, monkeypatch):
     root = radimagenet()
     monkeypatch.setattr("radiodino_utils.pictures.read_picture", lambda path: pytest.fail(f"{path} was read"))
     assert len(load_dataset("radimagenet", folder=root).splits["train"]) == 165
+
+
+def test_the_digest_follows_content_behind_the_same_size_time_and_name(tmp_path):
+    for name, value in (("one", 3), ("other", 4)):
+        for label in "ab":
+            (tmp_path / name / label).mkdir(parents=True)
+            Image.fromarray(np.full((4, 6), value, np.uint8)).save(tmp_path / name / label / "1.bmp")
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    before = load_dataset(f"folder:{tmp_path / 'link'}").digest
+    assert before == load_dataset(f"folder:{tmp_path / 'one'}").digest
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to(tmp_path / "other")
+    assert load_dataset(f"folder:{tmp_path / 'link'}").digest != before
+    file, facts = tmp_path / "one" / "a" / "1.bmp", (tmp_path / "one" / "a" / "1.bmp").stat()
+    file.write_bytes((tmp_path / "other" / "a" / "1.bmp").read_bytes())
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert load_dataset(f"folder:{tmp_path / 'one'}").digest != before
+
+
+def test_large_sets_are_identified_without_reading_them(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"1234")
+    monkeypatch.setattr(files, "CONTENT_LIMIT", 3)
+    monkeypatch.setattr(files, "file_hash", lambda *_: pytest.fail("read"))
+    before = files.files_digest(tmp_path, ["a"])
+    assert files.files_digest(tmp_path, ["a"]) == before
+    facts = (tmp_path / "a").stat()
+    (tmp_path / "b").write_bytes(b"4321")
+    (tmp_path / "b").replace(tmp_path / "a")
+    os.utime(tmp_path / "a", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert files.files_digest(tmp_path, ["a"]) != before
+
+
+@pytest.mark.parametrize("way", ["../outside.png", "{}/outside.png", "a/../../outside.png"])
+def test_paths_out_of_the_lists_folder_need_the_option(way, tmp_path, pictures, monkeypatch):
+    pictures(["outside.png", "set/a/b.png"])
+    path = tmp_path / "set" / "list.csv"
+    pd.DataFrame({"path": [way.format(tmp_path), "a/b.png"], "label": ["x", "x"]}).to_csv(path, index=False)
+    with pytest.raises(
+        InputError, match=r"list\.csv: '.*outside\.png' lies outside the list's folder; .*RADIODINO_OUTSIDE_PATHS=1"
+    ):
+        load_dataset(f"folder:{path}")
+    (tmp_path / "set" / "list.txt").write_text(way.format(tmp_path))
+    with pytest.raises(InputError, match="lies outside the list's folder"):
+        load_corpus([Source(tmp_path / "set" / "list.txt")])
+    monkeypatch.setenv("RADIODINO_OUTSIDE_PATHS", "1")
+    assert len(load_dataset(f"folder:{path}").splits["all"]) == 2
+
+
+def test_the_key_follows_what_is_replaced_in_memory(tiny_backbone, made_set):
+    dataset, fp32 = made_set(), {"engine": "torch", "precision": "fp32"}
+    test = dataset.splits["test"]
+    first = extract_features(tiny_backbone, dataset, **fp32)
+    for changed in (
+        replace(test, labels=test.labels[::-1]),
+        replace(test, pictures=np.array(test.pictures[::-1])),
+        replace(test, pictures=test.pictures[::-1]),
+        replace(test, pictures=list(test.pictures)[::-1]),
+        replace(test, ids=[f"other {name}" for name in test.ids]),
+    ):
+        other = extract_features(tiny_backbone, replace(dataset, splits={**dataset.splits, "test": changed}), **fp32)
+        assert other.path != first.path
+        assert other.labels["test"].tolist() == changed.labels.tolist() and other.ids["test"] == list(changed.ids)
+        turned = changed.pictures is not test.pictures
+        np.testing.assert_allclose(other.embedding("test"), first.embedding("test")[:: -1 if turned else 1], atol=1e-5)
+    assert extract_features(tiny_backbone, made_set(), **fp32).path == first.path

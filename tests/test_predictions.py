@@ -57,6 +57,12 @@ def test_folds_become_one_prediction_in_their_order():
     assert np.array_equal(joined.probabilities[30:], folds[0].probabilities) and joined.ids[:30] == folds[1].ids
 
 
+def test_a_path_that_looks_like_a_fold_is_none():
+    names = [f"folder:/data/study-fold{fold}/images" for fold in (0, 1)] + ["npz:/data/own-fold1", "npz:/data/own-fold2"]
+    made = [classify_knn(made_features(seed=seed, dataset=name), protocol="knn1") for seed, name in enumerate(names)]
+    assert [one.dataset for one in joined_folds(made)] == names
+
+
 def test_folds_of_other_backbones_stay_apart():
     folds = [classify_knn(made_features(backbone=name, dataset="busi-fold0")) for name in ("pixels", "random-t16")]
     assert [one.backbone for one in joined_folds(folds)] == ["pixels", "random-t16"]
