@@ -12,6 +12,7 @@ import pytest
 from radiodino_utils import profiles, runner
 from radiodino_utils.errors import InputError
 from radiodino_utils.provenance import made_on, processor
+from radiodino_utils.states import current_files, recorded
 
 from .made_notebooks import WRITE, runner_command, small_profile, write_notebook, write_profile, write_sequence
 
@@ -107,7 +108,10 @@ def test_a_notebook_that_did_not_run_whole_has_failed(
     assert not list((results / "notebooks").glob("*.failed.ipynb"))
 
 
-def test_ctrl_c_leaves_nothing_half_written_and_the_next_run_goes_on(notebooks: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_a_stopped_run_leaves_nothing_half_written_and_the_next_goes_on(
+    number: int, notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     flag, marker = tmp_path / "started", tmp_path / "slow"
     marker.touch()
     slow = f"import time\nfrom pathlib import Path\nPath({str(flag)!r}).touch()\n"
@@ -117,17 +121,55 @@ def test_ctrl_c_leaves_nothing_half_written_and_the_next_run_goes_on(notebooks: 
     deadline = time.monotonic() + 900
     while not flag.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    with pytest.raises(InputError, match=rf"\.lock: still held by process {process.pid} .*; end it"):
+        runner.run_profile("small")
+    process.send_signal(number)
     out, err = process.communicate(timeout=900)
-    assert process.returncode == 130 and "interrupted" in err
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    assert number == signal.SIGKILL or "interrupted" in err
     assert _states(out)[0] == "01_first done"
     results = tmp_path / "results"
     assert sorted(path.name for path in (results / "notebooks").iterdir()) == ["01_first.ipynb"]
-    assert not [path for path in (results / "state").iterdir() if path.is_dir()]
 
+    (results / "tables" / ".x.csv.0123abcd").mkdir()  # as a killed write leaves it
     marker.unlink()
+    capfd.readouterr()
     assert runner.run_profile("small")
-    assert (results / "notebooks" / "02_second.ipynb").exists()
+    assert _states(capfd.readouterr().out) == ["01_first up", "02_second done"]
+    assert not [path for path in (results / "state").iterdir() if path.is_dir()] and not list((results / "tables").glob(".*"))
+
+
+def test_results_hold_only_what_the_last_runs_wrote(notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results"
+    rows = WRITE + "(tables / f'01_{value}_rows.csv').write_text(f'value\\n{value}\\n');"
+    write_notebook(notebooks, "01_first", rows)
+    write_notebook(notebooks, "02_second", WRITE + "(tables / '02_rows.csv').write_text('value\\n1\\n');")
+
+    def run(values: dict, **options: object) -> list[str]:
+        write_profile(notebooks, values)
+        assert runner.run_profile("small", **options)
+        return _states(capfd.readouterr().out)
+
+    assert run({"01_first": {"value": 2}, "02_second": None}) == ["01_first done", "02_second done"]
+    assert current_files(results) == {"tables/01_2_rows.csv", "tables/02_rows.csv"}
+    assert run({"01_first": {"value": 3}, "02_second": None}, only=["01"]) == ["01_first done"]
+    assert {path.name for path in (results / "tables").iterdir()} == {"01_3_rows.csv", "02_rows.csv"}
+    assert current_files(results) == {"tables/01_3_rows.csv"}
+    assert "02_second                    out of date" in runner.list_notebooks("small")
+    assert run({"01_first": {"value": 3}, "02_second": None}) == ["01_first up", "02_second done"]
+    (results / "state" / "02_second.json").write_text("")
+    assert run({"01_first": {"value": 3}}) == ["01_first up"]
+    assert recorded(results) == ["01_first"] and current_files(results) == {"tables/01_3_rows.csv"}
+
+
+def test_the_runners_own_errors_are_shown(notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "results" / "logs" / "01_first.log").mkdir(parents=True)
+    (tmp_path / "results" / "state").mkdir()
+    (tmp_path / "results" / "state" / "01_first.json").write_text("")
+    assert not runner.run_profile("small")
+    printed = capfd.readouterr().out
+    assert "01_first.log: Is a directory" in printed and "its record is damaged, so it runs again" in printed
+    assert _states(printed)[-1] == "02_second not"
 
 
 def test_two_notebooks_at_a_time_share_the_processors(notebooks: Path, tmp_path: Path) -> None:
