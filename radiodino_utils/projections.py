@@ -1,12 +1,19 @@
 """Two-dimensional views of features: PCA and UMAP, seeded and repeatable."""
 
+import atexit
+import os
+import shutil
+import tempfile
 import warnings
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from .errors import InputError
 from .features import Features
+from .files import data_folder, make_folder
 
 
 def project(features: Features, *, seed: int = 0, neighbours: int = 15, min_dist: float = 0.1) -> pd.DataFrame:
@@ -31,6 +38,7 @@ def project(features: Features, *, seed: int = 0, neighbours: int = 15, min_dist
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*n_jobs value.*overridden.*")
+        _require_numba_cache()
         from umap import UMAP
 
         embeddings = _normalised(features)
@@ -70,6 +78,21 @@ def explained_variance(features: Features, *, components: int = 20) -> pd.DataFr
             "cumulative": share.cumsum(),
         }
     )
+
+
+def _require_numba_cache() -> None:
+    """Give numba a folder for what it compiles for UMAP, where it may not write into the environment.
+
+    Its own second choice, the home, may not be writable either, and then UMAP cannot be imported.
+    """
+    if "NUMBA_CACHE_DIR" in os.environ or os.access(Path(find_spec("umap").origin).parent, os.W_OK):
+        return
+    try:
+        folder = make_folder(data_folder() / "numba")
+    except InputError:
+        folder = tempfile.mkdtemp(prefix="radiodino-numba-")  # of this process alone: numba runs what it finds there
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["NUMBA_CACHE_DIR"] = str(folder)
 
 
 def _normalised(features: Features) -> np.ndarray:

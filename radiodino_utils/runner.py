@@ -202,8 +202,8 @@ class _Run:
                     path.unlink()
             self.came(notebook, made_from["inputs"])
             state |= {"made_from": made_from, "outputs": self.outputs(notebook)}
+            record_processor(folder, name, threads=int(environment.get("OMP_NUM_THREADS") or cpu_count()))
         write_state(folder, name, state)
-        record_processor(folder, name, threads=int(environment.get("OMP_NUM_THREADS") or cpu_count()))
         _say(f"{line}\n{fault}\nlog: {log}" if fault else line)
         return not fault
 

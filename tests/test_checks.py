@@ -98,7 +98,7 @@ print("done")
 
 
 def test_bad_labels_are_one_sentence_in_every_public_function(run_python, tmp_path):
-    done = run_python(EVERYWHERE, timeout=600, RADIODINO_DATA=tmp_path)
+    done = run_python(EVERYWHERE, RADIODINO_DATA=tmp_path)
     assert (done.returncode, done.stdout.splitlines(), done.stderr if done.returncode else "") == (0, ["done"], "")
 
 

@@ -1,3 +1,10 @@
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,6 +12,7 @@ import pytest
 from radiodino_utils.errors import InputError
 from radiodino_utils.projections import explained_variance, project
 
+from .conftest import REPOSITORY
 from .made import made_features
 
 
@@ -74,3 +82,30 @@ def test_nan_features_are_an_error(task):
     features.arrays["val"]["class_token"][3, 1] = np.nan
     with pytest.raises(InputError, match="made: the features hold NaN"):
         task(features)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data_is_writable", [True, False])
+def test_neither_the_environment_nor_the_home_need_be_writable(tmp_path, data_is_writable):
+    packages, closed, data = tmp_path / "packages", tmp_path / "closed", tmp_path / "numbers"
+    for name in ("umap", "pynndescent"):
+        shutil.copytree(Path(find_spec(name).origin).parent, packages / name, ignore=shutil.ignore_patterns("__pycache__"))
+    closed.mkdir()
+    for folder in (closed, *(path for path in packages.rglob("*") if path.is_dir())):
+        folder.chmod(0o555)
+    command = [sys.executable, "-c", "from tests.made import made_features; from radiodino_utils.projections import project\n"]
+    command[-1] += "project(made_features()); import umap; print(umap.__file__)"
+    if os.geteuid() == 0:  # root without its powers
+        if not shutil.which("setpriv"):
+            pytest.skip("root may write anywhere, and setpriv, which would take that away, is not here")
+        command = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", *command]
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    environment |= {"HOME": str(closed), "XDG_CACHE_HOME": str(closed / "cache"), "PYTHONPATH": f"{packages}:{REPOSITORY}"}
+    environment |= {"RADIODINO_DATA": str(data if data_is_writable else closed / "data"), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    for folder in (closed, *(path for path in packages.rglob("*") if path.is_dir())):
+        folder.chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(packages))
+    assert bool(list((data / "numba").rglob("*.nbi"))) == data_is_writable
+    assert not list(tmp_path.glob("radiodino-numba-*"))
