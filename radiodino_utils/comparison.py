@@ -31,7 +31,9 @@ def compare_folders(made: Path, committed: Path, *, partly: bool = False) -> lis
     differences += [f"{name}: has no committed counterpart" for name in sorted(names[made] - names[committed])]
     for name in sorted(names[made] & names[committed]):
         tables = [pd.read_csv(folder / name, keep_default_na=False, dtype=str) for folder in (made, committed)]
-        differences += [f"{name}: {fault}" for fault in compare_tables(*tables, rules["default"] | rules.get(name, {}))]
+        default, own = rules["default"], rules.get(name, {})
+        both = default | own | {"ignored": [*default["ignored"], *own.get("ignored", [])]}
+        differences += [f"{name}: {fault}" for fault in compare_tables(*tables, both)]
     return differences
 
 

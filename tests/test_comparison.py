@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
-from radiodino_utils.comparison import compare_folders, compare_tables
+from radiodino_utils.comparison import TOLERANCES, compare_folders, compare_tables
 
 RULES = {"tolerance": 0.02, "ignored": ["git"], "columns": {"pca1": 0.5}}
 
@@ -54,3 +55,21 @@ def test_folders_are_compared_by_file(tmp_path: Path) -> None:
             _table(value="0.5").to_csv(folder / f"{name}.csv", index=False)
     assert compare_folders(made, committed) == ["gone.csv: was not made", "new.csv: has no committed counterpart"]
     assert compare_folders(made, committed, partly=True) == ["new.csv: has no committed counterpart"]
+
+
+def test_no_tolerance_hides_a_difference_that_matters() -> None:
+    """Fractions by .05 and percent by 5 points at most; what is wider holds no fractions."""
+    rules = yaml.safe_load(TOLERANCES.read_text())
+    percent = {"05_segmentation.csv", "06_faithfulness.csv", "09_classification.csv", "09_published.csv", "09_baselines.csv"}
+    others = {"05_distance_rows.csv", "08_monitor.csv"}
+    for name, rule in rules.items():
+        assert name in others or rule.get("tolerance", 0) <= (5 if name in percent else 0.05), name
+        columns = {column: limit for column, limit in rule.get("columns", {}).items() if column != "HD95"}
+        assert name in others or all(limit <= 0.05 for limit in columns.values()), name
+
+
+def test_what_every_table_ignores_is_ignored_where_a_table_ignores_more(tmp_path: Path) -> None:
+    for folder, git, umap in (("made", "a", 1), ("committed", "b", 2)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "04_coordinates.csv").write_text(f"git,umap1,pca1\n{git},{umap},0.5\n")
+    assert compare_folders(tmp_path / "made", tmp_path / "committed") == []
