@@ -181,3 +181,14 @@ def test_the_command_fails_with_one_sentence(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         report.main(["--profile", "demo"])
     assert end.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_is_not_done_is_left_out_and_said(results):
+    state = {"state": "out of date", "outputs": {"tables/09_classification.csv": "1"}}
+    (results / "state" / "09_paper.json").write_text(json.dumps(state))
+    state = {"state": "done", "outputs": {"tables/02_features.csv": "1"}}
+    (results / "state" / "02_features.json").write_text(json.dumps(state))
+    page = build_report("demo").read_text()
+    assert "tables/02_features.csv" in page and "000012345678" in page
+    assert "48.10 [43.8, 52.5]" not in page and "03_k_curve" not in page
+    assert '<td class="attention">out of date</td>' in page and "not done are left out" in page

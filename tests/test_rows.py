@@ -18,6 +18,7 @@ from radiodino_utils.rows import (
     wide_table,
     write_table,
 )
+from radiodino_utils.states import write_state
 
 from .made import made_features
 
@@ -131,3 +132,12 @@ def test_percent_of_one_picture():
     nan = float("nan")
     assert percent(0.481, 0.438, 0.525, digits=1) == "48.1 [43.8, 52.5]"
     assert percent(1.0, nan, nan, digits=1) == "100.0 [no interval]"
+
+
+def test_rows_that_the_last_runs_did_not_write_are_left_out(tmp_path):
+    tables = tmp_path / "tables"
+    for name in ("03_knn_rows", "06_faithfulness_rows"):
+        write_table(pd.DataFrame({column: ["1"] for column in COLUMNS} | {"dataset": [name]}), tables / f"{name}.csv")
+    assert len(collect_rows(tables)) == 2
+    write_state(tmp_path, "03_knn", {"state": "done", "outputs": {"tables/03_knn_rows.csv": "1"}})
+    assert list(collect_rows(tables)["dataset"]) == ["03_knn_rows"]

@@ -12,9 +12,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def _clone(folder: Path) -> Path:
-    """The scripts and the package without an environment."""
+    """The scripts, the package and the notebooks without an environment."""
     shutil.copytree(ROOT / "radiodino_utils", folder / "radiodino_utils", ignore=shutil.ignore_patterns("weights", "__pycache__"))
     shutil.copytree(ROOT / ".ci", folder / ".ci")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
     for name in ("run_all.sh", "run_tests.sh", "requirements.txt"):
         shutil.copy(ROOT / name, folder)
     return folder
@@ -58,7 +59,7 @@ def test_python_that_is_too_old(script: str, tmp_path: Path) -> None:
 
 def test_python_without_venv_leaves_no_half_environment(tmp_path: Path) -> None:
     clone = _clone(tmp_path / "clone")
-    python = 'case "$1" in -m) exit 1;; --version) echo Python 3.11.0;; esac'
+    python = 'case "$1 $2" in "-m venv") exit 1;; "-m "*) exit 3;; "--version "*) echo Python 3.11.0;; esac'
     done = _run(["./run_all.sh"], clone, PATH=_programs(tmp_path / "bin", python3=python))
     assert done.returncode == 1 and "apt install python3-venv" in done.stderr
     assert not (clone / ".venv").exists()
