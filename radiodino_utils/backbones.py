@@ -355,7 +355,9 @@ def _hub_facts(repository: str, file: str, revision: str, where: str):  # noqa: 
     except HfHubHTTPError as error:
         asked = retry_after(error.response.headers)
         wait = f" and asks to wait {asked:.0f} s" if asked else ""
-        return None, f"the Hub is busy or refuses (HTTP {error.response.status_code}){wait}; try again then, or use random-t16"
+        code = error.response.status_code
+        state = "is busy" if code == 429 or code >= 500 else "refuses"
+        return None, f"the Hub {state} (HTTP {code}){wait}; try again later, or use random-t16"
     except Exception as error:  # what a broken connection raises depends on the client's HTTP library
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return None, f"the Hub cannot be reached (no network: {reason}); {_WAYS_OUT}"

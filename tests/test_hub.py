@@ -136,7 +136,7 @@ def test_a_busy_hub_is_said_and_the_cache_is_used(status, asked, files, use):
         server.busy = status
         start = time.monotonic()
         wait = f" and asks to wait {asked} s" if asked == "86400" else ""
-        with pytest.raises(InputError, match=rf"and the Hub is busy or refuses \(HTTP {status}\){wait}; try again then"):
+        with pytest.raises(InputError, match=rf"and the Hub is busy \(HTTP {status}\){wait}; try again later"):
             load_backbone("radiodino-s16")
         server.busy = 0
         load_backbone("radiodino-s16")

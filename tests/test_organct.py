@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radiodino_utils import organct as module
+from radiodino_utils.cache import sealed
 from radiodino_utils.datasets import load_dataset
 from radiodino_utils.errors import InputError
 from radiodino_utils.files import file_hash
@@ -142,14 +143,19 @@ class TestReal:
 
 
 @pytest.mark.slow
-def test_a_damaged_file_is_built_again_the_same(built, monkeypatch):
-    path = built["axial"]
+def test_a_damaged_file_is_built_again_the_same(built, monkeypatch, capsys):
+    path, generator = built["axial"], np.random.default_rng(0)
     monkeypatch.setenv("RADIODINO_DATA", str(path.parents[1]))
     content = path.read_bytes()
-    path.write_bytes(content[:-1000])
+    for _ in range(50):
+        flipped = bytearray(content)
+        flipped[generator.integers(len(content))] ^= 1 << int(generator.integers(8))
+        path.write_bytes(flipped)
+        assert file_hash(path, "md5") != MD5["axial"] and sealed(path.with_suffix(".json"), path, declared={}, quiet=True) is None
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("fetched again"))
     assert organct("axial") == path
     assert path.read_bytes() == content
+    assert f"{path}: damaged" in capsys.readouterr().out
 
 
 def test_this_python_has_pip():
