@@ -1,10 +1,13 @@
 """Unlabelled pictures from folders, lists, archives and MedMNIST files, mixed by weights."""
 
+import gzip
 import io
 import re
 import tarfile
 import tempfile
+import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +27,7 @@ from .pictures import SUFFIXES, read_picture
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 LISTS = (".txt", ".csv")
 EDGE = 256  # a picture in memory is reduced to this short side; nothing is enlarged
+MEMBER = 1 << 30  # bytes of an archive's member, at most, in the archive and unpacked
 MEMORY = 4e9  # bytes of decoded pictures that are kept in memory; a larger corpus is decoded when asked for
 
 
@@ -248,7 +252,7 @@ def _entries(path: Path) -> list[tuple[str, Callable[[], np.ndarray]]]:
         raise InputError(f"{path}: there is no such source of pictures (a path, or a labelled set by its plain name).")
     name = path.name.lower()
     if path.is_dir():
-        found = [file for file in sorted(path.rglob("*")) if file.is_file() and file.name.lower().endswith(SUFFIXES)]
+        found = [file for file in sorted(path.rglob("*")) if _is_picture(file.relative_to(path).as_posix()) and file.is_file()]
         entries = [(file.relative_to(path).as_posix(), _FileReader(file)) for file in found]
     elif name.endswith(ARCHIVES):
         entries = _archive_entries(path)
@@ -267,16 +271,31 @@ def _entries(path: Path) -> list[tuple[str, Callable[[], np.ndarray]]]:
     return entries
 
 
-@dataclass(frozen=True)
-class _FileReader:
-    path: Path
+class _Reader:
+    """Reads one image; whatever its decoder raises is an InputError, so that one bad file cannot end a whole corpus."""
 
     def __call__(self) -> np.ndarray:
-        return as_grey(read_picture(self.path))
+        try:
+            return as_grey(self._read())
+        except InputError:
+            raise
+        except Exception as error:  # decoders of damaged or hostile files raise anything, MemoryError included
+            raise InputError(f"{self}: cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__}).") from error
 
 
 @dataclass(frozen=True)
-class _MemberReader:
+class _FileReader(_Reader):
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def _read(self) -> np.ndarray:
+        return read_picture(self.path)
+
+
+@dataclass(frozen=True)
+class _MemberReader(_Reader):
     """Reads one member of an archive without extracting it; each process opens the archive for itself."""
 
     path: Path
@@ -284,18 +303,19 @@ class _MemberReader:
     start: int | None = None  # of a member of an uncompressed tar
     size: int = 0
 
-    def __call__(self) -> np.ndarray:
-        return as_grey(_decode(self._bytes(), f"{self.path}:{self.member}"))
+    def __str__(self) -> str:
+        return f"{self.path}:{self.member}"
 
-    def _bytes(self) -> bytes:
-        try:
-            if self.start is not None:
-                with open(self.path, "rb") as file:
-                    file.seek(self.start)
-                    return file.read(self.size)
-            return _opened(self.path).read(self.member)
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise InputError(f"{self.path}:{self.member}: the member is damaged ({error}).") from error
+    def _read(self) -> np.ndarray:
+        if self.start is None:
+            archive = _opened(self.path)
+            _check_size(archive.getinfo(self.member).file_size, str(self))
+            with archive.open(self.member) as file:
+                return _decode(file.read(MEMBER + 1), str(self))
+        _check_size(self.size, str(self))
+        with open(self.path, "rb") as file:
+            file.seek(self.start)
+            return _decode(file.read(self.size), str(self))
 
 
 _ARCHIVES_OPEN: dict[tuple[Path, int], zipfile.ZipFile] = {}
@@ -318,22 +338,40 @@ def _archive_entries(path: Path) -> list[tuple[str, Callable[[], np.ndarray]]]:
             return [(member, _MemberReader(path, member)) for member in sorted(members)]
         with tarfile.open(path) as archive:
             members = [member for member in archive if member.isfile() and _is_picture(member.name)]
+            archive.fileobj.seek(archive.offset)
+            if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes a cut for the end
+                raise tarfile.ReadError("no end mark")
             if path.name.lower().endswith(".tar"):
                 return [(one.name, _MemberReader(path, one.name, one.offset_data, one.size)) for one in members]
-            return [(one.name, _Ready(archive.extractfile(one).read(), f"{path}:{one.name}")) for one in members]
-    except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError) as error:
+            return [(one.name, _ready(archive, one, path)) for one in members]
+    except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, zlib.error, ValueError, NotImplementedError) as error:
         raise InputError(f"{path}: the archive is damaged or truncated ({error}); copy or download it again.") from error
 
 
 @dataclass(frozen=True)
-class _Ready:
-    """A member of a compressed tar, which allows no jumping: its bytes as they lie in the archive."""
+class _Ready(_Reader):
+    """A member of a compressed tar, which allows no jumping: its bytes as they lie in the archive, nothing where too many."""
 
     data: bytes
+    size: int
     name: str
 
-    def __call__(self) -> np.ndarray:
-        return as_grey(_decode(self.data, self.name))
+    def __str__(self) -> str:
+        return self.name
+
+    def _read(self) -> np.ndarray:
+        _check_size(self.size, self.name)
+        return _decode(self.data, self.name)
+
+
+def _ready(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> _Ready:
+    data = archive.extractfile(member).read() if member.size <= MEMBER else b""
+    return _Ready(data, member.size, f"{path}:{member.name}")
+
+
+def _check_size(size: int, name: str) -> None:
+    if size > MEMBER:
+        raise InputError(f"{name}: {size / 1e9:.1f} GB unpacked, more than the limit of {MEMBER / 1e9:.1f} GB for an image.")
 
 
 def _is_picture(member: str) -> bool:
@@ -343,16 +381,19 @@ def _is_picture(member: str) -> bool:
 def _decode(data: bytes, name: str) -> np.ndarray:
     if not data:
         raise InputError(f"{name}: the file is empty (0 bytes).")
-    if name.lower().endswith((".dcm", ".nii", ".nii.gz", ".tif", ".tiff")):
-        with tempfile.NamedTemporaryFile(suffix=Path(name).suffix) as file:
-            file.write(data)
-            file.flush()
+    suffix = next(one for one in sorted(SUFFIXES, key=len, reverse=True) if name.lower().endswith(one))
+    if suffix == ".nii.gz":  # unpacked here, where its size has a limit
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            data, suffix = file.read(MEMBER + 1), ".nii"
+    _check_size(len(data), name)
+    with tempfile.NamedTemporaryFile(suffix=suffix) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*: scaled from")  # names a file that is gone
+        file.write(data)
+        file.flush()
+        try:
             return read_picture(file.name)
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("L"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{name}: the picture is damaged or truncated ({error}).") from error
+        except InputError as error:
+            raise InputError(str(error).replace(file.name, name)) from error
 
 
 def _training_rows(labelled: PictureSet) -> list[tuple[str, Callable[[], np.ndarray]]]:
@@ -365,12 +406,15 @@ def _training_rows(labelled: PictureSet) -> list[tuple[str, Callable[[], np.ndar
 
 
 @dataclass(frozen=True)
-class _RowReader:
+class _RowReader(_Reader):
     pictures: Sequence[np.ndarray]
     row: int
 
-    def __call__(self) -> np.ndarray:
-        return as_grey(np.asarray(self.pictures[self.row]))
+    def __str__(self) -> str:
+        return f"train/{self.row}"
+
+    def _read(self) -> np.ndarray:
+        return np.asarray(self.pictures[self.row])
 
 
 def _listed(path: Path) -> list[str]:
