@@ -21,9 +21,9 @@ from .features import extract_features
 from .files import atomic, file_hash, write_json, write_text
 from .knn import classify_knn
 from .logistic import classify_logistic
-from .pretraining import BACKBONE, CORPUS, MONITOR, RUN, require_run, steps_done
 from .provenance import cpu_count
 from .rows import classification_rows, wide_table, write_table
+from .run_files import BACKBONE, read_digests, read_monitor, read_run, require_run, steps_done, verify_run
 from .seen import corpus_prefixes
 
 NAME = "radiodino-mini"
@@ -112,7 +112,7 @@ def curves(runs: list[Path]) -> pd.DataFrame:
     """The monitors of runs that follow one another, with pictures counted on."""
     tables, seen = [], 0
     for number, run in enumerate(runs, 1):
-        table = pd.read_csv(run / MONITOR).assign(run=f"stage {number}")
+        table = read_monitor(run).assign(run=f"stage {number}")
         table["pictures"] += seen
         seen = int(table["pictures"].iloc[-1])
         tables.append(table)
@@ -124,7 +124,7 @@ def card(runs: list[Path], trials: pd.DataFrame, rows: pd.DataFrame, digests: li
     attribution = yaml.safe_load((WEIGHTS / "sources.yaml").read_text(encoding="utf-8"))
     stages = []
     for run in runs:
-        facts, monitor = json.loads((run / RUN).read_text()), pd.read_csv(run / MONITOR)
+        facts, monitor = read_run(run), read_monitor(run)
         pictures = monitor["pictures"].diff().fillna(monitor["pictures"].iloc[0])
         steps = steps_done(run)
         stages.append(
@@ -132,7 +132,7 @@ def card(runs: list[Path], trials: pd.DataFrame, rows: pd.DataFrame, digests: li
             | {"steps_done": steps, "pictures_seen": steps * facts["recipe"]["batch_size"]}
             | {"hours": round(float((pictures / monitor["pictures_per_second"]).sum() / 3600), 3)}
         )
-    sources = json.loads((runs[-1] / RUN).read_text())["sources"]
+    sources = read_run(runs[-1])["sources"]
     weights = WEIGHTS / f"{NAME}.safetensors"
     backbone = load_backbone(NAME)
     return {
@@ -267,7 +267,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         for run in options.runs:
             require_run(run)
-        trials, digests = pd.read_csv(options.trials), (options.runs[-1] / CORPUS).read_text().split()
+        trials = pd.read_csv(options.trials)
+        for run in options.runs:
+            verify_run(run)
+        digests = read_digests(options.runs[-1])
         export(options.runs[-1], WEIGHTS / f"{NAME}.safetensors")
         with atomic(WEIGHTS / f"{NAME}-corpus.npy") as temporary:
             np.save(temporary, corpus_prefixes(digests))

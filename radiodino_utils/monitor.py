@@ -1,6 +1,7 @@
 """What to watch during a pre-training, and the signs of a collapse."""
 
 import csv
+import hashlib
 import math
 from pathlib import Path
 
@@ -72,18 +73,23 @@ class Monitor:
         path: The file; rows after `step` are dropped from one that exists.
         outputs: Number of prototypes.
         step: The step at which the run starts.
+        seal: What `seal` was at that step.
+
+    Raises:
+        InputError: If the file is not as it was at that step.
     """
 
-    def __init__(self, path: Path, *, outputs: int, step: int = 0) -> None:
+    def __init__(self, path: Path, *, outputs: int, step: int = 0, seal: dict[str, object] | None = None) -> None:
         self.path, self.outputs, self._signs = path, outputs, 0
-        kept = []
-        if path.is_file():
-            with open(path, newline="", encoding="utf-8") as file:
-                kept = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-        with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(kept if step else [])
+        kept = sealed_rows(path, seal) if step else None
+        with atomic(path) as temporary:
+            temporary.write_bytes(kept or (",".join(COLUMNS) + "\n").encode())
+
+    @property
+    def seal(self) -> dict[str, object]:
+        """Length and SHA-256 of the file as it is."""
+        data = self.path.read_bytes()
+        return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
     def write(self, row: dict[str, float]) -> None:
         """Appends a row.
@@ -101,6 +107,27 @@ class Monitor:
                 f"step {row['step']}: the run has collapsed: {sign}; lower lr or teacher_temp, raise koleo_weight "
                 "(method dinov2) or momentum, or check that the pictures differ."
             )
+
+
+def sealed_rows(path: Path, seal: dict[str, object] | None) -> bytes | None:
+    """Return the monitor up to a checkpoint; later rows are left out.
+
+    Args:
+        path: The file.
+        seal: `Monitor.seal` at the checkpoint.
+
+    Returns:
+        Its bytes, or nothing where there is no file.
+
+    Raises:
+        InputError: If they are not as they were at the checkpoint.
+    """
+    if not path.is_file():
+        return None
+    data = path.read_bytes()[: seal["bytes"]] if seal else b""
+    if not seal or hashlib.sha256(data).hexdigest() != seal["sha256"]:
+        raise InputError(f"{path}: damaged (not as it was at the checkpoint); put back a copy, or remove it and resume.")
+    return data
 
 
 def require_finite(loss: Loss, step: int, lr: float) -> None:

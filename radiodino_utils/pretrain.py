@@ -57,6 +57,8 @@ def make_parser() -> argparse.ArgumentParser:
                       "memory; a larger one is decoded as it is drawn (default: 4)")  # fmt: skip
     data.add_argument("--workers", type=int, default=0, help="processes that prepare views beside the steps; 0 prepares them "
                       "between the steps, best on two cores (default: 0)")  # fmt: skip
+    data.add_argument("--loader-seconds", type=float, default=600.0, help="longest wait for a batch of the workers before the "
+                      "run ends (default: 600)")  # fmt: skip
     run = parser.add_argument_group("the run")
     run.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where run.json, monitor.csv, last.ckpt and "
                      "backbone.safetensors go")  # fmt: skip
@@ -100,15 +102,16 @@ def main(arguments: list[str] | None = None) -> None:
         progress = _run(options)
     except InputError as error:
         parser.exit(2, f"{error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "interrupted; the last checkpoint is intact.\n")
     if progress is not None:
         print(f"{progress.backbone} after {progress.step} of {progress.steps} steps")
 
 
 def _run(options: argparse.Namespace):  # noqa: ANN202
-    import os
-
     from .corpus import Source, load_corpus
     from .datasets import load_dataset
+    from .provenance import cpu_count, launched
 
     if not options.data:
         raise InputError("--data: the corpus is empty: name at least one source of pictures.")
@@ -116,7 +119,7 @@ def _run(options: argparse.Namespace):  # noqa: ANN202
     corpus = load_corpus(
         [Source.parse(text) for text in options.data], hold_out=hold_out, limit=options.unreadable, memory=options.memory * 1e9
     )
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    rank, _, here = launched()
     if rank == 0:
         print(corpus.table().to_string(index=False, float_format="%.3f"), file=sys.stderr)
         for name, reason in corpus.unreadable:
@@ -126,10 +129,9 @@ def _run(options: argparse.Namespace):  # noqa: ANN202
 
     from .pretraining import Plan, Running, pretrain
     from .probe import KnnProbe
-    from .provenance import cpu_count
     from .recipes import load_recipe
 
-    torch.set_num_threads(options.threads or max(1, cpu_count() // world))
+    torch.set_num_threads(options.threads or max(1, cpu_count() // here))
     recipe = load_recipe(
         options.recipe, method=options.method, pictures=len(corpus), patch_size=8 if options.arch == "s8" else 16,
         epochs=options.epochs, steps=options.steps, batch_size=options.batch_size, accumulate=options.accumulate,
@@ -137,7 +139,8 @@ def _run(options: argparse.Namespace):  # noqa: ANN202
     )  # fmt: skip
     running = Running(
         precision=options.precision, accelerator=options.accelerator, devices=options.devices, strategy=options.strategy,
-        workers=options.workers, monitor_every=options.monitor_every, save_minutes=options.save_minutes,
+        workers=options.workers, loader_seconds=options.loader_seconds, monitor_every=options.monitor_every,
+        save_minutes=options.save_minutes,
         probe_minutes=options.probe_minutes, stop_after=options.stop_after, stop_at=options.stop_at,
     )  # fmt: skip
     probe = KnnProbe(load_dataset(options.probe), corpus=corpus) if options.probe and rank == 0 else None

@@ -1,9 +1,8 @@
 """The training loop of DINO and DINOv2 on Lightning Fabric: checkpoints, resuming, monitor."""
 
-import json
 import os
-import pickle
 import resource
+import shutil
 import signal
 import tempfile
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 import torch
 from lightly.models.utils import update_momentum
 from lightning.fabric import Fabric, seed_everything
-from safetensors.torch import save_file
+from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
@@ -25,12 +24,13 @@ from .backbones import Backbone, load_backbone
 from .corpus import Corpus
 from .distillation import Criterion, Loss, Network, make_pair, parameter_groups, schedule
 from .errors import InputError
-from .files import atomic, make_folder, require_space, write_json, write_text
+from .files import atomic, make_folder, require_space
 from .monitor import Monitor, measures, require_finite
-from .provenance import git_revision, versions
+from .provenance import STARTED, git_revision, launched, versions
 from .recipes import Recipe
+from .run_files import BACKBONE, MONITOR, RUN, STATE, export_backbone, read_run, read_state, sole_user, write_run
 
-RUN, STATE, BACKBONE, MONITOR, CORPUS = "run.json", "last.ckpt", "backbone.safetensors", "monitor.csv", "corpus.txt"
+SHARED = Path("/dev/shm")  # through which loader processes pass their tensors
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Running:
         devices: Processes on this machine; what `torchrun` started, or one, by default.
         strategy: "auto" (DDP for several processes), "ddp" or "fsdp" (for GPUs).
         workers: Loader processes; 0 makes the views between the steps.
+        loader_seconds: Longest wait for a batch of theirs.
         monitor_every: Steps.
         save_minutes: Between two checkpoints.
         probe_minutes: Between two probes.
@@ -72,6 +73,7 @@ class Running:
     devices: int | None = None
     strategy: str = "auto"
     workers: int = 0
+    loader_seconds: float = 600.0
     monitor_every: int = 10
     save_minutes: float = 5.0
     probe_minutes: float = 15.0
@@ -119,8 +121,8 @@ def pretrain(
 
     Writes into the folder: `run.json` (the plan, the corpus, versions), `corpus.txt` (SHA-256 of its pictures),
     `monitor.csv`, `last.ckpt` (everything for resuming) and `backbone.safetensors` (the teacher, by timm's names). Each
-    is replaced whole. SIGTERM and Ctrl-C
-    end the run after the step under way, with a checkpoint.
+    is replaced whole and verified when it is read again. SIGTERM and Ctrl-C end the run after the step under way, with a
+    checkpoint; a second one ends it at once.
 
     Args:
         plan: What to do.
@@ -135,8 +137,9 @@ def pretrain(
         Where the run stands at the end.
 
     Raises:
-        InputError: If the folder holds another run, the corpus is smaller than a batch, the disk is full, the loss is
-            not finite, or the run collapses.
+        InputError: If the folder holds another run, another process writes into it, one of its files is damaged, the corpus
+            is smaller than a batch, the disk or the shared memory of the workers is full, the loss is not finite, or the run
+            collapses.
     """
     running = running or Running()
     if len(corpus) < plan.recipe.batch_size:
@@ -153,27 +156,18 @@ def pretrain(
             f"a batch of {plan.recipe.batch_size} in {plan.recipe.accumulate} parts cannot be shared evenly by "
             f"{fabric.world_size} processes; change batch_size."
         )
-    return Run(plan, corpus, folder, running, fabric, resume).train(probe, on_row)
+    if running.workers:
+        _require_shared_memory(plan.recipe, per_process, running.workers)
+    if not fabric.is_global_zero:
+        return Run(plan, corpus, folder, running, fabric, resume).train(probe, on_row)
+    with sole_user(folder):
+        _check_folder(plan, corpus, folder, resume)  # once more: another run may have ended since
+        return Run(plan, corpus, folder, running, fabric, resume).train(probe, on_row)
 
 
 def run_folder(name: str = "") -> Path:
     """The folder of that name, or a new temporary one."""
     return Path(name or tempfile.mkdtemp(prefix="radiodino-"))
-
-
-def require_run(folder: Path) -> None:
-    """Checks that a folder holds all files of a run.
-
-    Raises:
-        InputError: If one is missing.
-    """
-    if missing := [name for name in (RUN, STATE, BACKBONE, MONITOR, CORPUS) if not (folder / name).is_file()]:
-        raise InputError(f"{folder}: holds no {missing[0]}; name the folder of a run.")
-
-
-def steps_done(folder: Path) -> int:
-    """Steps of the run whose state the folder holds."""
-    return torch.load(folder / STATE, map_location="cpu", weights_only=True, mmap=True)["step"]
 
 
 def make_fabric(running: Running) -> Fabric:
@@ -182,9 +176,9 @@ def make_fabric(running: Running) -> Fabric:
     Raises:
         InputError: If the machine has not what is asked for.
     """
-    world, local = (int(os.environ.get(key, 0)) for key in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    devices = running.devices or local or 1
-    strategy = running.strategy if running.strategy != "auto" else "ddp" if (world or devices) > 1 else "auto"
+    _, world, local = launched()
+    devices = running.devices or local
+    strategy = running.strategy if running.strategy != "auto" else "ddp" if max(world, devices) > 1 else "auto"
     cuda = running.accelerator in ("auto", "cuda") and torch.cuda.is_available()
     if running.accelerator == "cuda" and not cuda:
         raise InputError("accelerator cuda: this machine has no GPU that torch can use; choose cpu.")
@@ -197,11 +191,18 @@ def make_fabric(running: Running) -> Fabric:
     fabric = Fabric(
         accelerator="cuda" if cuda else "cpu",
         devices=devices,
-        num_nodes=world // local if local else 1,
+        num_nodes=world // local,
         strategy=strategy,
         precision={"fp32": "32-true", "bf16": "bf16-mixed"}[_precision(running.precision, cuda)],
+        plugins=[TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()],
     )
-    fabric.launch()
+    if devices > local:
+        os.environ[STARTED] = str(devices)
+    try:
+        fabric.launch()
+    finally:
+        if devices > local:
+            del os.environ[STARTED]
     return fabric
 
 
@@ -232,7 +233,7 @@ def _check_folder(plan: Plan, corpus: Corpus, folder: Path, resume: bool) -> Non
         raise InputError(f"{folder}: holds a run already; resume it, or choose another folder.")
     if not there:
         return
-    kept, wanted = json.loads((folder / RUN).read_text()), _identity(plan, corpus)
+    kept, wanted = read_run(folder), _identity(plan, corpus)
     differing = [name for name in ("arch", "seed", "init", "corpus") if kept.get(name) != wanted[name]]
     differing += [f"recipe's {key}" for key, value in wanted["recipe"].items() if kept["recipe"].get(key) != value]
     if differing:
@@ -267,8 +268,14 @@ class Run:
         self.student, self.optimizer = fabric.setup(student, optimizer)
         self.teacher = fabric.setup_module(teacher) if self.is_sharded else fabric.to_device(teacher)
         self.criterion = fabric.to_device(criterion)
-        self.step = fabric.load(folder / STATE, self._state())["step"] if resume else 0
+        self.step, self.monitor, seal = 0, None, None
+        if resume:
+            seal = read_state(folder / STATE)["monitor"]
+            self.step = fabric.load(folder / STATE, self._state())["step"]
         if fabric.is_global_zero:
+            self.monitor = Monitor(folder / MONITOR, outputs=self.recipe.output_dim, step=self.step, seal=seal)
+            if resume:
+                export_backbone(folder)  # a run that was killed between the two has an older one
             facts = {
                 "sources": corpus.table().to_dict("records"),
                 "unreadable": corpus.unreadable,
@@ -278,8 +285,7 @@ class Run:
                 "versions": versions(("torch", "timm", "lightly", "lightning", "numpy", "pillow")),
                 "git": git_revision(),
             }
-            write_json(folder / RUN, _identity(plan, corpus) | facts)
-            write_text(folder / CORPUS, "\n".join(corpus.digests))
+            write_run(folder, _identity(plan, corpus) | facts, corpus.digests)
 
     def train(
         self, probe: Callable[[torch.nn.Module], dict[str, float]] | None, on_row: Callable[[Progress], None] | None
@@ -288,7 +294,6 @@ class Run:
         recipe, running = self.recipe, self.running
         is_first = self.fabric.is_global_zero
         progress = Progress(self.folder, self.step, recipe.steps)
-        monitor = Monitor(self.folder / MONITOR, outputs=recipe.output_dim, step=self.step) if is_first else None
         batches, clock = iter(self.batches()), Clock()
         began = saved = probed = time.monotonic()
         with (
@@ -302,7 +307,7 @@ class Run:
                 progress.step = self.step
                 bar.update()
                 is_last = self.step == recipe.steps
-                if monitor and (self.step % running.monitor_every == 0 or self.step == 1 or is_last):
+                if self.monitor and (self.step % running.monitor_every == 0 or self.step == 1 or is_last):
                     row = self._row(loss, now, norm, clock)
                     if probe and (is_last or time.monotonic() - probed > 60 * running.probe_minutes):
                         row |= probe(_plain(self.teacher).vit)
@@ -312,7 +317,7 @@ class Run:
                     bar.set_postfix(
                         loss=f"{row['loss']:.3f}", rank=f"{row['effective_rank']:.0f}", data=f"{row['data_share']:.0%}"
                     )
-                    monitor.write(row)
+                    self.monitor.write(row)
                     if on_row:
                         on_row(progress)
                 minutes = (time.monotonic() - began) / 60
@@ -335,6 +340,7 @@ class Run:
             batch_size=None,
             sampler=range(self.step * self.recipe.accumulate, len(data)),
             num_workers=self.running.workers,
+            timeout=self.running.loader_seconds if self.running.workers else 0,
             pin_memory=self.fabric.device.type == "cuda",
         )
 
@@ -360,7 +366,7 @@ class Run:
         self.student.train()
         for part in range(recipe.accumulate):
             with clock.waiting():
-                views = next(batches)
+                views = _next(batches)
                 views = Views(*(fabric.to_device(one) for one in (views.global_views, views.local_views, views.masks)))
             with fabric.no_backward_sync(self.student, enabled=part + 1 < recipe.accumulate):
                 with fabric.autocast():
@@ -415,29 +421,48 @@ class Run:
     def _save(self) -> None:
         is_first, path = self.fabric.is_global_zero, self.folder / STATE
         with atomic(path) if is_first else nullcontext() as temporary:
-            self.fabric.save(self.fabric.broadcast(temporary), self._state() | {"step": self.step})
+            facts = {"step": self.step, "num_heads": self.bare.vit.blocks[0].attn.num_heads}
+            facts["monitor"] = self.monitor.seal if self.monitor else None
+            self.fabric.save(self.fabric.broadcast(temporary), self._state() | facts)
         if is_first:
-            prefix = "backbone.vit."
-            teacher = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["teacher"]
-            weights = {key.removeprefix(prefix): one for key, one in teacher.items() if key.startswith(prefix)}
-            with atomic(self.folder / BACKBONE) as temporary:
-                save_file({key: one.float().contiguous() for key, one in weights.items()}, temporary)
+            export_backbone(self.folder)
 
 
 def _start_from(path: Path, student: Network, teacher: Network, criterion: Criterion) -> None:
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; name the {STATE} of a run.")
+    state = read_state(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        parts = [(module, state[name]) for module, name in ((student, "student"), (teacher, "teacher"), (criterion, "criterion"))]
-    except (KeyError, TypeError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise InputError(f"{path}: not the state of a run ({error}); name the {STATE} of one.") from error
-    try:
-        for module, tensors in parts:
-            module.load_state_dict(tensors)
+        for module, name in ((student, "student"), (teacher, "teacher"), (criterion, "criterion")):
+            module.load_state_dict(state[name])
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         raise InputError(f"{path}: is of another architecture, method or output_dim: {first}") from error
+
+
+def _require_shared_memory(recipe: Recipe, count: int, workers: int) -> None:
+    """Check that the batches under way fit: a loader process that cannot pass one on never says so."""
+    if not SHARED.is_dir():
+        return
+    pixels = 2 * recipe.global_size**2 + recipe.local_count * recipe.local_size**2
+    needed, free = (2 * workers + 1) * count * pixels * 3 * 4, shutil.disk_usage(SHARED).free
+    if free < needed:
+        raise InputError(
+            f"workers {workers}: their batches need {needed / 1e6:.0f} MB of shared memory, and {SHARED} has "
+            f"{free / 1e6:.0f} MB free; take workers 0 or a smaller batch, or enlarge it (docker run --shm-size 2g)."
+        )
+
+
+def _next(batches: Iterator[Views]) -> Views:
+    try:
+        return next(batches)
+    except InputError as error:  # of a loader process, with its traceback before the sentence
+        raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
+    except RuntimeError as error:
+        if "DataLoader" not in str(error):
+            raise
+        raise InputError(
+            f"the loader processes gave no batch ({str(error).splitlines()[0]}); take workers 0, enlarge the shared "
+            "memory (docker run --shm-size 2g), or raise loader_seconds. The last checkpoint is intact."
+        ) from error
 
 
 def _plain(module: torch.nn.Module) -> Network:
@@ -476,11 +501,17 @@ class Clock:
 
 @contextmanager
 def _asked_to_stop() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT, so that the step under way can end and be saved."""
+    """Collect SIGTERM and SIGINT, so that the step under way can end and be saved; a second one acts as it did before."""
     asked, before = [], {}
+
+    def note(number: int, _: object) -> None:
+        asked.append(number)
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
     for number in (signal.SIGTERM, signal.SIGINT):
         try:
-            before[number] = signal.signal(number, lambda number, _: asked.append(number))
+            before[number] = signal.signal(number, note)
         except ValueError:  # not in the main thread
             break
     try:

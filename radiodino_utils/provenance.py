@@ -54,6 +54,30 @@ def cpu_count() -> int:
     return min(count, int(wanted)) if wanted.isdecimal() and int(wanted) else count
 
 
+def launched() -> tuple[int, int, int]:
+    """Return the rank of this process, the number of processes, and of those on this machine, as their launcher says.
+
+    Only the whole set of `torchrun`'s variables counts, or what Lightning gives to the processes that a run starts. Others,
+    left by some job or shell, are removed from the environment, so that no library waits for processes that do not exist.
+    """
+    numbers = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
+    whole = all(os.environ.get(name, "").isdecimal() for name in numbers)
+    if whole and "TORCHELASTIC_RUN_ID" in os.environ and "MASTER_ADDR" in os.environ:
+        return tuple(int(os.environ[name]) for name in numbers[:3])
+    if STARTED in os.environ:
+        return int(os.environ.get("LOCAL_RANK", 0)), int(os.environ[STARTED]), int(os.environ[STARTED])
+    for name in _LAUNCHER:
+        os.environ.pop(name, None)
+    return 0, 1, 1
+
+
+STARTED = "RADIODINO_PROCESSES"  # how many processes a run starts by itself; set for those only
+_LAUNCHER = (
+    "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE",
+    "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_PROCID", "JSM_NAMESPACE_RANK",
+)  # fmt: skip
+
+
 def set_threads(threads: int | None = None) -> int:
     """Fixes the number of threads of torch and faiss.
 

@@ -1,7 +1,6 @@
 """The table of trials of a pre-training: what each run changed, and what its teacher is worth on validation rows."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +9,10 @@ import pandas as pd
 from .backbones import load_backbone
 from .datasets import load_dataset
 from .errors import InputError
-from .pretraining import BACKBONE, RUN, require_run, steps_done
 from .probe import KnnProbe
 from .recipes import load_recipe
 from .rows import write_table
+from .run_files import BACKBONE, read_run, steps_done, verify_run
 
 
 def changed_settings(recipe: dict[str, object], base: str, pictures: int) -> str:
@@ -37,8 +36,8 @@ def trial_row(run: Path, probes: list[KnnProbe], *, crossed: Sequence[KnnProbe] 
     Raises:
         InputError: If the folder holds no run.
     """
-    require_run(run)
-    facts = json.loads((run / RUN).read_text(encoding="utf-8"))
+    verify_run(run)
+    facts = read_run(run)
     step = steps_done(run)
     row = {
         "trial": run.name,

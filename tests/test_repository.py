@@ -31,8 +31,8 @@ LINE = (
     "folders lung datasets models provision provenance checkpoints random_weights backbones seen engines features "
     "predictions twins records metrics projections knn logistic linear fewshot protocols attention gradcam patches rows "
     "audit literature segmentation_data dense segmentation segmentation_metrics faithfulness figure_style figures "
-    "map_figures segmentation_figures recipes corpus augment distillation monitor pretraining finetuning charts probe live "
-    "pretrain trials modelcard profiles report comparison verify inputs processes runner"
+    "map_figures segmentation_figures recipes corpus augment distillation monitor run_files pretraining finetuning charts probe "
+    "live pretrain trials modelcard profiles report comparison verify inputs processes runner"
 )
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
