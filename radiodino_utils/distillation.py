@@ -245,3 +245,23 @@ def _cosine(step: int, steps: int, start: float, end: float, warmup: int = 0, wa
 def schedule_table(recipe: Recipe) -> pd.DataFrame:
     """The schedule of every step: columns step, lr, weight_decay, momentum, teacher_temp."""
     return pd.DataFrame([{"step": step} | schedule(recipe, step) for step in range(recipe.steps)])
+
+
+def schedule_note(table: pd.DataFrame) -> str:
+    """Return a line per schedule: where it starts, its extreme, where it ends, or that it is constant.
+
+    Args:
+        table: Returned by `schedule_table`.
+    """
+    notes = []
+    for name in ("lr", "weight_decay", "momentum", "teacher_temp"):
+        values = table[name]
+        start, end, top, bottom = values.iloc[0], values.iloc[-1], values.max(), values.min()
+        if top - bottom <= 1e-9 * top:
+            note = f"constant at {start:.4g}"
+        elif top > max(start, end):
+            note = f"rises from {start:.4g} to {top:.4g} at step {values.idxmax()} and falls to {end:.4g}"
+        else:
+            note = f"{'rises' if end > start else 'falls'} from {start:.4g} to {end:.4g}"
+        notes.append(f"{name.replace('_', ' ')}: {note}")
+    return "\n".join(notes)

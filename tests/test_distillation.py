@@ -6,7 +6,15 @@ import torch
 from torch import nn
 
 from radiodino_utils.augment import make_views
-from radiodino_utils.distillation import Criterion, architecture, make_pair, parameter_groups, schedule
+from radiodino_utils.distillation import (
+    Criterion,
+    architecture,
+    make_pair,
+    parameter_groups,
+    schedule,
+    schedule_note,
+    schedule_table,
+)
 from radiodino_utils.errors import InputError
 
 from .made_corpus import made_pictures, smallest
@@ -115,6 +123,14 @@ def test_schedules():
     assert (rows[0]["teacher_temp"], rows[30]["teacher_temp"], rows[-1]["teacher_temp"]) == pytest.approx((0.04, 0.07, 0.07))
     middle = 0.04 + (0.4 - 0.04) * (1 - math.cos(math.pi * 50 / 99)) / 2
     assert rows[50]["weight_decay"] == pytest.approx(middle)
+
+
+def test_notes_say_what_the_schedules_do():
+    flat = schedule_note(schedule_table(smallest(steps=20, teacher_temp=0.02, weight_decay=0.04, lr=0.001, momentum=0.99)))
+    assert "teacher temp: constant at 0.02" in flat and "momentum: rises from 0.99 to 1" in flat
+    assert "lr: rises from 0.00025 to 0.001 at step 3 and falls to 1e-06" in flat
+    warm = schedule_note(schedule_table(smallest(steps=20, teacher_temp=0.07, weight_decay=0.2, weight_decay_end=0.1)))
+    assert "teacher temp: rises from 0.04 to 0.07" in warm and "weight decay: falls from 0.2 to 0.1" in warm
 
 
 def test_architectures_by_name():
