@@ -182,11 +182,12 @@ class _Run:
             code, peak = self.processes.run(
                 "papermill", [*arguments, "--no-progress-bar", "--log-output"], log=log, environment=environment
             )
-            fault = executed_whole(output) if output.is_file() else f"papermill wrote no notebook: {_last_line(log)}"
+            if code and (shutil.disk_usage(folder).free < 1e6 or "No space left on device" in _text(log)):
+                fault = f"{folder}: no disk space is left; free some, or choose another folder with RADIODINO_RESULTS."
+            else:
+                fault = executed_whole(output) if output.is_file() else f"papermill wrote no notebook: {_last_line(log)}"
             if code and not fault:
                 fault = f"papermill ended with exit code {code}: the kernel died; it was killed, or the memory was used up."
-            if fault and shutil.disk_usage(folder).free < 1e6:
-                fault = f"{folder}: no disk space is left; free some, or choose another folder with RADIODINO_RESULTS."
             if self.processes.signal:
                 _say(f"{name:28} interrupted")
                 return False
@@ -230,8 +231,12 @@ def _as_template(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")  # papermill formats paths with the parameters
 
 
+def _text(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")
+
+
 def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = _text(log).splitlines()
     return next((line.strip() for line in reversed(lines) if line.strip()), "it was killed.")
 
 
