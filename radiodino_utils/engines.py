@@ -4,7 +4,7 @@ import ctypes
 import sys
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import lru_cache
@@ -45,7 +45,7 @@ class FeatureModel(nn.Module):
             One tensor [n, width] for each of the backbone's outputs; from `dense.dense_backbone` one of patch maps.
         """
         standardised = (pictures.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        if not hasattr(self.model, "forward_features"):  # pixels and patch maps
+        if not hasattr(self.model, "patch_embed"):  # pixels, patch maps and convolutional networks
             return (self.model(standardised),)
         if self.blocks:
             tokens, earlier = self.model.forward_intermediates(
@@ -107,24 +107,12 @@ class OpenVinoEngine:
     name = "openvino"
 
     def __init__(self, backbone: Backbone, *, precision: str = "fp32", threads: int | None = None) -> None:
-        import openvino
-
         self.precision, self._count = precision, len(backbone.outputs)
         backbone = with_all_blocks(backbone)  # in bf16 the first outputs change with the number of outputs: always compute all
         height, width = backbone.preprocessing.shape
         example = torch.zeros((1, height, width, 3), dtype=torch.uint8)
-        with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns that tracing is deprecated; OpenVINO takes nothing faster
-            traced = torch.jit.trace(FeatureModel(backbone).eval(), example, check_trace=False)
-            graph = openvino.convert_model(traced, example_input=example)
-        graph.reshape({0: [-1, height, width, -1]})
-        options = {
-            "PERFORMANCE_HINT": "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
-            "INFERENCE_NUM_THREADS": threads or cpu_count(),
-        }
-        with _signal_stack_kept():
-            self._compiled = openvino.Core().compile_model(graph, "CPU", options)
+        model, shape = FeatureModel(backbone), [-1, height, width, -1]
+        self._compiled = compiled_by_openvino(model, example, shape=shape, precision=precision, threads=threads)
 
     def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, ...]:
         """Features (float32, [n, width]) of a batch (uint8, [n, height, width, channels])."""
@@ -153,6 +141,44 @@ class OpenVinoEngine:
         request.wait()
         free.append(request)
         return tuple(request.get_output_tensor(i).data.copy() for i in range(self._count))
+
+
+def compiled_by_openvino(
+    model: nn.Module,
+    example: torch.Tensor,
+    *,
+    shape: Sequence[int],
+    precision: str = "fp32",
+    threads: int | None = None,
+    hint: str = "THROUGHPUT",
+) -> "openvino.CompiledModel":  # noqa: F821
+    """Compile a module of one input for the CPU.
+
+    Args:
+        model: Traced in evaluation mode.
+        example: An input.
+        shape: Of the input, -1 where it may vary.
+        precision: "fp32" or "bf16".
+        threads: Processors to use; all by default.
+        hint: "THROUGHPUT" (several batches at once) or "LATENCY".
+
+    Returns:
+        What OpenVINO's `compile_model` gives.
+    """
+    import openvino
+
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that tracing is deprecated; OpenVINO takes nothing faster
+        traced = torch.jit.trace(model.eval(), example, check_trace=False)
+        graph = openvino.convert_model(traced, example_input=example)
+    graph.reshape({0: list(shape)})
+    options = {
+        "PERFORMANCE_HINT": hint,
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+        "INFERENCE_NUM_THREADS": threads or cpu_count(),
+    }
+    with _signal_stack_kept():
+        return openvino.Core().compile_model(graph, "CPU", options)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
-from .backbones import Backbone, Preprocessing, for_training, load_backbone
+from .backbones import Backbone, Preprocessing, for_training, is_convolutional, load_backbone
 from .cache import kept
 from .datasets import PictureSet, Split, load_dataset
 from .errors import InputError, unknown
@@ -255,6 +255,8 @@ def _check(backbone: Backbone, dataset: PictureSet, recipe: FineTuning) -> None:
         raise InputError(f"warmup_epochs {recipe.warmup_epochs}: must be fewer than the {recipe.epochs} epochs.")
     if recipe.class_weights not in _WEIGHTS:
         raise unknown("class_weights", recipe.class_weights, _WEIGHTS)
+    if recipe.lora_rank and is_convolutional(backbone.model):
+        raise InputError(f"{backbone.name}: has no attention for LoRA to adapt; use the protocol finetune.")
     if recipe.layer_decay and recipe.lora_rank:
         raise InputError("layer_decay and lora_rank: LoRA trains no layers of the backbone; leave one of them out.")
 
@@ -264,10 +266,15 @@ def _with_head(
 ) -> tuple[nn.Module, Preprocessing]:
     model, preprocessing = for_training(deepcopy(backbone.model)), backbone.preprocessing
     model.reset_classifier(classes)
-    redraw(model, seed=seed, only="head")
-    model.head_drop = nn.Dropout(recipe.dropout)
+    if is_convolutional(model):
+        redraw(model, seed=seed, only=model.pretrained_cfg["classifier"])
+        model.drop_rate = recipe.dropout
+    else:
+        redraw(model, seed=seed, only="head")
+        model.head_drop = nn.Dropout(recipe.dropout)
     if recipe.size:
-        model.set_input_size(img_size=recipe.size)
+        if not is_convolutional(model):
+            model.set_input_size(img_size=recipe.size)
         preprocessing = Preprocessing(recipe.size, *list(vars(preprocessing).values())[1:])
     if recipe.lora_rank and adapters:
         from peft import LoraConfig, get_peft_model

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from .attention import require_attention
-from .backbones import Backbone
+from .backbones import Backbone, is_convolutional
 from .checks import checked_embeddings, checked_ks, checked_temperature
 from .engines import FeatureModel, as_tensor
 from .errors import InputError
@@ -110,14 +110,15 @@ class IndependentScore(InputError):
 def grad_cam(backbone: Backbone, probe: nn.Module, picture: np.ndarray, target: int | None = None) -> np.ndarray:
     """Computes the Grad-CAM of a target's score on the patch grid.
 
-    The layer is `blocks[-1].norm1`: behind the last attention the class token reads no patch any more, so that at
-    `norm2` of the last block the gradient of every patch is zero. The picture requires the gradient and the weights
-    do not, so a frozen backbone serves, and no gradient stays in it.
+    The layer is the last stage of a convolutional network and `blocks[-1].norm1` of a vision transformer: behind the last
+    attention the class token reads no patch any more, so that at `norm2` of the last block the gradient of every patch is
+    zero. The picture requires the gradient and the weights do not, so a frozen backbone serves, and no gradient stays in
+    it.
 
     Source: Selvaraju et al., ICCV 2017 (arXiv:1610.02391), as pytorch-grad-cam computes it.
 
     Args:
-        backbone: Any vision transformer of timm.
+        backbone: Any vision transformer or convolutional network of timm.
         probe: `LinearProbe`, `KnnVote`, `Similarity`, or any module from embeddings [n, width] to scores [n, targets].
         picture: uint8, [height, width] or [height, width, 3].
         target: Whose score is explained; the one with the greatest score by default.
@@ -130,7 +131,8 @@ def grad_cam(backbone: Backbone, probe: nn.Module, picture: np.ndarray, target: 
         InputError: If the backbone is no vision transformer, the target does not exist, or the picture is smaller than
             a patch.
     """
-    require_attention(backbone)
+    if not is_convolutional(backbone.model):
+        require_attention(backbone)
     model, pictures = Scores(backbone, probe), as_tensor(backbone, picture)
     with _frozen(model), _GridCam(backbone, model) as cam:
         with torch.no_grad():
@@ -151,6 +153,10 @@ class _GridCam(GradCAM):
     """Grad-CAM that stays on the patch grid."""
 
     def __init__(self, backbone: Backbone, model: Scores) -> None:
+        if is_convolutional(backbone.model):
+            self.grid = tuple(edge // backbone.patch_size for edge in backbone.preprocessing.shape)
+            super().__init__(model, [backbone.model.get_submodule(backbone.model.feature_info[-1]["module"])])
+            return
         self.grid = backbone.model.patch_embed.grid_size
         prefix = backbone.num_prefix_tokens
         super().__init__(

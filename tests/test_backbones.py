@@ -130,9 +130,9 @@ def test_pixels_have_one_size():
         at_size(load_backbone("pixels"), (64, 64))
 
 
-def test_a_cnn_is_no_vision_transformer():
-    with pytest.raises(InputError, match="^mine: ResNet is no vision transformer"):
-        from_model("mine", timm.create_model("resnet10t", num_classes=0), "random")
+def test_what_has_neither_tokens_nor_stages_is_no_backbone():
+    with pytest.raises(InputError, match="^mine: Linear is no vision transformer"):
+        from_model("mine", torch.nn.Linear(2, 2), "random")
 
 
 def test_features_at_a_size_that_is_not_square(tiny_backbone):

@@ -28,11 +28,11 @@ PINS = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read
 # pictures, backbone, features, tasks, rows, figures, report: each module imports only from those before it
 LINE = (
     "errors checks files cache states downloads wheels pictures picturesets duplicates busi organct npz medmnist_files "
-    "folders lung datasets models provision provenance checkpoints random_weights backbones seen engines features "
-    "predictions twins records metrics projections knn logistic linear fewshot protocols attention gradcam patches rows "
-    "audit literature segmentation_data dense segmentation segmentation_metrics faithfulness figure_style figures "
-    "map_figures segmentation_figures recipes corpus augment distillation monitor run_files pretraining finetuning charts probe "
-    "live pretrain trials modelcard profiles report comparison verify inputs processes runner"
+    "folders lung datasets models provision provenance checkpoints reference_weights random_weights backbones seen engines "
+    "features predictions twins records metrics projections knn logistic linear fewshot protocols attention gradcam patches "
+    "rows audit literature segmentation_data dense segmentation segmentation_metrics faithfulness figure_style figures "
+    "map_figures segmentation_figures recipes corpus augment distillation monitor run_files pretraining finetuning charts "
+    "probe live pretrain trials modelcard profiles report comparison verify inputs processes runner"
 )
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
