@@ -151,10 +151,9 @@ def card(runs: list[Path], trials: pd.DataFrame, rows: pd.DataFrame, digests: li
         "corpus_pictures": len(digests),
         "corpus_sha256": corpus_sha256(digests),
         "trials": json.loads(trials.to_json(orient="records")),
-        "floors": verdicts(rows),
         "aim": AIM,
-        "evaluation": json.loads(rows.to_json(orient="records", double_precision=4)),
         "limits": list(LIMITS),
+        **_measured(rows),
     }  # fmt: skip
 
 
@@ -259,31 +258,49 @@ def _table(head: Iterable[str], lines: Iterable[Iterable[object]]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Exports the last run's teacher as the bundled checkpoint, evaluates it and writes its card."""
     parser = argparse.ArgumentParser(prog="python -m radiodino_utils.modelcard", description=main.__doc__)
+    parser.add_argument("--runs", type=Path, nargs="+", help="folders of the runs, each starting from the one before")
+    parser.add_argument("--trials", type=Path, help="CSV table of the trials")
     parser.add_argument(
-        "--runs", type=Path, nargs="+", required=True, help="folders of the runs, each starting from the one before"
+        "--evaluation", action="store_true", help="evaluate the bundled checkpoint again and change nothing else of its card"
     )
-    parser.add_argument("--trials", type=Path, required=True, help="CSV table of the trials")
     options = parser.parse_args(arguments)
+    if options.evaluation == bool(options.runs or options.trials) or bool(options.runs) != bool(options.trials):
+        parser.error("give --runs and --trials, or --evaluation alone")
     try:
-        for run in options.runs:
-            require_run(run)
-        trials = pd.read_csv(options.trials)
-        for run in options.runs:
-            verify_run(run)
-        digests = read_digests(options.runs[-1])
-        export(options.runs[-1], WEIGHTS / f"{NAME}.safetensors")
-        with atomic(WEIGHTS / f"{NAME}-corpus.npy") as temporary:
-            np.save(temporary, corpus_prefixes(digests))
-        write_table(curves(options.runs), WEIGHTS / f"{NAME}-curves.csv")
-        rows = evaluate()
-        write_table(rows, WEIGHTS / f"{NAME}-evaluation.csv")
-        write_table(trials, WEIGHTS / f"{NAME}-trials.csv")
-        facts = card(options.runs, trials, rows, digests)
+        facts = _evaluated() if options.evaluation else _exported(options.runs, options.trials)
         write_json(WEIGHTS / f"{NAME}.json", facts)
         write_text(WEIGHTS / f"{NAME}.md", markdown(facts))
     except (InputError, OSError) as error:
         parser.exit(2, f"{error}\n")
     print(WEIGHTS / f"{NAME}.md")
+
+
+def _evaluated() -> dict[str, object]:
+    facts, rows = json.loads((WEIGHTS / f"{NAME}.json").read_text(encoding="utf-8")), evaluate()
+    write_table(rows, WEIGHTS / f"{NAME}-evaluation.csv")
+    return facts | _measured(rows)
+
+
+def _exported(runs: list[Path], trials_path: Path) -> dict[str, object]:
+    for run in runs:
+        require_run(run)
+    trials = pd.read_csv(trials_path)
+    for run in runs:
+        verify_run(run)
+    digests = read_digests(runs[-1])
+    export(runs[-1], WEIGHTS / f"{NAME}.safetensors")
+    with atomic(WEIGHTS / f"{NAME}-corpus.npy") as temporary:
+        np.save(temporary, corpus_prefixes(digests))
+    write_table(curves(runs), WEIGHTS / f"{NAME}-curves.csv")
+    rows = evaluate()
+    write_table(rows, WEIGHTS / f"{NAME}-evaluation.csv")
+    write_table(trials, WEIGHTS / f"{NAME}-trials.csv")
+    return card(runs, trials, rows, digests)
+
+
+def _measured(rows: pd.DataFrame) -> dict[str, object]:
+    """What the card says of the test splits."""
+    return {"floors": verdicts(rows), "evaluation": json.loads(rows.to_json(orient="records", double_precision=4))}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -72,6 +73,24 @@ def test_a_mistake_leaves_the_shipped_files_alone(tmp_path, capsys):
 
 
 @shipped
+def test_a_new_evaluation_changes_the_cards_numbers_and_nothing_else(facts, tmp_path, monkeypatch):
+    shutil.copytree(modelcard.WEIGHTS, tmp_path / "weights")
+    rows = modelcard.shipped_rows()
+    rows.loc[(rows["protocol"] == "logistic") & (rows["metric"] == "accuracy"), "value"] = 0.4321
+    monkeypatch.setattr(modelcard, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(modelcard, "evaluate", lambda: rows)  # the extraction takes minutes and BreastMNIST
+    modelcard.main(["--evaluation"])
+    assert (modelcard.shipped_rows()["value"] == 0.4321).sum() == 12
+    again = json.loads((tmp_path / "weights" / f"{modelcard.NAME}.json").read_text())
+    assert {name for name in facts if again[name] != facts[name]} <= {"evaluation", "floors"} and again.keys() == facts.keys()
+    text = (tmp_path / "weights" / f"{modelcard.NAME}.md").read_text()
+    assert text == modelcard.markdown(again) and text.count("| 43.2 [") == 12
+    for options in (["--evaluation", "--runs", "a"], ["--runs", "a"], []):
+        with pytest.raises(SystemExit) as stopped:
+            modelcard.main(options)
+        assert stopped.value.code == 2
+
+
 def test_the_checkpoint_is_the_one_of_the_card(facts):
     backbone = load_backbone(NAME)
     assert backbone.fingerprint == facts["fingerprint"]
