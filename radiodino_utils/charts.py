@@ -13,7 +13,7 @@ from .finetuning import FineTuned
 from .literature import compare_published, places
 from .metrics import BINS, classification_metrics, reliability
 from .predictions import Prediction
-from .rows import METRIC_LABELS, label_of, over_seeds
+from .rows import METRIC_LABELS, label_of, notes, over_seeds
 
 _GRID = np.linspace(0, 1, 201)
 
@@ -43,7 +43,7 @@ def roc_and_reliability(predictions: Sequence[Prediction]) -> Figure:
         kind = f"positive: {first.positive}" if len(first.classes) == 2 else "mean over classes"
         roc.set(title=f"ROC ({kind})", xlabel="1 − specificity", ylabel="sensitivity")
         calibration.set(title=f"reliability, {BINS} bins (point size: pictures)", xlabel="confidence", ylabel="accuracy")
-        titled(figure, f"{first.dataset}, {first.protocol}, {first.split} split, n = {len(first.labels)}", first.caveat)
+        titled(figure, first.title, first.caveat)
     return figure
 
 
@@ -81,7 +81,7 @@ def few_shot_curves(rows: pd.DataFrame, *, metric: str = "accuracy") -> Figure:
             axis.grid(alpha=0.25)
         axes[0, 0].set_ylabel(METRIC_LABELS[metric])
         legend_below(figure, axes[0, 0])
-        caveats = "; ".join(sorted(set(rows["caveat"]) - {""}))
+        caveats = notes(rows)
         titled(figure, f"Few-shot: mean and standard deviation over {rows['runs'].max()} draws of the labels", caveats)
     return figure
 

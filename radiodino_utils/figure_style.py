@@ -16,6 +16,7 @@ STYLE = {
     "figure.constrained_layout.wspace": 0.05,
     "figure.dpi": 72,  # in a notebook; files are written with 200
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # a $ in a class name is a $
 }
 
 
@@ -39,6 +40,11 @@ def legend_below(figure: Figure, axis: plt.Axes) -> None:
 def broken(text: str, inches: float) -> str:
     """Breaks a text of 9 points into lines that fit a width."""
     return textwrap.fill(text, int(14 * inches))
+
+
+def shortened(text: str, length: int = 40) -> str:
+    """Cuts a name that would leave no room for the figure."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def titled(figure: Figure, title: str, caveat: str = "") -> None:

@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 
 from .datasets import PictureSet
 from .errors import InputError
-from .figure_style import COLOURS, MARKERS, STYLE, broken, colour_of, legend_below, marker_of, titled
+from .figure_style import COLOURS, MARKERS, STYLE, broken, colour_of, legend_below, marker_of, shortened, titled
 from .files import atomic
-from .metrics import confusion_matrix
 from .predictions import Prediction
-from .rows import label_of, over_seeds
+from .rows import label_of, notes, over_seeds
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -37,24 +36,38 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def sample_sheet(dataset: PictureSet, *, split: str | None = None, per_class: int = 8) -> Figure:
-    """Draws the first pictures of each class of a split (the set's first one by default), a line a class."""
+    """Draws the first pictures of each class of a split (the set's first one by default), a line a class.
+
+    Of more than 24 classes those with the most pictures are drawn; the title says so.
+    """
     split = split or next(iter(dataset.splits))
     part = dataset.splits[split]
+    drawn = _largest(part.labels, len(dataset.classes))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            len(dataset.classes), per_class, figsize=(0.62 * per_class + 0.9, 0.64 * len(dataset.classes) + 0.5), squeeze=False
+            len(drawn), per_class, figsize=(0.62 * per_class + 0.9, 0.64 * len(drawn) + 0.5), squeeze=False
         )
         figure.get_layout_engine().set(wspace=0.02)
-        for label, line in enumerate(axes):
+        for label, line in zip(drawn, axes, strict=True):
             shown = np.flatnonzero(part.labels == label)[:per_class]
             for axis in line:
                 axis.set(xticks=[], yticks=[])
                 sns.despine(ax=axis, left=True, bottom=True)
             for axis, row in zip(line, shown, strict=False):
                 axis.imshow(part.pictures[row], cmap="gray", vmin=0, vmax=255)
-            line[0].set_ylabel(dataset.classes[label], rotation=0, ha="right", va="center")
-        titled(figure, f"{dataset.name}: first pictures of the {split} split", dataset.caveat)
+            line[0].set_ylabel(shortened(dataset.classes[label]), rotation=0, ha="right", va="center")
+        some = "" if len(drawn) == len(dataset.classes) else f", the {len(drawn)} largest of {len(dataset.classes)} classes"
+        titled(figure, f"{dataset.name}: first pictures of the {split} split{some}", dataset.caveat)
     return figure
+
+
+_CLASSES = 24  # that a sheet or a matrix shows
+
+
+def _largest(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Labels of the classes that are shown, in their order: all, or those with the most pictures."""
+    counts = np.bincount(labels, minlength=classes)
+    return np.sort(np.argsort(-counts, kind="stable")[:_CLASSES])
 
 
 def k_curves(curves: pd.DataFrame, chosen: dict[tuple[str, str], int], *, metric: str = "accuracy", caveat: str = "") -> Figure:
@@ -102,13 +115,22 @@ _LINES = {"val": "--", "test": "-"}
 
 
 def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
-    """Draws confusion matrices side by side, in percent of the true class."""
+    """Draws confusion matrices side by side, in percent of the true class.
+
+    Of more than 24 classes the largest stand for themselves and the others together in the last row and column.
+    """
     first = predictions[0]
-    edge = max(0.27 * len(first.classes) + 0.5, 1.7)
+    drawn = _largest(first.labels, len(first.classes))
+    rest = len(first.classes) - len(drawn)
+    names = [*(shortened(first.classes[label]) for label in drawn), *([f"{rest} other classes"] if rest else [])]
+    place = np.full(len(first.classes), len(drawn))
+    place[drawn] = np.arange(len(drawn))
+    edge = max(0.27 * len(names) + 0.5, 1.7)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(predictions), figsize=(edge * len(predictions) + 1.6, edge + 1.6), squeeze=False)
         for i, (axis, one) in enumerate(zip(axes[0], predictions, strict=True)):
-            counts = confusion_matrix(one.labels, one.probabilities)
+            counts = np.zeros((len(names), len(names)), np.int64)
+            np.add.at(counts, (place[one.labels], place[one.probabilities.argmax(1)]), 1)
             shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
             sns.heatmap(
                 shares,
@@ -121,15 +143,15 @@ def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
                 fmt="",
                 annot_kws={"size": 5.5},
                 cbar=False,
-                xticklabels=one.classes,
-                yticklabels=one.classes if i == 0 else False,
+                xticklabels=names,
+                yticklabels=names if i == 0 else False,
             )
             title = "\n".join(broken(line, edge) for line in (label_of(one.backbone), one.chosen) if line)
             axis.set(xlabel="predicted", ylabel="true" if i == 0 else "", title=title)
             axis.tick_params(axis="x", rotation=90)
             axis.tick_params(axis="y", rotation=0)
         figure.colorbar(axes[0, -1].collections[0], ax=axes, shrink=0.6, label="% of the true class")
-        titled(figure, f"{first.dataset}, {first.protocol}, {first.split} split, n = {len(first.labels)}", first.caveat)
+        titled(figure, first.title, first.caveat)
     return figure
 
 
@@ -215,7 +237,7 @@ def metric_bars(rows: pd.DataFrame, *, protocol: str = "knn", metrics: Sequence[
             axis.set_ylim(len(datasets) - 0.5, -0.5)
             axis.grid(axis="x", alpha=0.25)
         legend_below(figure, np.atleast_1d(axes)[0])
-        caveats = "; ".join(sorted(set(rows["caveat"]) - {""}))
+        caveats = notes(rows)
         titled(figure, f"Protocol {protocol}, test split, with 95 % bootstrap intervals", caveats)
     return figure
 

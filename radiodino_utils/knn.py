@@ -13,6 +13,7 @@ from .predictions import Prediction, prediction
 TEMPERATURE = 0.07
 KS = (1, 5, 10, 20, 50, 100, 200)
 PLAIN_KS = {"knn1": 1, "knn11": 11, "knn20": 20}
+COMMON_K = 20  # of "knn-k20", for every backbone: the k that DINO found best on ImageNet
 METRICS = ("cosine", "euclidean")
 _BLOCK = 65_536  # bank rows that are normalised and searched at a time
 
@@ -202,7 +203,9 @@ def classify_knn(features: Features, *, protocol: str = "knn", ks: Sequence[int]
         features: What `extract_features` gives.
         protocol: "knn" is DINO's weighted vote (cosine, temperature 0.07) with the k of the best accuracy on
             validation, the smallest of equals. "knn1", "knn11" and "knn20" are plain majority votes; "knn11" with
-            Euclidean distance is that of the MedMNIST+ benchmark (Doerrich et al., Sci. Rep. 15:7669).
+            Euclidean distance is that of the MedMNIST+ benchmark (Doerrich et al., Sci. Rep. 15:7669). "knn-k20" is the
+            weighted vote with k = 20 (or the whole bank, where it is smaller), chosen on nothing: votes of few neighbours
+            have few values and a low AUC, so the AUC of two backbones can be compared at a common k only.
         ks: Candidates of "knn".
         metric: Of the plain votes, "euclidean" or "cosine".
 
@@ -218,8 +221,13 @@ def classify_knn(features: Features, *, protocol: str = "knn", ks: Sequence[int]
         options = {"ks": (k,), "classes": len(features.classes), "metric": metric, "temperature": None}
         probabilities = knn_probabilities(bank, labels, queries, **options)[k]
         return prediction(features, protocol=protocol, split="test", probabilities=probabilities, choice={"k": k})
+    if protocol == "knn-k20":
+        _require(features, "train", "test")
+        k = min(COMMON_K, len(features.labels["train"]))
+        probabilities = _weighted(features, "test", (k,))[k]
+        return prediction(features, protocol=protocol, split="test", probabilities=probabilities, choice={"k": k})
     if protocol != "knn":
-        raise unknown("kNN protocol", protocol, ["knn", *PLAIN_KS])
+        raise unknown("kNN protocol", protocol, ["knn", "knn-k20", *PLAIN_KS])
     _require(features, "train", "val", "test")
     validation = _weighted(features, "val", ks)
     labels = features.labelled("val")[1]
@@ -231,7 +239,7 @@ def classify_knn(features: Features, *, protocol: str = "knn", ks: Sequence[int]
 
 def _require(features: Features, *splits: str) -> None:
     if absent := [split for split in splits if split not in features.labels]:
-        way_out = "; the protocols knn1, knn11 and knn20 need no val" if absent == ["val"] else ""
+        way_out = "; the protocols knn-k20, knn1, knn11 and knn20 need no val" if absent == ["val"] else ""
         raise InputError(f"{features.dataset}: has no split {', '.join(absent)}, which this kNN needs{way_out}.")
 
 

@@ -31,7 +31,8 @@ def classification_metrics(
     """Accuracy, balanced accuracy, macro-F1, AUC and calibration error, each with a percentile bootstrap 95 % interval.
 
     AUC follows MedMNIST's evaluator: the unweighted mean of one-vs-rest AUCs over the classes; for two classes that of
-    class 1. The predicted class is the most probable one, the lower of equals (for two classes: score of class 1 > 0.5).
+    class 1, which is that of class 0 too. The predicted class is the most probable one, the lower of equals (for two classes:
+    score of class 1 > 0.5).
     In a resample, a class without pictures is left out of balanced accuracy and AUC, and out of macro-F1 where it is
     not predicted either; so it is for the whole set, as in scikit-learn. Two classes have sensitivity and specificity too.
     `ece` is the expected calibration error of the predicted class in 15 equal bins (Guo et al., ICML 2017).
@@ -92,7 +93,7 @@ def _resampled(
         raise InputError(f"positive {positive}: the scores have the classes 0 to {probabilities.shape[1] - 1}.")
     generator = np.random.default_rng(seed)
     n, classes = probabilities.shape
-    step = max(1, _BLOCK // max(n, classes**2))
+    step = max(1, _BLOCK // max(n, classes))
     uniform = np.full(n, 1 / n)
     weights = [generator.multinomial(n, uniform, min(step, resamples - start)) for start in range(0, resamples, step)]
     parts = [_metrics(labels, probabilities, one.astype(np.float64), positive) for one in weights]
@@ -145,10 +146,11 @@ def confusion_matrix(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarra
 def _metrics(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, positive: int) -> dict[str, np.ndarray]:
     """Each metric for each row of `weights` [resamples, n], which says how often a picture counts."""
     n, classes = probabilities.shape
-    cell = labels * classes + probabilities.argmax(1)
-    cells = csr_array((np.ones(n), (cell, np.arange(n))), shape=(classes**2, n))
-    confusion = (cells @ weights.T).T.reshape(-1, classes, classes)
-    right, true, predicted = np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(2), confusion.sum(1)
+    found = probabilities.argmax(1)
+    right, true, predicted = (
+        (csr_array((counted, (label, np.arange(n))), shape=(classes, n)) @ weights.T).T
+        for label, counted in ((labels, (labels == found).astype(float)), (labels, np.ones(n)), (found, np.ones(n)))
+    )
     aucs = np.stack([_auc(probabilities[:, c], labels == c, weights) for c in range(classes)], axis=1)
     with np.errstate(invalid="ignore"):
         recall = right / true

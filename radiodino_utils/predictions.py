@@ -67,6 +67,13 @@ class Prediction:
         return self.classes.index(self.positive) if self.positive else 1
 
     @property
+    def title(self) -> str:
+        """What figures say of it: dataset, protocol, split, n, positive class."""
+        facts = [self.dataset, self.protocol, f"{self.split} split", f"n = {len(self.labels)}"]
+        facts += [f"positive: {self.positive}"] if self.positive else []
+        return ", ".join(facts)
+
+    @property
     def chosen(self) -> str:
         """`choice` as text, such as "k = 20"."""
         return ", ".join(f"{name} = {value}" for name, value in self.choice.items())
@@ -134,7 +141,9 @@ def joined_folds(predictions: Iterable[Prediction]) -> list[Prediction]:
 
     Returns:
         Of folds one prediction of every picture, the set called NAME-folds and `choice` naming each different choice; of all
-        other sets what was given.
+        other sets what was given. Metrics of the joined prediction are pooled: the AUC ranks images of one fold beside those
+        of another, although a model of its own scored each fold. Where the scales of the models differ it is lower than the
+        mean of the folds' AUCs; the caveat says that it is pooled.
     """
     parts = {}
     for one in predictions:
@@ -151,6 +160,7 @@ def _joined(dataset: str, folds: list[Prediction]) -> Prediction:
         labels=np.concatenate([one.labels for one in folds]),
         probabilities=np.concatenate([one.probabilities for one in folds]),
         ids=[name for one in folds for name in one.ids],
+        caveat="; ".join(text for text in (folds[0].caveat, f"pooled over {len(folds)} folds, AUC too") if text),
         seen_in_pretraining=most_seen(one.seen_in_pretraining for one in folds),
         choice={name: " / ".join(dict.fromkeys(str(one.choice[name]) for one in folds)) for name in folds[0].choice},
     )

@@ -9,7 +9,7 @@ from .linear import classify_linear
 from .logistic import classify_logistic
 from .predictions import Prediction
 
-FROZEN = ("knn", *PLAIN_KS, "logistic", "logistic-balanced", "linear")
+FROZEN = ("knn", "knn-k20", *PLAIN_KS, "logistic", "logistic-balanced", "linear")
 
 
 def classify(features: Features, protocol: str, *, ks: Sequence[int] = KS, iterations: int = 12_500, seed: int = 0) -> Prediction:
@@ -17,7 +17,7 @@ def classify(features: Features, protocol: str, *, ks: Sequence[int] = KS, itera
 
     Args:
         features: What `extract_features` gives; for "linear" of a backbone `with_blocks`.
-        protocol: "knn", "knn1", "knn11", "knn20" (see `classify_knn`), "logistic", "logistic-balanced" (see
+        protocol: "knn", "knn-k20", "knn1", "knn11", "knn20" (see `classify_knn`), "logistic", "logistic-balanced" (see
             `classify_logistic`) or "linear" (see `classify_linear`).
         ks: Of "knn".
         iterations: Of "linear".
@@ -33,7 +33,7 @@ def classify(features: Features, protocol: str, *, ks: Sequence[int] = KS, itera
         "logistic": lambda: classify_logistic(features),
         "logistic-balanced": lambda: classify_logistic(features, balanced=True),
         "linear": lambda: classify_linear(features, iterations=iterations, seed=seed),
-    } | {name: lambda name=name: classify_knn(features, protocol=name, ks=ks) for name in ("knn", *PLAIN_KS)}
+    } | {name: lambda name=name: classify_knn(features, protocol=name, ks=ks) for name in ("knn", "knn-k20", *PLAIN_KS)}
     if protocol not in ways:
         raise unknown("protocol", protocol, FROZEN)
     return ways[protocol]()

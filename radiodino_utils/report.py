@@ -13,6 +13,7 @@ from PIL import Image
 from .errors import InputError
 from .files import REPOSITORY, results_folder, write_text
 from .provenance import git_revision, made_on, processor, versions
+from .rows import read_table
 from .states import current_files, read_state, recorded
 
 _PAGE = """<!doctype html>
@@ -84,7 +85,7 @@ def build_report(profile: str) -> Path:
     from jinja2 import Environment
 
     folder = results_folder(profile)
-    tables = {path.stem: pd.read_csv(path, keep_default_na=False, dtype=str) for path in _current(folder, "tables/*.csv")}
+    tables = {path.stem: read_table(path, dtype=str) for path in _current(folder, "tables/*.csv")}
     if not tables and not recorded(folder):
         raise InputError(f"{folder / 'tables'}: holds no tables; run the notebooks of the profile first.")
     features = tables.get("02_features", pd.DataFrame(columns=["backbone", "weights", "source"]))
@@ -196,7 +197,7 @@ def readme_with_tables(text: str, folder: Path) -> str:
     def table(match: re.Match) -> str:
         if not (folder / match[2]).is_file():
             raise InputError(f"{folder / match[2]}: the README asks for this table and it is not there; run the notebooks first.")
-        frame = pd.read_csv(folder / match[2], keep_default_na=False, dtype=str).replace(r"\|", r"\|", regex=True)
+        frame = read_table(folder / match[2], dtype=str).replace(r"\|", r"\|", regex=True)
         wanted = match[3].split(", ") if match[3] else list(frame)
         if absent := [name for name in (*wanted, match[4] or wanted[0]) if name not in frame]:
             raise InputError(f"{folder / match[2]}: the README asks for the column {absent[0]} and it is not there.")

@@ -1,5 +1,6 @@
 """Result rows: one tidy table for every number that is shown."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def paired_table(predictions: Sequence[Prediction], *, metrics: Sequence[str] = 
 
     Returns:
         Columns dataset, protocol, backbone, other, metric, difference, ci_low, ci_high (fractions) and n. An interval that
-        holds 0 shows no difference.
+        holds 0 does not show a difference, nor does it show that there is none.
     """
     first, table = {}, []
     for one in predictions:
@@ -92,10 +93,49 @@ def paired_table(predictions: Sequence[Prediction], *, metrics: Sequence[str] = 
 
 
 def write_table(table: pd.DataFrame, path: Path) -> Path:
-    """Writes a table as CSV with six significant digits, whole or not at all."""
+    """Writes a table as CSV with six significant digits, whole or not at all.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe in front (OWASP, "CSV Injection"); `read_table` takes
+    it away again.
+    """
+    texts = table.select_dtypes(exclude=["number", "bool"]).columns
+    table = table.assign(**{name: table[name].astype(object).map(_guarded) for name in texts}).rename(columns=_guarded)
     with atomic(Path(path)) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     return Path(path)
+
+
+def read_table(path: Path, **options: object) -> pd.DataFrame:
+    """Reads a table as `write_table` wrote it; an empty cell is an empty text.
+
+    Args:
+        path: The CSV file.
+        **options: Of `pandas.read_csv`.
+    """
+    table = pd.read_csv(path, keep_default_na=False, **options).rename(columns=_bare)
+    texts = table.select_dtypes(exclude=["number", "bool"]).columns
+    return table.assign(**{name: table[name].map(_bare) for name in texts})
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_RETURN = "\u240d"  # the sign for a carriage return
+_HARMLESS = re.compile(
+    r"[-+]?[\d.]+(e[-+]?\d+)?( \u00b1 [\d.]+)?( \[(no interval|[-\d., e]+)\])?( mm| px)?"
+)  # numbers for people
+
+
+def _guarded(cell: object) -> object:
+    if not isinstance(cell, str):
+        return cell
+    guarded = f"'{cell}" if _FORMULA.match(cell) and not _HARMLESS.fullmatch(cell) else cell
+    return guarded.replace("\r", _RETURN)  # pandas does not quote it, so that it would begin a new line
+
+
+def _bare(cell: object) -> object:
+    if not isinstance(cell, str):
+        return cell
+    cell = cell.replace(_RETURN, "\r")
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def collect_rows(folder: Path) -> pd.DataFrame:
@@ -111,7 +151,7 @@ def collect_rows(folder: Path) -> pd.DataFrame:
         if current is not None and f"{folder.name}/{path.name}" not in current:
             continue
         undefined = {column: [""] for column in _NUMBERS}  # such as the AUC of one picture
-        table = pd.read_csv(path, keep_default_na=False, na_values=undefined, dtype={"weights": str, "git": str, "positive": str})
+        table = read_table(path, na_values=undefined, dtype={"weights": str, "git": str, "positive": str})
         if missing := [column for column in COLUMNS if column not in table]:
             raise InputError(f"{path}: the columns {', '.join(missing)} are missing; run its notebook again.")
         tables.append(table)
@@ -201,6 +241,18 @@ METRIC_LABELS = {
     "mass_share": "mass on the mask %",
     "pointing": "pointing game %",
 }
+
+
+def notes(rows: pd.DataFrame) -> str:
+    """What a figure of result rows says below its title: positive classes, what pre-training saw, and the caveats."""
+    pairs = rows[["dataset", "positive", "backbone", "seen_in_pretraining"]].drop_duplicates()
+    positive = [f"{one.dataset}: positive class {one.positive}" for one in pairs.itertuples() if one.positive]
+    seen = [
+        f"{one.backbone} was pre-trained on {one.seen_in_pretraining} images of {one.dataset}"
+        for one in pairs.itertuples()
+        if one.seen_in_pretraining.startswith("unlabelled")
+    ]
+    return "; ".join([*dict.fromkeys(positive), *dict.fromkeys(seen), *sorted(set(rows["caveat"]) - {""})])
 
 
 def label_of(backbone: str) -> str:

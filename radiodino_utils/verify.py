@@ -21,7 +21,7 @@ from .literature import beside_baselines, compare_published, published_table
 from .modelcard import shipped_rows
 from .records import read_predictions, read_scores
 from .report import readme_with_tables
-from .rows import COLUMNS, SHOWN, classification_rows, collect_rows, curve_rows, over_seeds, paired_table, wide_table
+from .rows import COLUMNS, SHOWN, classification_rows, collect_rows, curve_rows, over_seeds, paired_table, read_table, wide_table
 from .segmentation_metrics import is_fraction, segmentation_rows, segmentation_table
 from .twins import class_mix
 
@@ -55,7 +55,7 @@ def verify_results(folder: Path, *, notebooks: Path | None = None) -> tuple[list
     paths = {path.stem: path for path in sorted((folder / "tables").glob("*.csv"))}
     if not paths:
         raise InputError(f"{folder / 'tables'}: holds no tables to verify; run the profile first.")
-    tables = {name: pd.read_csv(path, keep_default_na=False, dtype=str) for name, path in paths.items()}
+    tables = {name: read_table(path, dtype=str) for name, path in paths.items()}
     expected, faults = {}, []
     wanted = {name for name, (makes, _) in _SOURCES.items() if any(table in tables for table in makes)}
     there = {path.stem for path in (folder / "predictions").glob("*.parquet")}
@@ -153,11 +153,13 @@ def _learning_curve(path: Path) -> Tables:
 
 
 def _explained(path: Path) -> Tables:
-    scores, facts = read_scores(path, ["backbone", "weights", "map", "picture", *METRICS])
+    scores, facts = read_scores(path, ["backbone", "weights", "seen_in_pretraining", "map", "picture", *METRICS])
     seed, parts = facts["seed"], dict(tuple(scores.groupby("backbone", sort=False)))
     options = {"dataset": facts["dataset"], "split": facts["split"], "seed": seed, "caveat": facts["caveat"]}
     models = [SimpleNamespace(name=name, fingerprint=part["weights"].iloc[0]) for name, part in parts.items()]
-    rows = pd.concat([explanation_rows(parts[one.name], one, **options) for one in models], ignore_index=True)
+    seen = {name: part["seen_in_pretraining"].iloc[0] for name, part in parts.items()}
+    tables = [explanation_rows(parts[one.name], one, seen_in_pretraining=seen[one.name], **options) for one in models]
+    rows = pd.concat(tables, ignore_index=True)
     last = models[-1].name
     pairs = {f"{one.name} against {last}": (parts[one.name], parts[last]) for one in models[:-1]}
     for name, part in parts.items():

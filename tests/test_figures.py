@@ -249,3 +249,31 @@ def test_maps_of_fewer_pictures_are_in_the_title(drawn):
     some = pd.DataFrame({"protocol": ["attention", "even"], "backbone": "tiny", "metric": "road", "value": 0.2, "n": [4, 5]})
     figure = map_figures.score_intervals(some.assign(ci_low=0.1, ci_high=0.3), caveat=CAVEAT)
     assert "n = 4 to 5 pictures" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_dollars_and_long_names_are_drawn_as_they_are(tmp_path):
+    names = ("$\\frac", "a$b$c", "<b>x</b>", "_x_", "", "n" * 200)
+    labels = np.arange(12) % 6
+    one = replace(classify_knn(made_features(), protocol="knn1"), classes=names, labels=labels, positive="")
+    one = replace(one, probabilities=np.eye(6)[labels], ids=list("abcdefghijkl"))
+    figure = figures.confusion_matrices([one])
+    shown = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert shown[:5] == list(names[:5]) and shown[5].endswith("…") and len(shown[5]) == 40
+    figures.save_figure(figure, tmp_path, "a")
+    part = Split(np.zeros((12, 4, 4), np.uint8), labels, one.ids)
+    figures.save_figure(figures.sample_sheet(PictureSet("made $x", names, {"train": part}, "")), tmp_path, "b")
+
+
+def test_thousands_of_classes_are_drawn_in_bounds():
+    classes, n = 5000, 6000
+    labels = np.r_[np.arange(classes), np.zeros(n - classes, np.int64)]
+    names = tuple(f"class {i}" for i in range(classes))
+    probabilities = np.zeros((n, classes), np.float32)
+    probabilities[np.arange(n), np.roll(labels, 1)] = 1
+    one = replace(classify_knn(made_features(), protocol="knn1"), classes=names, labels=labels, probabilities=probabilities)
+    figure = figures.confusion_matrices([one])
+    ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert len(ticks) == 25 and ticks[0] == "class 0" and ticks[-1] == "4976 other classes"
+    sheet = figures.sample_sheet(PictureSet("made", names, {"train": Split(np.zeros((n, 4, 4), np.uint8), labels, names)}, ""))
+    assert len(sheet.axes) == 24 * 8 and "the 24 largest of 5000 classes" in sheet.get_suptitle()
+    plt.close("all")

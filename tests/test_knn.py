@@ -256,3 +256,13 @@ def test_the_curve_holds_result_rows_of_every_k_and_split():
     own = knn_probabilities(features.embedding("train"), features.labels["train"], features.embedding("test"), ks=(7,))[7]
     at = curve[(curve["k"] == 7) & (curve["split"] == "test") & (curve["metric"] == "accuracy")]
     assert at["value"].item() == (own.argmax(1) == features.labels["test"]).mean()
+
+
+def test_a_common_k_needs_no_validation_and_no_more_rows_than_there_are():
+    features = made_features(noise=2.0)
+    one = classify_knn(features, protocol="knn-k20")
+    assert (one.protocol, one.choice) == ("knn-k20", {"k": 20})
+    by_hand = knn_probabilities(features.embedding("train"), features.labels["train"], features.embedding("test"), ks=(20,))[20]
+    np.testing.assert_allclose(one.probabilities, by_hand)
+    few = made_features(sizes={"train": 9, "test": 6})
+    assert classify_knn(few, protocol="knn-k20").choice == {"k": 9}

@@ -35,10 +35,18 @@ def test_published_numbers_are_not_measured_by_anything_else(changes):
     assert compared["value"].isna().all() and compared["verdict"].str.startswith("not measured: ").all()
 
 
+TOLD = {("BreastMNIST", "classification"): ("breastmnist-224", "knn11")}  # as if the paper's text were known
+
+
+def verdict_of(rows, dataset="BreastMNIST", **options):
+    return compare_published(rows, **options).query(f"dataset == '{dataset}' and metric == 'accuracy'").iloc[0]
+
+
 @pytest.mark.parametrize(
     ("value", "low", "high", "n", "verdict"),
     [
         (0.90, 0.88, 0.93, 156, "reproduced"),  # published: 91.67 %
+        (0.90, 0.84, 0.96, 156, "compatible, interval of +-6.0 points"),
         (0.90, 0.88, 0.91, 156, "differs"),
         (0.91, 0.905, 0.915, 156, "differs"),
         (0.91, 0.905, 0.915, 5001, "reproduced"),
@@ -46,9 +54,35 @@ def test_published_numbers_are_not_measured_by_anything_else(changes):
     ],
 )
 def test_the_verdict_is_by_the_rule(value, low, high, n, verdict):
-    rows = released(value=value, ci_low=low, ci_high=high, n=n)
-    line = compare_published(rows).query("dataset == 'BreastMNIST' and metric == 'accuracy'").iloc[0]
+    line = verdict_of(released(value=value, ci_low=low, ci_high=high, n=n), stated=TOLD)
     assert line["verdict"] == verdict and line["difference"] == pytest.approx(value - 0.9167)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"protocol": "finetune"}, "measured by finetune, not by knn11"),
+        ({"protocol": "knn11 (no leaks)"}, "measured by knn11 (no leaks), not by knn11"),
+        ({"precision": "bf16"}, "measured in bf16, not in fp32"),
+    ],
+)
+def test_another_protocol_or_precision_gets_no_verdict(changes, reason):
+    rows = released(value=0.9, ci_low=0.88, ci_high=0.93, **changes)
+    assert verdict_of(rows, stated=TOLD)["verdict"] == f"not comparable: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name", "backbone", "unknown"),
+    [
+        ("BreastMNIST", "breastmnist-224", "radiodino-s16", "protocol"),
+        ("BUSI", "busi-folds", "radiodino-b16", "split and protocol"),
+        ("BUSI", "busi-breastmnist", "radiodino-b16", "split and protocol"),
+        ("RadImageNet", "radimagenet", "radiodino-t16", "split"),
+    ],
+)
+def test_what_the_source_does_not_state_cannot_be_compared(dataset, name, backbone, unknown):
+    rows = released(dataset=name, backbone=backbone, protocol="knn1", value=0.9, ci_low=0.1, ci_high=1.0)
+    assert verdict_of(rows, dataset)["verdict"] == f"not comparable: the published {unknown} is not public"
 
 
 def test_radimagenet_is_met_by_knn1_alone():
@@ -59,9 +93,12 @@ def test_radimagenet_is_met_by_knn1_alone():
 
 def test_every_line_says_why_it_is_not_measured():
     nothing = compare_published(released(dataset="made", backbone="pixels"))["verdict"]
-    assert set(nothing) == {"not measured: weights need internet", "not measured: no tiny weights are released"}
+    assert set(nothing) == {
+        *(f"not measured: radiodino-{size}16 was not run" for size in "sb"),
+        "not measured: no tiny weights are released",
+    }
     some = compare_published(released()).set_index("dataset")["verdict"]
-    assert set(some["PneumoniaMNIST"]) == {"not measured: PneumoniaMNIST was not run"}
+    assert set(some["PneumoniaMNIST"]) == {"not measured: radiodino-s16 was not run on PneumoniaMNIST"}
 
 
 def test_several_protocols_and_seeds_stand_beside_a_number():

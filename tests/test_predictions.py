@@ -63,6 +63,15 @@ def test_a_path_that_looks_like_a_fold_is_none():
     assert [one.dataset for one in joined_folds(made)] == names
 
 
+def test_what_is_pooled_over_folds_says_so():
+    seen = [{"seen_in_pretraining": one} for one in ("none", "unlabelled test")]
+    parts = [made_features(seed=seed, dataset=f"busi-fold{seed}", caveat="one hospital") for seed in (0, 1)]
+    folds = [classify_knn(replace(one, sidecar=one.sidecar | two), protocol="knn1") for one, two in zip(parts, seen, strict=True)]
+    (joined,) = joined_folds(folds)
+    assert joined.caveat == "one hospital; pooled over 2 folds, AUC too"
+    assert joined.seen_in_pretraining == "unlabelled test"
+
+
 def test_folds_of_other_backbones_stay_apart():
     folds = [classify_knn(made_features(backbone=name, dataset="busi-fold0")) for name in ("pixels", "random-t16")]
     assert [one.backbone for one in joined_folds(folds)] == ["pixels", "random-t16"]

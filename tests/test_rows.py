@@ -12,9 +12,11 @@ from radiodino_utils.rows import (
     classification_rows,
     collect_rows,
     label_of,
+    notes,
     over_seeds,
     paired_table,
     percent,
+    read_table,
     wide_table,
     write_table,
 )
@@ -54,6 +56,26 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     write_table(first, tmp_path / "03_k_curve.csv")
     back = collect_rows(tmp_path)
     pd.testing.assert_frame_equal(back, pd.concat([first, second], ignore_index=True), rtol=1e-5, check_dtype=False)
+
+
+NAMES = ['=HYPERLINK("x")', "+cmd|' /C calc'!A0", "-cmd", "@SUM(1)", "\tx", "\rx", "a\r=x", "\uff1dx"]
+NAMES += ["'=x", "''", "'", "-5", 'a,"b', ""]
+
+
+def test_no_cell_is_a_formula_and_every_name_comes_back(tmp_path):
+    rows = pd.concat([made_rows(dataset=name, positive=name, value=-0.25) for name in NAMES], ignore_index=True)
+    path = write_table(rows, tmp_path / "03_rows.csv")
+    back = collect_rows(tmp_path)
+    assert back["dataset"].tolist() == back["positive"].tolist() == rows["dataset"].tolist()
+    assert (back["value"] == -0.25).all()
+    raw = pd.read_csv(path, dtype=str, keep_default_na=False)
+    started = [cell for cell in raw.to_numpy().ravel() if cell.startswith(tuple("=+-@\t\r\uff1d"))]
+    assert set(started) == {"-5", "-0.25"}
+    for text in ("-1.2 [-3.0, 0.5]", "-6.67", "+1.00", "-0.3 \u00b1 0.1 [no interval]"):
+        assert write_table(pd.DataFrame({"a": [text]}), tmp_path / "t.csv").read_text().splitlines()[1].strip('"') == text
+    write_table(pd.DataFrame({"=1+1": ["-2+3"]}), tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text() == "'=1+1\n'-2+3\n"
+    assert read_table(tmp_path / "t.csv").to_dict("list") == {"=1+1": ["-2+3"]}
 
 
 def test_a_metric_that_is_not_defined_survives(tmp_path):
@@ -141,3 +163,16 @@ def test_rows_that_the_last_runs_did_not_write_are_left_out(tmp_path):
     assert len(collect_rows(tables)) == 2
     write_state(tmp_path, "03_knn", {"state": "done", "outputs": {"tables/03_knn_rows.csv": "1"}})
     assert list(collect_rows(tables)["dataset"]) == ["03_knn_rows"]
+
+
+def test_figures_name_positive_classes_and_what_was_seen():
+    rows = made_rows(dataset="a", positive="COVID", seen_in_pretraining="unlabelled test", caveat="few")
+    assert notes(rows) == "a: positive class COVID; random-t16 was pre-trained on unlabelled test images of a; few"
+    assert notes(made_rows()) == ""
+
+
+def test_the_table_for_people_names_the_positive_class_and_what_was_seen():
+    both = pd.concat([made_rows(dataset="a", positive="COVID", seen_in_pretraining="unlabelled test"), made_rows()])
+    table = wide_table(both)
+    assert table.columns.tolist()[:5] == ["dataset", "positive", "protocol", "backbone", "seen_in_pretraining"]
+    assert table["positive"].tolist() == ["COVID", ""] and table["seen_in_pretraining"].tolist() == ["unlabelled test", "none"]

@@ -102,7 +102,9 @@ def _explanations(tables: Path, records: Path) -> None:
         for backbone in BACKBONES
     }
     models = [SimpleNamespace(name=name, fingerprint="ab") for name in BACKBONES]
-    joined = [scores[one.name].assign(backbone=one.name, weights=one.fingerprint) for one in models]
+    joined = [
+        scores[one.name].assign(backbone=one.name, weights=one.fingerprint, seen_in_pretraining="not known") for one in models
+    ]
     write_scores(pd.concat(joined, ignore_index=True), records / "06_faithfulness_rows.parquet", **facts)
     rows = pd.concat([explanation_rows(scores[one.name], one, **facts) for one in models], ignore_index=True)
     write_table(rows, tables / "06_faithfulness_rows.csv")
