@@ -1,15 +1,17 @@
 """Probes of a backbone in training, on a labelled set whose val pictures the corpus does not hold."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import RepeatedStratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from .corpus import Corpus
 from .datasets import PictureSet
-from .duplicates import picture_digests
+from .duplicates import duplicate_groups, picture_digests
 from .errors import InputError
 from .knn import knn_probabilities
 from .logistic import one_thread, spread
@@ -55,8 +57,15 @@ class KnnProbe:
         metrics = classification_metrics(self._labels["val"], found, resamples=1)
         return {"probe": metrics["accuracy"].value, "probe_auc": metrics["auc"].value}
 
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """Number of the near duplicates to which each train and val picture belongs, int64, [n]."""
+        return duplicate_groups([picture for pictures in self._pictures.values() for picture in pictures])
+
     def cross_validated(self, model: torch.nn.Module, *, folds: int = 5, repeats: int = 4, seed: int = 0) -> dict[str, float]:
         """AUC over train and val pictures together, by repeated stratified folds: steadier than a small val split alone.
+
+        Near duplicates stay in one fold.
 
         Args:
             model: A vision transformer; its class token is probed.
@@ -75,8 +84,12 @@ class KnnProbe:
         if np.bincount(labels).max() < folds:
             raise InputError(f"{self.name}: no class has {folds} pictures in train and val; cross-validate a larger set.")
         found = {name: np.zeros((repeats, len(labels), self.classes)) for name in ("knn", "logistic")}
-        divisions = RepeatedStratifiedKFold(n_splits=folds, n_repeats=repeats, random_state=seed)
-        for number, (bank, rest) in enumerate(divisions.split(features, labels)):
+        divisions = [
+            fold
+            for repeat in range(repeats)
+            for fold in StratifiedGroupKFold(folds, shuffle=True, random_state=seed + repeat).split(features, labels, self.groups)
+        ]
+        for number, (bank, rest) in enumerate(divisions):
             votes = knn_probabilities(features[bank], labels[bank], features[rest], ks=(K,), classes=self.classes)[K]
             found["knn"][number // folds, rest] = votes
             fitted = _fitted(features[bank], labels[bank])

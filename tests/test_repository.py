@@ -31,8 +31,9 @@ LINE = (
     "folders lung datasets models provision provenance checkpoints reference_weights random_weights backbones seen engines "
     "features predictions twins records metrics projections knn logistic linear fewshot protocols attention gradcam patches "
     "rows audit literature segmentation_data dense segmentation segmentation_metrics faithfulness figure_style figures "
-    "map_figures segmentation_figures recipes corpus augment distillation monitor run_files pretraining finetuning charts "
-    "probe live pretrain trials modelcard profiles report comparison verify inputs processes runner"
+    "map_figures segmentation_figures recipes corpus separation augment distillation monitor run_files pretraining "
+    "teacher_targets teacher_distillation finetuning charts probe live pretrain distill trials modelcard profiles report "
+    "comparison verify inputs processes runner"
 )
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
