@@ -34,8 +34,8 @@ class Attention:
 def attention_maps(backbone: Backbone, picture: np.ndarray, *, blocks: Sequence[int] = (-1,)) -> Attention:
     """Computes the attention of the class token in chosen blocks, head by head, as DINO shows it.
 
-    Where a backbone has no class token, its embedding is the mean patch token, and the rows are the mean over the patch
-    tokens' own rows. Fused attention, which never forms the matrix, is switched off in the chosen blocks only and is as
+    Where the embedding is the mean patch token, the rows are the mean over the patch tokens' own rows; a backbone that
+    pools otherwise is refused. Fused attention, which never forms the matrix, is switched off in the chosen blocks only and is as
     it was afterwards. For pictures of another size or aspect see `backbones.at_size`.
 
     Source: Caron et al., ICCV 2021 (facebookresearch/dino, visualize_attention.py).
@@ -139,12 +139,21 @@ def require_attention(backbone: Backbone) -> None:
         raise InputError(f"{backbone.name}: has no attention to show; choose a vision transformer such as random-t16.")
 
 
+def _require_token(backbone: Backbone) -> None:
+    require_attention(backbone)
+    if "pooled_token" in backbone.outputs:
+        raise InputError(
+            f"{backbone.name}: its embedding is pooled by '{backbone.model.global_pool}', so that the attention of no token is "
+            "that of the embedding; use Grad-CAM."
+        )
+
+
 def with_attention(backbones: Iterable[Backbone]) -> list[Backbone]:
     """Keeps the backbones whose attention can be read and prints one sentence for each other."""
     kept = []
     for backbone in backbones:
         try:
-            require_attention(backbone)
+            _require_token(backbone)
             kept.append(backbone)
         except InputError as reason:
             print(f"left out: {reason}")
@@ -160,7 +169,7 @@ def _attention_matrices(
     backbone: Backbone, picture: np.ndarray, blocks: Sequence[int]
 ) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
     """Attention [blocks, heads, tokens, tokens], the picture as seen, and its embedding [width]."""
-    require_attention(backbone)
+    _require_token(backbone)
     layers = backbone.model.blocks
     if wrong := [block for block in blocks if not -len(layers) <= block < len(layers)]:
         raise InputError(f"{backbone.name}: has {len(layers)} blocks, no block {wrong[0]}.")
@@ -189,7 +198,8 @@ def _query(backbone: Backbone, tokens: int) -> torch.Tensor:
     """The share of each token in the embedding, [tokens]: all of the class token, or the mean of the patch tokens."""
     query = torch.zeros(tokens)
     if "class_token" in backbone.outputs:
-        query[0] = 1
+        tokens_read = 2 if hasattr(backbone.model, "head_dist") else 1  # DeiT's embedding is also half its distillation token
+        query[:tokens_read] = 1 / tokens_read
     else:
         query[backbone.num_prefix_tokens :] = 1 / (tokens - backbone.num_prefix_tokens)
     return query

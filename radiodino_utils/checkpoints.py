@@ -61,21 +61,34 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     return {name: value for name, value in named.items() if not _DROPPED.match(name)}
 
 
-def vision_transformer(state: dict[str, torch.Tensor], source: str) -> VisionTransformer:
+def saved_num_heads(path: Path) -> int | None:
+    """Return the number of attention heads that a safetensors file names in its metadata, as this package writes it."""
+    if path.suffix != ".safetensors":
+        return None
+    with safetensors.safe_open(path, "pt") as file:
+        value = (file.metadata() or {}).get("num_heads")
+    if value is not None and not value.isdecimal():
+        raise InputError(f"{path}: its metadata has num_heads = {value!r}; a whole number is needed.")
+    return None if value is None else int(value)
+
+
+def vision_transformer(state: dict[str, torch.Tensor], source: str, *, num_heads: int | None) -> VisionTransformer:
     """Builds the timm vision transformer that a state dict belongs to and loads it strictly.
 
-    Width, depth, patch, grid, registers and layer scale are read from the tensors; heads are 64 wide, as in every
-    published DINO and RadioDINO model.
+    Width, depth, patch, grid, registers and layer scale are read from the tensors. The number of attention heads stands
+    in no tensor: with another one a model loads as strictly and computes something else, so it is never guessed.
 
     Args:
         state: Tensors by timm's names.
         source: The file's name, for error messages.
+        num_heads: Attention heads of a block; `None` where it is not known, which is refused.
 
     Returns:
         The model in evaluation mode, float32, without a head.
 
     Raises:
-        InputError: If a tensor is missing, unexpected or of another shape; all of them are listed.
+        InputError: If a tensor is missing, unexpected or of another shape; all of them are listed. If the number of
+            heads is not known, or does not divide the width.
     """
     needed = ("patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight")
     if absent := [name for name in needed if name not in state]:
@@ -84,9 +97,16 @@ def vision_transformer(state: dict[str, torch.Tensor], source: str) -> VisionTra
         shapes = ", ".join(f"{name} {tuple(state[name].shape)}" for name in needed)
         raise InputError(f"{source}: not a vision transformer that timm knows: the shapes are {shapes}.")
     width, channels, patch, _ = state["patch_embed.proj.weight"].shape
-    heads = max(1, width // 64)
-    if channels != 3 or width % heads:
-        raise InputError(f"{source}: {channels} input channels and width {width}; 3 and a multiple of 64 (or less) are needed.")
+    if channels != 3:
+        raise InputError(f"{source}: {channels} input channels; 3 are needed.")
+    if num_heads is None:
+        raise InputError(
+            f"{source}: nothing says how many attention heads its blocks of width {width} have, and a wrong number gives wrong "
+            "features without an error; add it to the name, as in file:PATH?heads=6 (published ViT-Ti: 3, S: 6, B: 12, L: 16), "
+            "or save num_heads in the safetensors metadata."
+        )
+    if num_heads < 1 or width % num_heads:
+        raise InputError(f"{source}: {num_heads} heads do not divide the width {width}; give the number it was trained with.")
     if "register_tokens" in state:  # DINOv2's own layout; timm's has the class token's position inside the token
         state = {**state, "reg_token": state["register_tokens"], "cls_token": state["cls_token"] + state["pos_embed"][:, :1]}
         state["pos_embed"] = state["pos_embed"][:, 1:]
@@ -103,7 +123,7 @@ def vision_transformer(state: dict[str, torch.Tensor], source: str) -> VisionTra
         in_chans=channels,
         embed_dim=width,
         depth=depth,
-        num_heads=heads,
+        num_heads=num_heads,
         mlp_ratio=state["blocks.0.mlp.fc1.weight"].shape[0] / width,
         qkv_bias="blocks.0.attn.qkv.bias" in state,
         init_values=1.0 if "blocks.0.ls1.gamma" in state else None,
@@ -139,11 +159,26 @@ def load_strictly(model: nn.Module, state: dict[str, torch.Tensor], source: str)
 
 def fingerprint(model: nn.Module) -> str:
     """The first 12 hexadecimal digits of a SHA-256 over the names, types, shapes and bytes of a model's tensors."""
+    return _hashed(model.state_dict()).hexdigest()[:12]
+
+
+def structure(model: nn.Module) -> str:
+    """Identify what a model computes beside its saved tensors: layers, their options (heads, pooling), other buffers."""
+    saved = model.state_dict()
+    digest = _hashed({name: tensor for name, tensor in model.named_buffers() if name not in saved})
+    for name, layer in model.named_modules():
+        options = {key: value for key, value in sorted(vars(layer).items()) if isinstance(value, bool | int | float | str)}
+        options = {key: value for key, value in options.items() if key not in ("training", "fused_attn")}
+        digest.update(f"{name} {type(layer).__qualname__} {options}".encode())
+    return digest.hexdigest()[:12]
+
+
+def _hashed(tensors: dict[str, torch.Tensor]) -> "hashlib._Hash":
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:12]
+    return digest
 
 
 def _is_square(number: int) -> bool:

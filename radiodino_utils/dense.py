@@ -178,9 +178,10 @@ def extract_patch_maps(
     """
     dense = dense_backbone(backbone, size=size, blocks=tuple(blocks))
     engine, precision, device = choose_engine(dense, engine=engine, precision=precision)
+    about = dense.describe()
     declared = {
         "format": FORMAT,
-        "backbone": {key: dense.describe()[key] for key in ("name", "fingerprint", "preprocessing", "outputs")},
+        "backbone": {key: about[key] for key in ("name", "fingerprint", "structure", "preprocessing", "outputs")},
         "data": dataset.digest,
         "pictures": len(dataset),
         "held": pictures_digest(dataset.pictures),

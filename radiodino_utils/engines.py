@@ -55,7 +55,10 @@ class FeatureModel(nn.Module):
         else:
             tokens, class_tokens = self.model.forward_features(standardised), []
         mean_patch_token = tokens[:, self.prefix :].mean(1)
-        return (tokens[:, 0], mean_patch_token, *class_tokens) if "class_token" in self.outputs else (mean_patch_token,)
+        embedding = self.model.forward_head(tokens, pre_logits=True)  # the model's own pooling, and the norm behind it
+        if embedding.ndim == 3:  # of a model that pools nothing
+            embedding = tokens[:, 0] if "class_token" in self.outputs else mean_patch_token
+        return (embedding, mean_patch_token, *class_tokens) if "class_token" in self.outputs else (embedding,)
 
 
 def as_tensor(backbone: Backbone, picture: np.ndarray) -> torch.Tensor:
@@ -259,11 +262,14 @@ def make_engine(
     Raises:
         InputError: If a choice is unknown or impossible.
     """
-    return _built(backbone, *choose_engine(backbone, engine=engine, precision=precision, device=device), threads)
+    chosen = choose_engine(backbone, engine=engine, precision=precision, device=device)
+    return _built(backbone, backbone.fingerprint, backbone.structure, *chosen, threads)
 
 
 @lru_cache(maxsize=4)
-def _built(backbone: Backbone, name: str, precision: str, device: str, threads: int | None) -> TorchEngine | OpenVinoEngine:
+def _built(
+    backbone: Backbone, weights: str, structure: str, name: str, precision: str, device: str, threads: int | None
+) -> TorchEngine | OpenVinoEngine:
     if name == "openvino":
         return OpenVinoEngine(backbone, precision=precision, threads=threads)
     return TorchEngine(backbone, precision=precision, device=device)

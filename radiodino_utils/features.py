@@ -118,9 +118,10 @@ def extract_features(
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     engine, precision, device = choose_engine(backbone, engine=engine, precision=precision, device=device)
+    about = backbone.describe()
     declared = {
         "format": FORMAT,
-        "backbone": {key: backbone.describe()[key] for key in ("fingerprint", "preprocessing", "outputs")},
+        "backbone": {key: about[key] for key in ("fingerprint", "structure", "preprocessing", "outputs")},
         "data": dataset.digest,
         "splits": {name: len(split) for name, split in dataset.splits.items()},
         "held": {name: split.digest() for name, split in dataset.splits.items()},

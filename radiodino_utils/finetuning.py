@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from tqdm.auto import tqdm
@@ -29,11 +30,11 @@ from .metrics import classification_metrics
 from .predictions import Prediction
 from .pretraining import Running, make_fabric
 from .provenance import git_revision, training_threads, versions
-from .random_weights import redraw
+from .random_weights import draw, redraw
 from .seen import seen_images, seen_in_pretraining
 from .twins import train_deduplicated, without_twins
 
-FORMAT = 2  # counts up when the training itself changes, so that older checkpoints are not used
+FORMAT = 3  # counts up when the training itself changes, so that older checkpoints are not used
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class FineTuning:
         rotation: Degrees to either side.
         crop: Share of the area of the random resized crop, least and greatest.
         layer_decay: Factor of the learning rate from block to block downwards (BEiT), or nothing.
-        lora_rank: Of adapters in the attention's qkv (Hu et al., ICLR 2022); 0 trains everything.
+        lora_rank: Of adapters on the attention's queries, keys and values (Hu et al., ICLR 2022); 0 trains everything.
         size: Edge of the pictures in pixels; the backbone's own by default (the position embedding is resampled).
         precision: "fp32", "bf16", or "auto": bf16 where the processor computes in it.
     """
@@ -131,7 +132,7 @@ def finetune(
 
     Raises:
         InputError: If the backbone is no vision transformer, a split is missing, a label stands for no class, settings
-            contradict each other, or the loss is not finite.
+            contradict each other, the loss is not finite, or a step would change no tensor of the backbone.
     """
     _check(backbone, dataset, recipe)
     fabric = make_fabric(Running(precision=recipe.precision, accelerator=accelerator))
@@ -141,13 +142,14 @@ def finetune(
         "format": FORMAT,
         "precision": precision,
         "backbone": backbone.fingerprint,
+        "structure": backbone.structure,
         "preprocessing": asdict(backbone.preprocessing),
         "data": dataset.digest,
         "splits": {name: len(split) for name, split in dataset.splits.items()},
         "held": {name: split.digest() for name, split in dataset.splits.items()},
         "recipe": asdict(recipe),
         "seed": seed,
-        "versions": versions(("torch", "timm", "peft")),
+        "versions": versions(("torch", "timm")),
     }
     name = f"{recipe.protocol}_{_plain(dataset.name)}_{_plain(backbone.name)}_{value_hash(declared)}.safetensors"
     checkpoint = Path(folder or features_folder()) / name
@@ -156,9 +158,9 @@ def finetune(
         seed_everything(seed, verbose=False)
         model, preprocessing = _with_head(backbone, len(dataset.classes), recipe, seed=seed)
         require_space(checkpoint.parent, 4 * sum(one.numel() for one in model.parameters()))
-        state, curve = _train(fabric, model, preprocessing, dataset, recipe, workers, on_epoch)
+        state, curve = _train(fabric, model, backbone.name, preprocessing, dataset, recipe, workers, on_epoch)
         with atomic(checkpoint) as temporary:
-            save_file(state, temporary)
+            save_file(state, temporary, None if is_convolutional(model) else {"num_heads": str(model.blocks[0].attn.num_heads)})
         return {"curve": curve, "device": str(fabric.device), "git": git_revision()}
 
     facts = kept(checkpoint.with_suffix(".json"), checkpoint, declared=declared, make=make)
@@ -277,16 +279,73 @@ def _with_head(
             model.set_input_size(img_size=recipe.size)
         preprocessing = Preprocessing(recipe.size, *list(vars(preprocessing).values())[1:])
     if recipe.lora_rank and adapters:
-        from peft import LoraConfig, get_peft_model
-
-        config = LoraConfig(r=recipe.lora_rank, lora_alpha=2 * recipe.lora_rank, target_modules=["qkv"], modules_to_save=["head"])
-        model = redraw(get_peft_model(model, config), seed=seed, only="lora_A")
+        _add_adapters(model, recipe.lora_rank, seed, backbone.name)
     return model, preprocessing
+
+
+class _LowRank(nn.Module):
+    """LoRA as a parametrization of a weight: it reaches code that reads the weight without calling its layer."""
+
+    def __init__(self, weight: torch.Tensor, rank: int, *, seed: int, name: str) -> None:
+        super().__init__()
+        rows, columns = weight.shape
+        self.down = nn.Parameter(draw((rank, columns), std=1 / np.sqrt(3 * columns), seed=seed, name=name))
+        self.up = nn.Parameter(torch.zeros(rows, rank))
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight + 2 * self.up @ self.down  # alpha = 2 x rank
+
+
+def _add_adapters(model: nn.Module, rank: int, seed: int, name: str) -> None:
+    """Freeze a model but for its classifier, and put adapters on the projections of every block's attention."""
+    model.requires_grad_(False)
+    classifier = model.get_classifier()
+    for head in classifier if isinstance(classifier, tuple) else (classifier,):
+        head.requires_grad_(True)
+    for number, block in enumerate(model.blocks):
+        layers = {key: one for key, one in block.attn.named_children() if key in _PROJECTIONS and isinstance(one, nn.Linear)}
+        if not layers:
+            raise InputError(f"{name}: block {number} has no {', '.join(_PROJECTIONS)} for LoRA; use the protocol finetune.")
+        for key, layer in layers.items():
+            adapter = _LowRank(layer.weight, rank, seed=seed, name=f"blocks.{number}.attn.{key}")
+            parametrize.register_parametrization(layer, "weight", adapter)
+            layer.parametrizations.weight.original.requires_grad_(False)
+
+
+_PROJECTIONS = ("qkv", "q", "k", "v", "kv", "q_proj", "k_proj", "v_proj")
+
+
+def _require_change(model: nn.Module, before: dict[str, torch.Tensor], name: str, lr: float) -> None:
+    """Check after a step that it trained what the protocol trains.
+
+    Raises:
+        InputError: If no tensor of the backbone has changed, or an adapter got no gradient.
+    """
+    trained = {key: one for key, one in model.named_parameters() if one.requires_grad}
+    adapters = [key for key in trained if "parametrizations" in key]
+    blind = [key for key in adapters if trained[key].grad is None or (key.endswith("up") and not trained[key].grad.any())]
+    if blind:
+        raise InputError(
+            f"{name}: {len(blind)} of {len(adapters)} LoRA tensors get no gradient, first {blind[0]}: the architecture does not "
+            "use that layer; use the protocol finetune."
+        )
+    heads = model.get_classifier()
+    of_heads = {id(one) for head in (heads if isinstance(heads, tuple) else (heads,)) for one in head.parameters()}
+    own = {key: one for key, one in trained.items() if id(one) not in of_heads}
+    if not own:
+        raise InputError(
+            f"{name}: every tensor of the backbone is frozen (requires_grad is False), so only the head would train."
+        )
+    is_reached = any(one.grad is not None and one.grad.any() for one in own.values())  # weight decay alone is no training
+    if not is_reached or not any((one.detach().cpu() != before[key]).any() for key, one in own.items()):
+        why = f"lr {lr:g} is too small" if is_reached else "no gradient reaches them"
+        raise InputError(f"{name}: a step trains none of the {len(own)} tensors of the backbone, since {why}.")
 
 
 def _train(
     fabric: Fabric,
     model: nn.Module,
+    name: str,
     preprocessing: Preprocessing,
     dataset: PictureSet,
     recipe: FineTuning,
@@ -314,6 +373,7 @@ def _train(
     loader = fabric.setup_dataloaders(loader)
     weights = _WEIGHTS[recipe.class_weights](np.bincount(train.labels, minlength=len(dataset.classes)))
     criterion = fabric.to_device(nn.CrossEntropyLoss(torch.tensor(weights, dtype=torch.float32)))
+    before = {key: one.detach().cpu().clone() for key, one in bare.named_parameters() if one.requires_grad}
     step, best, curve = 0, -1.0, []
     for epoch in tqdm(range(1, recipe.epochs + 1), desc=f"{recipe.protocol}, {_plain(dataset.name)}", unit="epoch"):
         model.train()
@@ -327,6 +387,9 @@ def _train(
             fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)
             optimizer.step()
             losses.append(loss.item())
+            if not step and np.isfinite(losses[0]):
+                _require_change(bare, before, name, optimizer.param_groups[-1]["lr"])
+                before.clear()
             step += 1
         if not np.isfinite(losses).all():
             raise InputError(f"epoch {epoch}: the loss is NaN or infinite; use a smaller lr, or precision fp32.")
@@ -345,9 +408,9 @@ def _train(
 
 def _plain_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """A copy of the weights by timm's names, adapters merged in."""
-    if hasattr(model, "merge_and_unload"):
-        model = deepcopy(model).merge_and_unload()
-    return {name: one.detach().cpu().clone().contiguous() for name, one in model.state_dict().items()}
+    state = {name: one for name, one in model.state_dict().items() if ".parametrizations." not in name}
+    state |= {f"{name}.weight": one.weight for name, one in model.named_modules() if parametrize.is_parametrized(one)}
+    return {name: one.detach().cpu().clone().contiguous() for name, one in state.items()}
 
 
 _WEIGHTS = {

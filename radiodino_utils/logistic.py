@@ -58,6 +58,12 @@ def fit_logistic(
             loss = -np.log(seen[np.arange(len(seen)), truth]).mean()
             if loss < least:
                 least, best = loss, deepcopy(model)
+    if best.n_iter_.max() >= iterations:
+        warnings.warn(
+            f"{features.dataset}: the logistic regression with C = {best.C:.3g} has not converged in {iterations} iterations.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
     return best, mean, std
 
 

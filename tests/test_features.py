@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from radiodino_utils import features as module
-from radiodino_utils.backbones import load_backbone
+from radiodino_utils.backbones import from_model, load_backbone
+from radiodino_utils.checkpoints import fingerprint
 from radiodino_utils.datasets import load_dataset
 from radiodino_utils.engines import FeatureModel
 from radiodino_utils.errors import InputError
@@ -383,3 +384,26 @@ def test_the_official_breastmnist(shared_data, monkeypatch):
             assert labels.tolist() == official[f"{split}_labels"].ravel().tolist()
     assert [int((features.labels["test"] == label).sum()) for label in (0, 1)] == [42, 114]
     assert features.classes == ("malignant", "normal, benign")
+
+
+def test_features_follow_the_weights_in_memory(tiny_backbone, made_set):
+    dataset, other = made_set(), tiny_transformer(seed=1)
+    first = extract_features(tiny_backbone, dataset, engine="openvino", precision="fp32")
+    tiny_backbone.model.load_state_dict(other.state_dict())
+    second = extract_features(tiny_backbone, dataset, engine="openvino", precision="fp32")
+    assert second.path != first.path and second.sidecar["backbone"]["fingerprint"] == fingerprint(other)
+    assert np.abs(second.embedding("test") - first.embedding("test")).max() > 0.1
+    fresh = extract_features(from_model("fresh", other, "made"), dataset, engine="torch", precision="fp32")
+    np.testing.assert_allclose(second.embedding("test"), fresh.embedding("test"), atol=1e-4)
+    with torch.no_grad():
+        tiny_backbone.model.norm.bias += 1
+    third = extract_features(tiny_backbone, dataset, engine="torch", precision="fp32")
+    np.testing.assert_allclose(third.embedding("test"), second.embedding("test") + 1, atol=1e-3)
+
+
+def test_the_same_tensors_with_other_heads_have_features_of_their_own(made_set):
+    dataset = made_set()
+    two, four = (from_model("tiny", tiny_transformer(num_heads=heads), "made") for heads in (2, 4))
+    assert two.fingerprint == four.fingerprint and two.structure != four.structure
+    first, second = (extract_features(one, dataset, engine="torch", precision="fp32") for one in (two, four))
+    assert first.path != second.path and np.abs(first.embedding("test") - second.embedding("test")).max() > 1e-3

@@ -32,7 +32,7 @@ from radiodino_utils.features import extract_features
 for engine in ("openvino", "torch"):
     extract_features(load_backbone("random-t16"), load_dataset(sys.argv[1]), engine=engine, precision="fp32")
 pretrain.main(sys.argv[2:])
-for module in ("umap", "medmnist", "monai", "lightning", "peft", "papermill", "matplotlib.pyplot"):
+for module in ("umap", "medmnist", "monai", "lightning", "papermill", "matplotlib.pyplot"):
     __import__(module)
 """
 
