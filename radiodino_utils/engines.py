@@ -57,7 +57,7 @@ class FeatureModel(nn.Module):
         mean_patch_token = tokens[:, self.prefix :].mean(1)
         embedding = self.model.forward_head(tokens, pre_logits=True)  # the model's own pooling, and the norm behind it
         if embedding.ndim == 3:  # of a model that pools nothing
-            embedding = tokens[:, 0] if "class_token" in self.outputs else mean_patch_token
+            embedding = embedding[:, 0] if "class_token" in self.outputs else embedding[:, self.prefix :].mean(1)
         return (embedding, mean_patch_token, *class_tokens) if "class_token" in self.outputs else (embedding,)
 
 
