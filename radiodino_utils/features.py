@@ -26,7 +26,7 @@ from .engines import choose_engine, make_engine
 from .errors import InputError
 from .files import atomic, features_folder, make_folder, require_space, value_hash
 from .pictures import stacked
-from .provenance import git_revision, versions
+from .provenance import git_revision, launched, versions
 from .seen import seen_images, seen_in_pretraining
 
 FORMAT = 2
@@ -115,7 +115,7 @@ def extract_features(
     """
     for split in dataset.splits:
         dataset.checked_labels(split)
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world, _ = launched()
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     engine, precision, device = choose_engine(backbone, engine=engine, precision=precision, device=device)
     about = backbone.describe()
@@ -320,7 +320,7 @@ def main(arguments: list[str] | None = None) -> None:
         features = extract_features(backbone, dataset, **options)
     except InputError as error:
         parser.exit(2, f"{error}\n")
-    if int(os.environ.get("RANK", 0)) == 0:
+    if launched()[0] == 0:
         print(features.path)
 
 

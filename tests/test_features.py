@@ -407,3 +407,10 @@ def test_the_same_tensors_with_other_heads_have_features_of_their_own(made_set):
     assert two.fingerprint == four.fingerprint and two.structure != four.structure
     first, second = (extract_features(one, dataset, engine="torch", precision="fp32") for one in (two, four))
     assert first.path != second.path and np.abs(first.embedding("test") - second.embedding("test")).max() > 1e-3
+
+
+def test_a_stray_rank_changes_nothing(tiny_backbone, made_set, monkeypatch):
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "four")
+    features = extract_features(tiny_backbone, made_set(), **FP32)
+    assert len(features.embedding("train")) == 5
