@@ -116,6 +116,7 @@ class OpenVinoEngine:
         example = torch.zeros((1, height, width, 3), dtype=torch.uint8)
         model, shape = FeatureModel(backbone), [-1, height, width, -1]
         self._compiled = compiled_by_openvino(model, example, shape=shape, precision=precision, threads=threads)
+        self._count = min(self._count, len(self._compiled.outputs))  # patch maps of several blocks are one tensor
 
     def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, ...]:
         """Features (float32, [n, width]) of a batch (uint8, [n, height, width, channels])."""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from radiodino_utils import dense as module
 from radiodino_utils.backbones import Backbone, Preprocessing, load_backbone
 from radiodino_utils.dense import dense_backbone, extract_patch_maps
+from radiodino_utils.engines import OpenVinoEngine, TorchEngine
 from radiodino_utils.errors import InputError
 from radiodino_utils.pictures import resized
 
@@ -109,3 +110,12 @@ def test_values_that_are_not_finite(tiny_backbone):
     torch.nn.init.constant_(tiny_backbone.model.norm.weight, float("nan"))
     with pytest.raises(InputError, match="the patch tokens of 'picture 0' are NaN or infinite"):
         extract_patch_maps(tiny_backbone, made_segmentation(), size=32, **FP32)
+
+
+def test_openvino_gives_the_maps_of_several_blocks_as_torch_does():
+    backbone = dense_backbone(load_backbone("radiodino-mini"), size=64, blocks=(3, 7, 11))
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 1), np.uint8)
+    (ours,) = OpenVinoEngine(backbone)(pictures)
+    (theirs,) = TorchEngine(backbone)(pictures)
+    assert ours.shape == (2, 3 * 192, 4, 4)
+    np.testing.assert_allclose(ours, theirs, atol=1e-3)
