@@ -89,4 +89,6 @@ def _probabilities(features: Features, rows: np.ndarray, method: str) -> np.ndar
         k = len(rows) // classes
         return knn_probabilities(bank, labels, queries, ks=(k,), classes=classes)[k]
     strength = bank.shape[1] * classes / 100
-    return LogisticRegression(C=strength, max_iter=1000).fit(bank, labels).predict_proba(queries)
+    # in float64 by Newton's method: of so weak a penalty L-BFGS stops .05 in probability before the solution
+    model = LogisticRegression(C=strength, solver="newton-cg", tol=1e-8, max_iter=1000)
+    return model.fit(bank.astype(np.float64), labels).predict_proba(queries.astype(np.float64))

@@ -1,8 +1,12 @@
+import warnings
+
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 
 from radiodino_utils.errors import InputError
-from radiodino_utils.fewshot import classify_few_shot
+from radiodino_utils.fewshot import _drawn, classify_few_shot
 
 from .made import made_features
 
@@ -23,6 +27,22 @@ def test_more_labels_help_and_all_of_them_leave_no_choice():
     assert accuracy[20] > accuracy[1] + 0.05
     whole = [one.probabilities for one in found if one.protocol == "fewshot-20-logistic"]  # 20 of 20
     np.testing.assert_allclose(whole[0], whole[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("shots", [1, 5, 50])
+def test_logistic_regressions_are_those_of_a_tight_solution(shots):
+    features = made_features(sizes={"train": 300, "val": 6, "test": 30}, width=384, noise=4.0)
+    for one in features.arrays.values():  # as of a backbone: far off the origin, and of very different scales
+        one["class_token"] = (one["class_token"] * np.geomspace(0.05, 3, 384) + 5).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        (found,) = classify_few_shot(features, shots=(shots,), draws=1, methods=("logistic",))
+    rows = _drawn(features, shots, np.random.default_rng([0, shots, 0]))
+    bank, queries = (features.embedding(split).astype(np.float64) for split in ("train", "test"))
+    mean = bank[rows].mean(0)  # moves the intercept alone, which has no penalty; another solver, on a kinder problem
+    tight = LogisticRegression(C=384 * 3 / 100, solver="lbfgs", tol=1e-10, max_iter=100_000)
+    expected = tight.fit(bank[rows] - mean, features.labels["train"][rows]).predict_proba(queries - mean)
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-3)
 
 
 def test_backbones_see_the_same_pictures():
