@@ -7,14 +7,14 @@ export PYTHONDONTWRITEBYTECODE=1
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
 # with the environment variables and the kernel of run_all.sh
-pytest=("$python" -m radiodino_utils.processes with "$scratch/jupyter" pytest)
+pytest=("$python" -m radiodino_utils.workflow.processes with "$scratch/jupyter" pytest)
 
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 # a worker that dies is not replaced: xdist would wait for ever for the rest of its file
 "${pytest[@]}" tests -n 2 --dist loadfile --max-worker-restart 0 "$@"
 # every committed number again from results/*/predictions
-"$python" -m radiodino_utils.verify
+"$python" -m radiodino_utils.workflow.verify
 # the notebooks' tables and figures go to a scratch folder; each compares its committed outputs
 export RADIODINO_RESULTS="$scratch/results"
 nbval=("${pytest[@]}" --nbval --nbval-kernel-name radiodino --nbval-cell-timeout 7200 --nbval-sanitize-with notebooks/nbval.cfg --timeout 7200)

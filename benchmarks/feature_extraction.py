@@ -25,12 +25,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from radiodino_utils.backbones import Backbone, load_backbone
-from radiodino_utils.datasets import PictureSet, Split, load_dataset
-from radiodino_utils.engines import make_engine
-from radiodino_utils.features import extract_features
-from radiodino_utils.provenance import cpu_count, git_revision, set_threads, versions
-from radiodino_utils.rows import write_table
+from radiodino_utils.backbones.loading import Backbone, load_backbone
+from radiodino_utils.core.environment import cpu_count, git_revision, set_threads, versions
+from radiodino_utils.data.registry import PictureSet, Split, load_dataset
+from radiodino_utils.evaluation.results import write_table
+from radiodino_utils.features.engines import make_engine
+from radiodino_utils.features.extraction import extract_features
 
 BATCH = 16
 

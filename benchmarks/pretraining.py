@@ -18,12 +18,12 @@ import torch
 from lightning.fabric import Fabric
 from timm import create_model
 
-from radiodino_utils.corpus import Corpus
-from radiodino_utils.distillation import architecture, schedule
-from radiodino_utils.files import write_text
-from radiodino_utils.pretraining import Clock, Plan, Run, Running, make_fabric
-from radiodino_utils.provenance import git_revision, set_threads, versions
-from radiodino_utils.recipes import Recipe, load_recipe
+from radiodino_utils.core.environment import git_revision, set_threads, versions
+from radiodino_utils.core.files import write_text
+from radiodino_utils.pretraining.config import Recipe, load_recipe
+from radiodino_utils.pretraining.corpus import Corpus
+from radiodino_utils.pretraining.networks import architecture, schedule
+from radiodino_utils.pretraining.trainer import Clock, Plan, Run, Running, make_fabric
 
 BAR = 0.85
 TABLE = Path(__file__).with_suffix(".csv")

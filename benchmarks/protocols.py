@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from radiodino_utils.features import Features
-from radiodino_utils.files import write_text
-from radiodino_utils.knn import KS, knn_probabilities
-from radiodino_utils.logistic import STRENGTHS, classify_logistic
-from radiodino_utils.provenance import git_revision, set_threads, versions
+from radiodino_utils.core.environment import git_revision, set_threads, versions
+from radiodino_utils.core.files import write_text
+from radiodino_utils.evaluation.knn import KS, knn_probabilities
+from radiodino_utils.evaluation.logistic import STRENGTHS, classify_logistic
+from radiodino_utils.features.extraction import Features
 
 TABLE = Path(__file__).with_suffix(".csv")
 CASES = {

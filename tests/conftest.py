@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, settings
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from radiodino_utils.backbones import load_backbone
-from radiodino_utils.datasets import load_dataset
+from radiodino_utils.backbones.loading import load_backbone
+from radiodino_utils.data.registry import load_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # machines may be busy: no deadline, and no failure because examples come slowly

@@ -1,0 +1,1 @@
+"""Backbones: the registry of names, checkpoints and preprocessing."""

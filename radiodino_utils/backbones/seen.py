@@ -1,0 +1,70 @@
+"""Which images of a dataset the pre-training of a backbone saw, by the hashes of its corpus."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from importlib import resources
+
+import numpy as np
+import pandas as pd
+
+from ..data.duplicates import picture_digests
+from .registry import REGISTRY, bundled_file
+
+SEEN = ("none", "not known", "unlabelled train", "unlabelled test")  # the more, the later
+
+
+def corpus_prefixes(digests: Sequence[str]) -> np.ndarray:
+    """Return the first 64 bits of each SHA-256, sorted, uint64: enough to look an image up."""
+    return np.sort(np.array([int(digest[:16], 16) for digest in digests], np.uint64))
+
+
+def seen_images(backbone: str, images: Sequence[np.ndarray]) -> list[bool] | None:
+    """Tell for each image whether the pre-training of a backbone saw it, at any size and without its label.
+
+    An image counts as seen when the corpus holds the very pixels. The images of BUSI and BreastMNIST, which is made from BUSI,
+    are one image at five sizes: `published/breastmnist_busi.csv` holds the hashes of all of them.
+
+    Args:
+        backbone: Name of the backbone.
+        images: uint8, [height, width] or [height, width, 3]; read only where a corpus is known.
+
+    Returns:
+        One bool per image; all `False` for random weights and `pixels`; `None` where the corpus is not known, as for released
+        weights and files.
+    """
+    kind = REGISTRY[backbone].kind if backbone in REGISTRY else "file"
+    if kind in ("random", "pixels"):
+        return [False] * len(images)
+    corpus = bundled_file(f"{backbone}-corpus.npy")
+    if kind != "bundled" or not corpus.is_file():
+        return None
+    prefixes = set(np.load(corpus, allow_pickle=False).tolist())
+    prefixes |= {one for sizes in _same_images() if not prefixes.isdisjoint(sizes) for one in sizes}
+    return [int(digest[:16], 16) in prefixes for digest in picture_digests(images)]
+
+
+def seen_in_pretraining(seen: Mapping[str, Sequence[bool] | None]) -> str:
+    """Return what result rows say of a dataset: the most that pre-training saw of it.
+
+    Args:
+        seen: What `seen_images` gives, by split. Splits other than train and val count as test.
+
+    Returns:
+        "none", "not known", "unlabelled train" or "unlabelled test".
+    """
+    if any(part is None for part in seen.values()):
+        return "not known"
+    splits = [split for split, part in seen.items() if any(part)]
+    return most_seen(["none", *("unlabelled train" if split in ("train", "val") else "unlabelled test" for split in splits)])
+
+
+def most_seen(values: Iterable[str]) -> str:
+    """Return the one of several values that says the most, as for the folds of a cross-validation."""
+    return max(values, key=SEEN.index)
+
+
+@lru_cache
+def _same_images() -> list[list[int]]:
+    with resources.as_file(resources.files("radiodino_utils.data") / "breastmnist_busi.csv") as path:
+        table = pd.read_csv(path, dtype=str)
+    return [[int(one, 16) for one in row] for row in table.drop(columns=["split", "row", "name"]).to_numpy()]

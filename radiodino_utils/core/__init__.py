@@ -1,0 +1,1 @@
+"""Errors, files, caches, downloads and provenance: what every layer needs."""

@@ -1,0 +1,1 @@
+"""Datasets: reading images, folders and archives, and the registry of names."""

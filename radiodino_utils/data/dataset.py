@@ -1,0 +1,132 @@
+"""What a labelled set of pictures is: splits of pictures, labels and ids."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..core.checks import checked_labels
+from ..core.errors import InputError
+from ..core.files import value_hash
+
+SPLITS = ("train", "val", "test")
+
+
+def pictures_digest(pictures: Sequence[np.ndarray]) -> str:
+    """Identify pictures: in memory by their content, in files by their paths, which the dataset's own digest completes.
+
+    Args:
+        pictures: An array, a list of arrays, or what reads files when asked for.
+
+    Returns:
+        12 hexadecimal digits.
+    """
+    if isinstance(pictures, np.memmap) and pictures._mmap is not None and pictures.filename and pictures.mode == "r":
+        path = Path(pictures.filename)
+        if path.parent.parent.name == "unpacked":  # by `npz`, which names the folder by the digest and verifies the arrays
+            place = pictures.ctypes.data - np.frombuffer(pictures._mmap, np.uint8).ctypes.data
+            return value_hash([path.parts[-2:], place, pictures.shape, pictures.strides, str(pictures.dtype)])
+    if isinstance(pictures, np.ndarray | list | tuple):
+        digest = hashlib.sha256()
+        for picture in pictures:
+            digest.update(f"{np.shape(picture)} {np.asarray(picture).dtype}".encode())
+            digest.update(np.ascontiguousarray(picture))
+        return digest.hexdigest()[:12]
+    return value_hash([type(pictures).__name__, {name: str(value) for name, value in getattr(pictures, "__dict__", {}).items()}])
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures in order, with the label and the id that belong to each.
+
+    Attributes:
+        pictures: By index a uint8 array [height, width] or [height, width, 3]; read when asked for.
+        labels: int64, [n].
+        ids: n names, unique within the split (for a folder: the files' paths in it).
+        groups: What must stay together when rows are split further (patients, duplicates): n names, or `None` if not known.
+    """
+
+    pictures: Sequence[np.ndarray]
+    labels: np.ndarray
+    ids: Sequence[str]
+    groups: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def digest(self) -> str:
+        """Identify labels, ids and pictures as they are now; with the dataset's digest, the content of its files too."""
+        labels = np.asarray(self.labels)
+        return value_hash([labels.tolist(), [str(one) for one in self.ids], pictures_digest(self.pictures)])
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """A labelled set of pictures.
+
+    Attributes:
+        name: As given to `load_dataset`.
+        classes: The name of each label.
+        splits: The splits by name.
+        digest: MD5 of the npz file, or a hash of the list, and of the sizes and times of its files.
+        caveat: What must be said wherever results on it are shown; may be empty.
+        positive: Of two classes the one that sensitivity, specificity and ROC curve speak of; the last class by default. Empty
+            for more classes.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    digest: str
+    caveat: str = ""
+    positive: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "positive", positive_class(self.classes, self.positive, self.name))
+
+    def checked_labels(self, split: str) -> np.ndarray:
+        """The labels of a split, checked: int64, [n].
+
+        Raises:
+            InputError: If a label stands for no class, or there is not one for each picture.
+        """
+        part = self.splits[split]
+        what = f"{self.name}: labels of the {split} split"
+        return checked_labels(part.labels, len(self.classes), shape=(len(part.pictures),), what=what)
+
+
+def positive_class(classes: Sequence[str], positive: str = "", name: str = "classes") -> str:
+    """Return the positive class of a dataset.
+
+    Args:
+        classes: Name of each label.
+        positive: The declared one; empty takes the last of two classes.
+        name: Of the dataset, for the message.
+
+    Returns:
+        One of two classes; empty for any other number of classes.
+
+    Raises:
+        InputError: If the declared class does not exist, or is declared for any other number of classes than two.
+    """
+    if positive and (len(classes) != 2 or positive not in classes):
+        shown = f"{', '.join(classes[:9])}{', ...' if len(classes) > 9 else ''}"
+        raise InputError(
+            f"{name}: positive class '{positive}': it must be one of exactly two classes; the dataset has {len(classes)}: "
+            f"{shown}."
+        )
+    return positive or (classes[-1] if len(classes) == 2 else "")
+
+
+def summary(sets: Sequence[PictureSet]) -> pd.DataFrame:
+    """How many pictures of how many classes each split of each set holds, and the set's digest."""
+    return pd.DataFrame(
+        [
+            {"dataset": one.name, **{split: len(part) for split, part in one.splits.items()}, "classes": len(one.classes)}
+            | {"positive": one.positive, "digest": one.digest, "caveat": one.caveat}
+            for one in sets
+        ]
+    )

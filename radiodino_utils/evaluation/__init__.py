@@ -1,0 +1,1 @@
+"""Protocols, metrics, result rows and published numbers."""

@@ -1,0 +1,1 @@
+"""Segmentation probes on frozen patch tokens and their metrics."""

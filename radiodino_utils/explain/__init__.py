@@ -1,0 +1,1 @@
+"""Attention, Grad-CAM and patch similarity, and how faithful they are."""

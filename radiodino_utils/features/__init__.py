@@ -1,0 +1,1 @@
+"""Features of frozen backbones: engines, extraction, patch maps and projections."""

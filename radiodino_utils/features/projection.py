@@ -1,0 +1,102 @@
+"""Two-dimensional views of features: PCA and UMAP, seeded and repeatable."""
+
+import atexit
+import os
+import shutil
+import tempfile
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..core.errors import InputError
+from ..core.files import data_folder, make_folder
+from .extraction import Features
+
+
+def project(features: Features, *, seed: int = 0, neighbours: int = 15, min_dist: float = 0.1) -> pd.DataFrame:
+    """Projects the L2-normalised embeddings of all splits to two dimensions by PCA and by UMAP.
+
+    UMAP (McInnes et al., arXiv:1802.03426) runs on one thread with a fixed seed, without which it does not repeat;
+    its coordinates may still differ between processors.
+
+    Args:
+        features: What `extract_features` gives.
+        seed: Of UMAP.
+        neighbours: Of UMAP; reduced where there are fewer pictures.
+        min_dist: Of UMAP.
+
+    Returns:
+        One row a picture: dataset, backbone, split, id, class, pca1, pca2, umap1, umap2.
+
+    Raises:
+        InputError: If features are NaN or infinite, or there are fewer than four pictures.
+    """
+    from sklearn.decomposition import PCA
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*n_jobs value.*overridden.*")
+        _require_numba_cache()
+        from umap import UMAP
+
+        embeddings = _normalised(features)
+        if len(embeddings) < 4:
+            raise InputError(f"{features.dataset}: {len(embeddings)} pictures are too few to project; UMAP needs four.")
+        linear = PCA(2, svd_solver="full").fit_transform(embeddings)
+        options = {"n_neighbors": min(neighbours, len(embeddings) - 1), "min_dist": min_dist, "metric": "cosine"}
+        curved = UMAP(random_state=seed, n_jobs=1, **options).fit_transform(embeddings)
+    table = pd.concat(
+        pd.DataFrame({"split": split, "id": features.ids[split], "class": [features.classes[i] for i in labels]})
+        for split, labels in features.labels.items()
+    ).reset_index(drop=True)
+    table.insert(0, "dataset", features.dataset)
+    table.insert(1, "backbone", features.sidecar["backbone"]["name"])
+    return table.assign(pca1=linear[:, 0], pca2=linear[:, 1], umap1=curved[:, 0], umap2=curved[:, 1])
+
+
+def explained_variance(features: Features, *, components: int = 20) -> pd.DataFrame:
+    """The share of variance that each principal component of the L2-normalised embeddings explains.
+
+    Returns:
+        Columns dataset, backbone, component (from 1), share, cumulative; fractions.
+
+    Raises:
+        InputError: If features are NaN or infinite.
+    """
+    from sklearn.decomposition import PCA
+
+    embeddings = _normalised(features)
+    share = PCA(min(components, *embeddings.shape), svd_solver="full").fit(embeddings).explained_variance_ratio_
+    return pd.DataFrame(
+        {
+            "dataset": features.dataset,
+            "backbone": features.sidecar["backbone"]["name"],
+            "component": np.arange(1, len(share) + 1),
+            "share": share,
+            "cumulative": share.cumsum(),
+        }
+    )
+
+
+def _require_numba_cache() -> None:
+    """Give numba a folder for what it compiles for UMAP, where it may not write into the environment.
+
+    Its own second choice, the home, may not be writable either, and then UMAP cannot be imported.
+    """
+    if "NUMBA_CACHE_DIR" in os.environ or os.access(Path(find_spec("umap").origin).parent, os.W_OK):
+        return
+    try:
+        folder = make_folder(data_folder() / "numba")
+    except InputError:
+        folder = tempfile.mkdtemp(prefix="radiodino-numba-")  # of this process alone: numba runs what it finds there
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["NUMBA_CACHE_DIR"] = str(folder)
+
+
+def _normalised(features: Features) -> np.ndarray:
+    embeddings = np.concatenate([features.embedding(split) for split in features.labels]).astype(np.float64)
+    if not np.isfinite(embeddings).all():
+        raise InputError(f"{features.dataset}: the features hold NaN or infinite values; extract them again.")
+    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)

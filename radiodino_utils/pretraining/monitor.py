@@ -1,0 +1,143 @@
+"""What to watch during a pre-training, and the signs of a collapse."""
+
+import csv
+import hashlib
+import math
+from pathlib import Path
+
+import torch
+from torch.nn.functional import normalize
+
+from ..core.errors import InputError
+from ..core.files import atomic
+from .networks import Loss
+
+COLUMNS = (
+    "step", "pictures", "loss", "dino", "ibot", "koleo", "teacher_entropy", "student_entropy", "kl", "feature_std",
+    "effective_rank", "lr", "weight_decay", "momentum", "teacher_temp", "gradient_norm", "pictures_per_second",
+    "data_share", "memory_mb", "probe", "probe_auc",
+)  # fmt: skip
+PATIENCE = 5  # rows in a row with a sign before a run is stopped
+
+
+@torch.no_grad()
+def measures(loss: Loss, centre: torch.Tensor, student_temp: float) -> dict[str, float]:
+    """Spread of the features and sharpness of the outputs of a batch.
+
+    Args:
+        loss: Of a step.
+        centre: Of the teacher's outputs, broadcastable to [n, output_dim].
+        student_temp: Temperature of the student.
+
+    Returns:
+        Entropies (nats; of outputs whose greatest is the logarithm of their number) and KL, each a mean over pictures;
+        `feature_std`: mean over dimensions of the standard deviation of the L2-normalised class tokens, times the root
+        of the width (1 is an even spread, 0 a collapse); `effective_rank`: exponential of the entropy of the singular
+        values of the centred features (Roy and Vetterli, EUSIPCO 2007).
+    """
+    teacher = torch.log_softmax((loss.teacher_logits - centre.view(1, -1)) / loss.teacher_temp, -1)
+    student = torch.log_softmax(loss.student_logits / student_temp, -1)
+    entropy = -(teacher.exp() * teacher).sum(-1).mean()
+    crossed = teacher.exp().chunk(2)[::-1]  # each view against the teacher's other view
+    cross_entropy = -torch.stack([(t * s).sum(-1).mean() for t, s in zip(crossed, student.chunk(2), strict=True)]).mean()
+    features = normalize(loss.class_tokens.float(), dim=-1)
+    values = torch.linalg.svdvals(features - features.mean(0))
+    share = values / values.sum().clamp_min(1e-12)
+    return {
+        "teacher_entropy": entropy.item(),
+        "student_entropy": -(student.exp() * student).sum(-1).mean().item(),
+        "kl": (cross_entropy - entropy).item(),
+        "feature_std": features.std(0).mean().item() * math.sqrt(features.shape[1]),
+        "effective_rank": torch.exp(-(share * share.clamp_min(1e-12).log()).sum()).item(),
+    }
+
+
+def sign_of_collapse(row: dict[str, float], outputs: int) -> str | None:
+    """Names the sign of a collapse in a row of the monitor, or gives None."""
+    most = math.log(outputs)
+    if row["feature_std"] < 0.02:
+        return f"the features of all pictures are nearly equal (spread {row['feature_std']:.4f})"
+    if row["effective_rank"] < 1.5:
+        return f"the features lie on a line (effective rank {row['effective_rank']:.2f})"
+    if row["teacher_entropy"] > 0.999 * most and abs(row["kl"]) < 1e-3:
+        return f"the teacher's outputs are uniform (entropy {row['teacher_entropy']:.3f} of {most:.3f})"
+    if row["teacher_entropy"] < 1e-3 and abs(row["kl"]) < 1e-3:
+        return f"one prototype takes every picture (teacher entropy {row['teacher_entropy']:.5f})"
+    return None
+
+
+class Monitor:
+    """The rows of a run as a CSV file.
+
+    Args:
+        path: The file; rows after `step` are dropped from one that exists.
+        outputs: Number of prototypes.
+        step: The step at which the run starts.
+        seal: What `seal` was at that step.
+
+    Raises:
+        InputError: If the file is not as it was at that step.
+    """
+
+    def __init__(self, path: Path, *, outputs: int, step: int = 0, seal: dict[str, object] | None = None) -> None:
+        self.path, self.outputs, self._signs = path, outputs, 0
+        kept = sealed_rows(path, seal) if step else None
+        with atomic(path) as temporary:
+            temporary.write_bytes(kept or (",".join(COLUMNS) + "\n").encode())
+
+    @property
+    def seal(self) -> dict[str, object]:
+        """Length and SHA-256 of the file as it is."""
+        data = self.path.read_bytes()
+        return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    def write(self, row: dict[str, float]) -> None:
+        """Appends a row.
+
+        Raises:
+            InputError: If it shows a collapse, and so did the rows before it.
+        """
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            rounded = {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
+            csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n").writerow(rounded)
+        sign = sign_of_collapse(row, self.outputs)
+        self._signs = self._signs + 1 if sign else 0
+        if self._signs >= PATIENCE:
+            raise InputError(
+                f"step {row['step']}: the run has collapsed: {sign}; lower lr or teacher_temp, raise koleo_weight "
+                "(method dinov2) or momentum, or check that the pictures differ."
+            )
+
+
+def sealed_rows(path: Path, seal: dict[str, object] | None) -> bytes | None:
+    """Return the monitor up to a checkpoint; later rows are left out.
+
+    Args:
+        path: The file.
+        seal: `Monitor.seal` at the checkpoint.
+
+    Returns:
+        Its bytes, or nothing where there is no file.
+
+    Raises:
+        InputError: If they are not as they were at the checkpoint.
+    """
+    if not path.is_file():
+        return None
+    data = path.read_bytes()[: seal["bytes"]] if seal else b""
+    if not seal or hashlib.sha256(data).hexdigest() != seal["sha256"]:
+        raise InputError(f"{path}: damaged (not as it was at the checkpoint); put back a copy, or remove it and resume.")
+    return data
+
+
+def require_finite(loss: Loss, step: int, lr: float) -> None:
+    """Stops a run whose loss is NaN or infinite.
+
+    Raises:
+        InputError: If it is.
+    """
+    if not torch.isfinite(loss.total):
+        raise InputError(
+            f"step {step}: the loss is {loss.total.item()} at a learning rate of {lr:.3g}: the run diverges; lower lr, "
+            "lengthen warmup, or lower clip. The last checkpoint is intact."
+        )

@@ -1,0 +1,171 @@
+"""A corpus kept apart from held-out images and free of repeats, and the list that proves it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..core.errors import InputError
+from ..core.files import atomic
+from ..data.duplicates import DISTANCE, near_pairs, perceptual_hashes
+from ..data.images import resized
+from .corpus import Corpus
+
+SIMILARITY = 0.95  # cosine of embeddings
+
+
+def kept(corpus: Corpus, rows: np.ndarray) -> Corpus:
+    """Return a corpus with some of its images; every source keeps its share of the draws.
+
+    Args:
+        corpus: Decoded in memory.
+        rows: bool, [n], which to keep.
+
+    Raises:
+        InputError: If the corpus is not in memory, or a source loses all its images.
+    """
+    if corpus._pictures is None:
+        raise InputError("the corpus is too large for the memory to be compared image by image; raise memory.")
+    counts = np.bincount(corpus.source_of[rows], minlength=len(corpus.sources))
+    if not counts.all():
+        raise InputError(f"{corpus.sources[int(np.argmin(counts))]}: no image of the source may be kept; leave it out.")
+    chosen = np.flatnonzero(rows)
+    return replace(
+        corpus,
+        names=[corpus.names[row] for row in chosen],
+        digests=[corpus.digests[row] for row in chosen],
+        source_of=corpus.source_of[chosen],
+        _pictures=[corpus._pictures[row] for row in chosen],
+    )
+
+
+def sparsely(corpus: Corpus, most: dict[str, int], *, seed: int = 0) -> Corpus:
+    """Return a corpus with at most so many images of some sources, a seeded draw of them.
+
+    Args:
+        corpus: Decoded in memory.
+        most: Images by the name of the source.
+        seed: Of the draw.
+    """
+    rows = np.ones(len(corpus), bool)
+    generator = np.random.default_rng(seed)
+    for name, count in most.items():
+        members = np.flatnonzero(corpus.source_of == corpus.sources.index(name))
+        rows[generator.permutation(members)[count:]] = False
+    return kept(corpus, rows)
+
+
+def near_rows(hashes: np.ndarray, held_out: np.ndarray, *, distance: int = DISTANCE) -> np.ndarray:
+    """Return which rows differ from any held-out one in at most `distance` bits.
+
+    Args:
+        hashes: What `duplicates.perceptual_hashes` gives, uint8, [n, 8].
+        held_out: The same of the held-out images, [m, 8].
+        distance: Bits.
+
+    Returns:
+        bool, [n].
+    """
+    return least_distances(hashes, held_out) <= distance
+
+
+def least_distances(hashes: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Return the bits by which each row of `hashes` differs from the nearest row of `held_out`, int64, [n]."""
+    import faiss
+
+    index = faiss.IndexBinaryFlat(8 * hashes.shape[1])
+    index.add(np.ascontiguousarray(held_out))
+    return index.search(np.ascontiguousarray(hashes), 1)[0][:, 0].astype(np.int64)
+
+
+def thumbnails(pictures: Sequence[np.ndarray], *, size: int = 32) -> np.ndarray:
+    """Return small versions of images with zero mean, whose cosine is the correlation of the grey levels.
+
+    Args:
+        pictures: uint8, [height, width] each.
+        size: Edge in pixels.
+
+    Returns:
+        float32, [n, size x size].
+    """
+    small = [resized(np.asarray(one), size, "bilinear").astype(np.float32).ravel() for one in pictures]
+    return np.stack([one - one.mean() + 1e-6 for one in small])
+
+
+def similar_rows(embeddings: np.ndarray, held_out: np.ndarray, *, similarity: float = SIMILARITY) -> np.ndarray:
+    """Return which rows have a cosine above `similarity` with any held-out one, bool, [n].
+
+    Args:
+        embeddings: float, [n, width].
+        held_out: float, [m, width].
+        similarity: Cosine.
+    """
+    units = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in (embeddings, held_out)]
+    return np.concatenate(
+        [(part @ units[1].T).max(1) > similarity for part in np.array_split(units[0], len(units[0]) // 1024 + 1)]
+    )
+
+
+def repeated_rows(hashes: np.ndarray, *, distance: int = 0, within: np.ndarray | None = None) -> np.ndarray:
+    """Return which rows repeat an earlier one.
+
+    Args:
+        hashes: uint8, [n, 8].
+        distance: Greatest number of bits by which repeats differ.
+        within: Number of the corpus of each row, [n]: only repeats across corpora count; all by default.
+
+    Returns:
+        bool, [n].
+    """
+    pairs, _ = near_pairs(hashes, distance=distance)
+    if within is not None:
+        pairs = pairs[within[pairs[:, 0]] != within[pairs[:, 1]]]
+    rows = np.zeros(len(hashes), bool)
+    rows[pairs[:, 1]] = True
+    return rows
+
+
+def write_list(corpus: Corpus, hashes: np.ndarray, path: Path) -> None:
+    """Write name, SHA-256 of the pixels and perceptual hash (hexadecimal) of every image, as CSV.
+
+    Args:
+        corpus: Decoded in memory.
+        hashes: uint8, [n, 8].
+        path: The file; compressed where it ends in `.gz`.
+    """
+    table = pd.DataFrame({"name": corpus.names, "sha256": corpus.digests, "perceptual": [one.tobytes().hex() for one in hashes]})
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n", compression="infer")
+
+
+def read_hashes(path: Path) -> tuple[list[str], np.ndarray]:
+    """Return the SHA-256 and the perceptual hashes (uint8, [n, 8]) of a list that `write_list` wrote."""
+    table = pd.read_csv(path, dtype=str)
+    packed = [np.frombuffer(bytes.fromhex(one), np.uint8) for one in table["perceptual"]]
+    return table["sha256"].tolist(), np.stack(packed)
+
+
+def hashed(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the perceptual hashes of images and of their mirror images, uint8, [2 n, 8]."""
+    return np.concatenate([perceptual_hashes(pictures), perceptual_hashes([np.asarray(one)[:, ::-1] for one in pictures])])
+
+
+def only_listed(corpus: Corpus, path: Path) -> Corpus:
+    """Return the images of a corpus that a list names, in the order of the corpus.
+
+    Args:
+        corpus: Decoded in memory.
+        path: A list that `write_list` wrote.
+
+    Raises:
+        InputError: If the list is damaged, or names an image that the corpus lacks.
+    """
+    try:
+        listed = set(pd.read_csv(path, dtype=str)["sha256"])
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(f"{path}: not a list of a corpus ({error}); name one with a column sha256.") from error
+    if absent := listed - set(corpus.digests):
+        raise InputError(f"{path}: names {len(absent)} of {len(listed)} images that the corpus lacks; name all its sources.")
+    return kept(corpus, np.isin(corpus.digests, list(listed)))

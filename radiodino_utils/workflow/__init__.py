@@ -1,0 +1,1 @@
+"""Profiles, the notebook runner, the report and comparison with committed tables."""

@@ -1,0 +1,111 @@
+"""A convolutional network goes through everything that a backbone goes through, but attention."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from radiodino_utils.backbones.loading import at_size, from_model
+from radiodino_utils.core.errors import InputError
+from radiodino_utils.data.registry import load_dataset
+from radiodino_utils.evaluation.finetuning import RECIPES, FineTuning, finetune
+from radiodino_utils.evaluation.knn import classify_knn
+from radiodino_utils.evaluation.linear import classify_linear
+from radiodino_utils.evaluation.logistic import classify_logistic
+from radiodino_utils.explain.attention import attention_maps
+from radiodino_utils.explain.grad_cam import Scores, Similarity, grad_cam
+from radiodino_utils.explain.patch_similarity import patch_tokens
+from radiodino_utils.features.engines import as_tensor, make_engine
+from radiodino_utils.features.extraction import extract_features
+from radiodino_utils.features.patch_maps import dense_backbone, extract_patch_maps
+
+from ..synthetic_segmentation import made_segmentation
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (70, 90), np.uint8)
+FP32 = {"engine": "torch", "precision": "fp32"}
+
+
+@pytest.fixture(scope="module", params=["resnet10t", "tf_efficientnet_lite0"])
+def network(request):
+    torch.manual_seed(0)
+    backbone = from_model(request.param, timm.create_model(request.param, num_classes=0), "random")
+    return at_size(backbone, (64, 64))
+
+
+@pytest.fixture
+def halves(tmp_path):
+    """Two classes that a look at the brightness of the upper half tells apart."""
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for split, n in (("train", 24), ("val", 12), ("test", 12)):
+        labels = np.arange(n)[:, None] % 2
+        images = generator.integers(0, 120, (n, 32, 32), np.uint8)
+        images[:, :16] += (120 * labels[:, :, None]).astype(np.uint8)
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+    np.savez(tmp_path / "halves.npz", **arrays)
+    return load_dataset(f"npz:{tmp_path / 'halves.npz'}")
+
+
+def test_features_are_the_global_average_pool_on_both_engines(network):
+    batch = network.seen(PICTURE)[None, ..., None].copy()
+    one, other = (make_engine(network, engine=engine, precision="fp32")(batch) for engine in ("torch", "openvino"))
+    with torch.inference_mode():
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (network.preprocessing.mean, network.preprocessing.std))
+        pooled = network.model((as_tensor(network, PICTURE) / 255 - mean) / std)
+    assert len(one) == len(other) == 1 and one[0].shape == (1, network.embedding_dim)
+    np.testing.assert_allclose(one[0], pooled, atol=1e-4)
+    np.testing.assert_allclose(one[0], other[0], atol=1e-3)
+
+
+def test_probes_and_knn_read_its_features(network, halves):
+    features = extract_features(network, halves, **FP32)
+    for classify in (classify_knn, classify_logistic, classify_linear):
+        assert classify(features).probabilities.shape == (12, 2)
+
+
+def test_fine_tuning_lowers_its_loss(network, halves):
+    quick = FineTuning(lr=1e-3, batch_size=8, epochs=3, warmup_epochs=1, precision="fp32", dropout=0.0)
+    losses = finetune(network, halves, recipe=quick).curve["loss"]
+    assert losses.iloc[-1] < losses.iloc[0]
+    with pytest.raises(InputError, match="has no attention for LoRA to adapt; use the protocol finetune"):
+        finetune(network, halves, recipe=RECIPES["lora"])
+
+
+def test_grad_cam_weighs_its_last_stage(network):
+    reference = np.random.default_rng(1).normal(size=network.embedding_dim).astype(np.float32)
+    probe = Similarity(reference)
+    heat = grad_cam(network, probe, PICTURE, 0)
+    caught = []
+    stage = network.model.get_submodule(network.model.feature_info[-1]["module"])
+    hook = stage.register_forward_hook(lambda module, inputs, output: caught.append(output))
+    score = Scores(network, probe)(as_tensor(network, PICTURE).requires_grad_(True))[0, 0]
+    hook.remove()
+    weights = torch.autograd.grad(score, caught[0])[0].mean((2, 3), keepdim=True)
+    wanted = nn.functional.relu((weights * caught[0]).sum(1))[0].detach()
+    assert heat.shape == (2, 2)
+    np.testing.assert_allclose(heat, (wanted - wanted.min()) / (wanted.max() - wanted.min() + 1e-7), atol=1e-3)
+
+
+def test_dense_maps_are_its_stage_of_stride_16(network):
+    dense = dense_backbone(network, size=96)
+    width = next(one["num_chs"] for one in network.model.feature_info if one["reduction"] == 16)
+    features = extract_patch_maps(network, made_segmentation(), size=96, **FP32)
+    assert features.maps.shape == (13, width, 6, 6) and dense.patch_size == 16
+    with torch.inference_mode():
+        final, stages = network.model.forward_intermediates(torch.ones(1, 3, 96, 96))
+        stage = next(one for one in stages if one.shape[-1] == 6)
+        np.testing.assert_allclose(dense.model(torch.ones(1, 3, 96, 96)), stage, atol=1e-5)
+    with pytest.raises(InputError, match="has no blocks but one map, of stride 16; take one block"):
+        dense_backbone(network, size=96, blocks=(-2, -1))
+
+
+@pytest.mark.parametrize("read", [attention_maps, patch_tokens])
+def test_what_needs_tokens_says_so(network, read):
+    with pytest.raises(InputError, match="has no attention to show; choose a vision transformer"):
+        read(network, PICTURE)
+
+
+def test_a_size_that_is_no_multiple_of_its_stride(network):
+    with pytest.raises(InputError, match=r"no multiple of the patch of .* \(32\); take 96 x 96"):
+        at_size(network, (100, 100))

@@ -1,0 +1,56 @@
+"""Made radiology: small pictures of discs, bars and rings, and the smallest recipe that trains."""
+
+import numpy as np
+from PIL import Image
+
+from radiodino_utils.pretraining.config import load_recipe
+from radiodino_utils.pretraining.corpus import Source, load_corpus
+
+SMALLEST = {
+    "global_size": 32, "local_size": 16, "local_count": 2, "batch_size": 8, "hidden_dim": 32, "bottleneck_dim": 16,
+    "output_dim": 64, "steps": 6, "warmup": 0.2,
+}  # fmt: skip
+
+
+def made_pictures(count, *, size=48, seed=0):
+    """Pictures of three kinds, uint8 [count, size, size], and the kind of each."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size]
+    kinds = np.arange(count) % 3
+    pictures = []
+    for kind in kinds:
+        y, x, r = generator.uniform(0.35, 0.65) * size, generator.uniform(0.35, 0.65) * size, generator.uniform(0.15, 0.3) * size
+        distance = np.hypot(rows - y, columns - x)
+        shape = (distance < r, np.abs(columns - x) < r / 2, np.abs(distance - r) < r / 4)[kind]
+        pictures.append(np.clip(60 + 120 * shape + generator.normal(0, 12, (size, size)), 0, 255).astype(np.uint8))
+    return np.stack(pictures), kinds
+
+
+def made_folder(folder, count=12, **options):
+    """Writes pictures as PNG files in two subfolders."""
+    for row, picture in enumerate(made_pictures(count, **options)[0]):
+        path = folder / ("even", "odd")[row % 2] / f"{row:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    return folder
+
+
+def made_corpus(folder, count=12, **options):
+    """A corpus of such a folder."""
+    return load_corpus([Source(made_folder(folder / "pictures", count, **options))])
+
+
+def smallest(**changes):
+    """The smallest recipe, in the manner of `small`."""
+    method = changes.pop("method", "dino")
+    return load_recipe("small", method=method, pictures=12, **SMALLEST | changes)
+
+
+def made_npz(path, counts=(30, 12, 12), *, seed=7):
+    """A labelled set in MedMNIST's layout."""
+    arrays = {}
+    for number, (split, count) in enumerate(zip(("train", "val", "test"), counts, strict=True)):
+        pictures, kinds = made_pictures(count, seed=seed + number)
+        arrays |= {f"{split}_images": pictures, f"{split}_labels": kinds[:, None].astype(np.uint8)}
+    np.savez(path, **arrays)
+    return path

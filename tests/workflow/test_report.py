@@ -1,0 +1,194 @@
+import base64
+import json
+import os
+import re
+
+import nbformat
+import pandas as pd
+import pytest
+
+from radiodino_utils.core.environment import processor, record_processor
+from radiodino_utils.core.errors import InputError
+from radiodino_utils.workflow import report
+from radiodino_utils.workflow.report import build_report, readme_with_tables
+
+PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
+LOADED = re.compile(r"""(?:src\s*=|<link[^>]*href\s*=|@import|url\()\s*["']?(https?:)?//""", re.IGNORECASE)
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """A results folder as the notebooks leave it behind."""
+    folder = tmp_path / "results"
+    for part in ("tables", "figures", "state", "notebooks"):
+        (folder / part).mkdir(parents=True)
+    monkeypatch.setenv("RADIODINO_RESULTS", str(folder))
+    pd.DataFrame({"backbone": ["random-t16"], "caveat": ["one patient & <b>no more</b>"]}).to_csv(
+        folder / "tables" / "09_results.csv"
+    )
+    table = pd.DataFrame({"dataset": ["<script>alert(1)</script>"], "accuracy %": ["48.10 [43.8, 52.5]"]})
+    table.to_csv(folder / "tables" / "09_classification.csv", index=False)
+    features = pd.DataFrame({"backbone": ["random-t16"], "weights": ["000012345678"], "source": ["random weights, seed 0"]})
+    features.to_csv(folder / "tables" / "02_features.csv", index=False)
+    (folder / "figures" / "03_k_curve.png").write_bytes(PIXEL)
+    (folder / "figures" / "03_k_curve.pdf").write_bytes(b"%PDF-")
+    return folder
+
+
+def test_the_page_needs_no_network(results):
+    page = build_report("demo").read_text()
+    assert not LOADED.search(page)
+    assert "<script" not in page and "<link" not in page
+    assert set(re.findall(r'src="([^"]{0,15})', page)) == {"data:image/png;"}
+    assert base64.b64encode(PIXEL).decode() in page
+
+
+def test_links_lead_to_files_beside_the_page(results):
+    page = build_report("demo")
+    links = re.findall(r'href="([^"]+)"', page.read_text())
+    expected = {"tables/09_results.csv", "tables/09_classification.csv", "figures/03_k_curve.png", "figures/03_k_curve.pdf"}
+    assert expected <= set(links)
+    assert all((page.parent / link).is_file() for link in links)
+
+
+def test_text_from_files_is_escaped(results):
+    page = build_report("<i>demo</i>").read_text()
+    assert "&lt;script&gt;alert(1)" in page and "alert(1)</script>" not in page
+    assert "One patient &amp; &lt;b&gt;no more&lt;/b&gt;." in page
+    assert "<i>demo" not in page
+
+
+def test_numbers_are_shown_as_they_were_written(results):
+    page = build_report("demo").read_text()
+    assert "<td>000012345678</td>" in page and "48.10 [43.8, 52.5]" in page
+
+
+@pytest.mark.parametrize("gone", ["02_features", "09_results"])
+def test_random_weights_are_called_so(results, gone):
+    (results / "tables" / f"{gone}.csv").unlink()
+    assert "random-* have random weights" in build_report("demo").read_text()
+
+
+def test_trained_weights_are_not_called_random(results):
+    for path in (results / "tables").glob("*.csv"):
+        path.write_text(path.read_text().replace("random-t16", "radiodino-s16"))
+    assert "random-* have random weights" not in build_report("demo").read_text()
+
+
+def test_intervals_are_explained(results):
+    assert "percentile bootstrap 95 % intervals" in build_report("demo").read_text()
+
+
+def test_a_long_table_is_linked_only(results):
+    pd.DataFrame({"dataset": [f"set {i}" for i in range(251)]}).to_csv(results / "tables" / "09_published.csv", index=False)
+    page = build_report("demo").read_text()
+    assert "set 250" not in page and 'href="tables/09_published.csv"' in page
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_missing_tables_are_an_error(tmp_path, monkeypatch, folder):
+    monkeypatch.setenv("RADIODINO_RESULTS", str(tmp_path / "nothing"))
+    if folder:
+        (tmp_path / "nothing" / "tables").mkdir(parents=True)
+    with pytest.raises(InputError, match="tables: holds no tables; run the notebooks"):
+        build_report("demo")
+    assert not list(tmp_path.rglob("report.html"))
+
+
+def test_notebooks_are_linked_as_pages_without_network(results):
+    cells = [
+        nbformat.v4.new_markdown_cell("# Title\n\n$x^2$ and `code`"),
+        nbformat.v4.new_code_cell("1", execution_count=1, outputs=[nbformat.v4.new_output("stream", text="seen\n")]),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), results / "notebooks" / "03_knn.ipynb")
+    stamp = {"state": "done", "seconds": 12.4, "peak_memory_mb": 812.3, "git": "abc"}
+    (results / "state" / "03_knn.json").write_text(json.dumps(stamp))
+    (results / "state" / "04_umap.json").write_text(json.dumps({"state": "FAILED"}))
+    page = build_report("demo").read_text()
+    assert '<a href="notebooks/03_knn.html">03_knn</a>' in page and "<td>12</td><td>812 MB</td><td>abc</td>" in page
+    assert '<td class="attention">FAILED</td>' in page and "04_umap.html" not in page
+    notebook = (results / "notebooks" / "03_knn.html").read_text()
+    assert "seen" in notebook and "<script" not in notebook and not LOADED.search(notebook)
+
+
+def test_a_notebook_that_ran_again_gets_a_new_page(results):
+    path = results / "notebooks" / "03_knn.ipynb"
+    (results / "state" / "03_knn.json").write_text("{}")
+    for word, seconds in (("before", 1_000_000), ("after", 20_000_000_000)):
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(word)]), path)
+        os.utime(path, (seconds, seconds))
+        build_report("demo")
+        assert word in path.with_suffix(".html").read_text()
+
+
+README = "before\n<!-- table: a.csv -->\nold\n<!-- end -->\nbetween\n<!-- table: b.csv -->\n<!-- end -->\nafter\n"
+
+
+def test_the_readme_gets_the_tables_as_they_are(tmp_path):
+    (tmp_path / "a.csv").write_text("name,value\nx|y,0.10\n,None\n")
+    (tmp_path / "b.csv").write_text("n\n007\n")
+    filled = readme_with_tables(README, tmp_path)
+    assert filled == (
+        "before\n<!-- table: a.csv -->\n| name | value |\n| --- | --- |\n| x\\|y | 0.10 |\n|  | None |\n<!-- end -->\n"
+        "between\n<!-- table: b.csv -->\n| n |\n| --- |\n| 007 |\n<!-- end -->\nafter\n"
+    )
+    assert readme_with_tables(filled, tmp_path) == filled
+
+
+def test_a_table_of_results_names_the_processors_that_made_it(tmp_path, results):
+    folder = tmp_path / "results" / "demo" / "tables"
+    folder.mkdir(parents=True)
+    (folder / "a.csv").write_text("n\n007\n")
+    record_processor(folder.parent, "03_knn", threads=2)
+    text = "<!-- table: results/demo/tables/a.csv -->\n<!-- end -->\n"
+    filled = readme_with_tables(text, tmp_path)
+    assert f"| 007 |\n\nMade on: {processor()}, 2 threads.\n<!-- end -->" in filled
+    assert readme_with_tables(filled, tmp_path) == filled
+    record_processor(results, "03_knn", threads=2)
+    assert f"{processor()}, 2 threads" in build_report("demo").read_text()
+
+
+def test_the_readme_may_ask_for_some_columns(tmp_path):
+    (tmp_path / "a.csv").write_text("name,value,n\nx,0.10,3\n")
+    text = "<!-- table: a.csv columns: n, name -->\n<!-- end -->\n"
+    assert "| n | name |\n| --- | --- |\n| 3 | x |\n" in readme_with_tables(text, tmp_path)
+    with pytest.raises(InputError, match="a.csv: the README asks for the column k"):
+        readme_with_tables(text.replace("n, name", "k"), tmp_path)
+
+
+def test_the_readme_may_ask_for_some_rows(tmp_path):
+    (tmp_path / "a.csv").write_text("name,n\nx,3\ny,4\nz,5\n")
+    text = "<!-- table: a.csv columns: n rows: name = x, z -->\n<!-- end -->\n"
+    filled = readme_with_tables(text, tmp_path)
+    assert filled == "<!-- table: a.csv columns: n rows: name = x, z -->\n| n |\n| --- |\n| 3 |\n| 5 |\n<!-- end -->\n"
+    assert readme_with_tables(filled, tmp_path) == filled
+    with pytest.raises(InputError, match="asks for the column k"):
+        readme_with_tables(text.replace("name =", "k ="), tmp_path)
+
+
+def test_a_table_that_the_readme_lacks_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="a.csv: the README asks for this table"):
+        readme_with_tables(README, tmp_path)
+
+
+def test_the_command_prints_the_path_last(results, capsys):
+    report.main(["--profile", "demo"])
+    assert capsys.readouterr().out.splitlines()[-1] == str(results / "report.html")
+
+
+def test_the_command_fails_with_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RADIODINO_RESULTS", str(tmp_path))
+    with pytest.raises(SystemExit) as end:
+        report.main(["--profile", "demo"])
+    assert end.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_is_not_done_is_left_out_and_said(results):
+    state = {"state": "out of date", "outputs": {"tables/09_classification.csv": "1"}}
+    (results / "state" / "09_paper.json").write_text(json.dumps(state))
+    state = {"state": "done", "outputs": {"tables/02_features.csv": "1"}}
+    (results / "state" / "02_features.json").write_text(json.dumps(state))
+    page = build_report("demo").read_text()
+    assert "tables/02_features.csv" in page and "000012345678" in page
+    assert "48.10 [43.8, 52.5]" not in page and "03_k_curve" not in page
+    assert '<td class="attention">out of date</td>' in page and "not done are left out" in page
