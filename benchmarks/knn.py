@@ -1,11 +1,14 @@
-"""Times and weighs the kNN search beside faiss and scikit-learn, and writes `knn.csv` beside this file.
+"""Times and weighs the kNN search beside faiss and scikit-learn, and writes `knn.csv` beside this
+file.
 
     python benchmarks/knn.py                 both cases
-    python benchmarks/knn.py --only speed    bank of 90 000 x 384, 7200 queries: ours, faiss IndexFlatIP, scikit-learn brute
-    python benchmarks/knn.py --only memory   bank of 1.35 million x 384 as a float16 memory map, 1000 queries, ours
+    python benchmarks/knn.py --only speed    bank of 90 000 x 384, 7200 queries: ours, faiss
+    IndexFlatIP, scikit-learn brute python benchmarks/knn.py --only memory   bank of 1.35 million x
+    384 as a float16 memory map, 1000 queries, ours
 
-All three take raw float32 features and give cosine similarities and rows. In a round they run one after the other, in
-turning order; a ratio is the median over the rounds. Memory is the peak beyond the arguments, in a process of its own.
+All three take raw float32 features and give cosine similarities and rows. In a round they run one
+after the other, in turning order; a ratio is the median over the rounds. Memory is the peak beyond
+the arguments, in a process of its own.
 """
 
 import argparse
@@ -90,9 +93,14 @@ class PeakMemory:
 def weigh(name: str, k: int, folder: str) -> dict[str, float]:
     """Runs one search in this process and measures its memory and time."""
     if name == "memory map":
-        bank, queries = np.load(Path(folder) / "bank.npy", mmap_mode="r"), features(MEMORY["queries"], 1)
+        bank, queries = (
+            np.load(Path(folder) / "bank.npy", mmap_mode="r"),
+            features(MEMORY["queries"], 1),
+        )
         labels = np.random.default_rng(2).integers(CLASSES, size=len(bank))
-        work = lambda: knn_probabilities(bank, labels, queries, ks=(1, 10, 20, 100, k), classes=CLASSES)  # noqa: E731
+        work = lambda: knn_probabilities(  # noqa: E731
+            bank, labels, queries, ks=(1, 10, 20, 100, k), classes=CLASSES
+        )
     else:
         bank, queries = features(SPEED["bank"], 0), features(SPEED["queries"], 1)
         work = lambda: METHODS[name](bank, queries, k)  # noqa: E731
@@ -105,8 +113,21 @@ def weigh(name: str, k: int, folder: str) -> dict[str, float]:
 
 def in_own_process(name: str, k: int, threads: int, folder: str = "") -> dict[str, float]:
     """`weigh` in a process of its own."""
-    command = [sys.executable, __file__, "--weigh", name, "--k", str(k), "--threads", str(threads), "--folder", folder]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    command = [
+        sys.executable,
+        __file__,
+        "--weigh",
+        name,
+        "--k",
+        str(k),
+        "--threads",
+        str(threads),
+        "--folder",
+        folder,
+    ]
+    return json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    )
 
 
 def speed(rounds: int, threads: int) -> list[dict[str, object]]:
@@ -124,11 +145,23 @@ def speed(rounds: int, threads: int) -> list[dict[str, object]]:
         best = table.drop(columns="ours").min(axis=1)
         for name, (values, rows) in found.items():
             same = (np.sort(rows, 1) == np.sort(found["ours"][1], 1)).mean()
-            assert same > 0.9999 and np.allclose(values, found["ours"][0], atol=1e-4), f"{name} finds other neighbours: {same}"
+            assert same > 0.9999 and np.allclose(values, found["ours"][0], atol=1e-4), (
+                f"{name} finds other neighbours: {same}"
+            )
             ratio = (table[name] / best).median()
-            print(f"k = {k:3d}  {name:18}  {table[name].median():6.2f} s  {ratio:.2f} of the best other", flush=True)
+            print(
+                f"k = {k:3d}  {name:18}  {table[name].median():6.2f} s  {ratio:.2f} of the best other",
+                flush=True,
+            )
             lines.append(
-                {"case": "speed", "method": name, **SPEED, "k": k, "seconds": table[name].median(), "ratio_to_best_other": ratio}
+                {
+                    "case": "speed",
+                    "method": name,
+                    **SPEED,
+                    "k": k,
+                    "seconds": table[name].median(),
+                    "ratio_to_best_other": ratio,
+                }
                 | {"bar": BAR if name == "ours" else None, "rounds": rounds}
                 | {"peak_mb": in_own_process(name, k, threads)["peak_mb"], "bound_mb": None}
             )
@@ -144,14 +177,27 @@ def memory(threads: int) -> list[dict[str, object]]:
             bank[start : start + 50_000] = features(min(50_000, len(bank) - start), start)
         bank.flush()
         measured = in_own_process("memory map", max(KS), threads, folder)
-    print(f"1.35 million from a memory map: {measured['seconds']:.1f} s, {measured['peak_mb']:.0f} MB", flush=True)
-    line = {"case": "memory", "method": "ours", **MEMORY, "k": max(KS), "rounds": 1, **measured, "bound_mb": BOUND_MB}
+    print(
+        f"1.35 million from a memory map: {measured['seconds']:.1f} s, {measured['peak_mb']:.0f} MB",
+        flush=True,
+    )
+    line = {
+        "case": "memory",
+        "method": "ours",
+        **MEMORY,
+        "k": max(KS),
+        "rounds": 1,
+        **measured,
+        "bound_mb": BOUND_MB,
+    }
     return [line]
 
 
 def main() -> None:
     """Measures and writes the table; rows of a case that is left out are kept."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=("speed", "memory"), help="one case")
     parser.add_argument("--rounds", type=int, default=5, help="of the speed case")
     parser.add_argument("--threads", type=int, help="all processors by default")
@@ -165,11 +211,16 @@ def main() -> None:
         return
     lines = speed(options.rounds, threads) if options.only != "memory" else []
     lines += memory(threads) if options.only != "speed" else []
-    of_all = ", ".join(f"{name} {version}" for name, version in versions(("faiss-cpu", "scikit-learn", "numpy")).items())
+    of_all = ", ".join(
+        f"{name} {version}"
+        for name, version in versions(("faiss-cpu", "scikit-learn", "numpy")).items()
+    )
     table = pd.DataFrame(lines).assign(threads=threads, versions=of_all, git=git_revision())
     if TABLE.exists():
         kept = pd.read_csv(TABLE)
-        table = pd.concat([table, kept[~kept["case"].isin(table["case"])]]).sort_values("case", ascending=False, kind="stable")
+        table = pd.concat([table, kept[~kept["case"].isin(table["case"])]]).sort_values(
+            "case", ascending=False, kind="stable"
+        )
     write_text(TABLE, table.to_csv(index=False, float_format="%.4g", lineterminator="\n"))
 
 

@@ -1,10 +1,13 @@
-"""Times a pre-training step beside the bare model, interleaved, and writes `pretraining.csv` beside this file.
+"""Times a pre-training step beside the bare model, interleaved, and writes `pretraining.csv` beside
+this file.
 
     python benchmarks/pretraining.py [--archs t16 s16] [--rounds 5] [--batch-size 32]
 
-A step is all of it: drawing and cutting the views from pictures in memory, teacher, student, loss, backward, clipping,
-optimiser, moving average. The bare model is timm's transformer alone at the same numbers of tokens and precision: forward
-without gradient on the two global views, forward and backward on all views. A ratio is the median over the rounds.
+A step is all of it: drawing and cutting the views from images in memory, teacher, student, loss,
+    backward, clipping,
+optimiser, moving average. The bare model is timm's transformer alone at the same numbers of tokens
+and precision: forward without gradient on the two global views, forward and backward on all views.
+A ratio is the median over the rounds.
 """
 
 import argparse
@@ -19,22 +22,23 @@ from lightning.fabric import Fabric
 from timm import create_model
 
 from radiodino_utils.core.environment import git_revision, set_threads, versions
+from radiodino_utils.core.fabric import make_fabric
 from radiodino_utils.core.files import write_text
 from radiodino_utils.pretraining.config import Recipe, load_recipe
 from radiodino_utils.pretraining.corpus import Corpus
 from radiodino_utils.pretraining.networks import architecture, schedule
-from radiodino_utils.pretraining.trainer import Clock, Plan, Run, Running, make_fabric
+from radiodino_utils.pretraining.trainer import Clock, Plan, Run, Running
 
 BAR = 0.85
 TABLE = Path(__file__).with_suffix(".csv")
 
 
-def made_corpus(pictures: int) -> Corpus:
-    """Random pictures of 256 pixels, in memory."""
+def synthetic_corpus(images: int) -> Corpus:
+    """Random images of 256 pixels, in memory."""
     generator = np.random.default_rng(0)
-    arrays = [generator.integers(0, 256, (256, 256), np.uint8) for _ in range(pictures)]
-    names = [str(row) for row in range(pictures)]
-    return Corpus(names, np.zeros(pictures, int), np.ones(1), ["made"], names, 0.0, _pictures=arrays)
+    arrays = [generator.integers(0, 256, (256, 256), np.uint8) for _ in range(images)]
+    names = [str(row) for row in range(images)]
+    return Corpus(names, np.zeros(images, int), np.ones(1), ["made"], names, 0.0, _images=arrays)
 
 
 class Bare:
@@ -42,11 +46,19 @@ class Bare:
 
     def __init__(self, arch: str, recipe: Recipe, fabric: Fabric) -> None:
         self.fabric, device = fabric, fabric.device
-        self.model = create_model(architecture(arch), num_classes=0, dynamic_img_size=True).to(device).train()
+        self.model = (
+            create_model(architecture(arch), num_classes=0, dynamic_img_size=True)
+            .to(device)
+            .train()
+        )
         for block in self.model.blocks:
             block.attn.fused_attn = device.type == "cuda"
         sizes = ((2, recipe.global_size), (recipe.local_count, recipe.local_size))
-        self.views = [torch.randn(count * recipe.batch_size, 3, size, size, device=device) for count, size in sizes if count]
+        self.views = [
+            torch.randn(count * recipe.batch_size, 3, size, size, device=device)
+            for count, size in sizes
+            if count
+        ]
 
     def __call__(self) -> None:
         """One pass."""
@@ -69,20 +81,25 @@ def seconds(work: object, device: torch.device) -> float:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--archs", nargs="+", default=["t16", "s16"], help="architectures to time")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of one step of each")
-    parser.add_argument("--batch-size", type=int, default=32, help="pictures a step")
+    parser.add_argument("--batch-size", type=int, default=32, help="images a step")
     parser.add_argument("--threads", type=int, help="processors to use; all by default")
     options = parser.parse_args()
     threads = set_threads(options.threads)
-    corpus, lines, fabric = made_corpus(256), [], make_fabric(Running())
+    corpus, lines, fabric = synthetic_corpus(256), [], make_fabric()
     for arch in options.archs:
-        recipe = load_recipe("small", pictures=len(corpus), batch_size=options.batch_size, steps=1000)
+        recipe = load_recipe("small", images=len(corpus), batch_size=options.batch_size, steps=1000)
         with tempfile.TemporaryDirectory() as folder:
             run = Run(Plan(arch, recipe), corpus, Path(folder), Running(), fabric)
         batches, clock, now = iter(run.batches()), Clock(), schedule(recipe, 500)
-        works = {"ours": lambda: run.one_step(batches, now, clock), "bare": Bare(arch, recipe, fabric)}  # noqa: B023
+        works = {
+            "ours": lambda: run.one_step(batches, now, clock),  # noqa: B023
+            "bare": Bare(arch, recipe, fabric),
+        }
         for work in 2 * list(works.values()):
             work()
         clock.waited, taken = 0.0, {name: [] for name in works}
@@ -99,9 +116,11 @@ def main() -> None:
             f"{fabric.device.type},{fabric._precision.precision},{threads},{options.rounds},"
             f"{versions(('torch',))['torch']},{git_revision()}"
         )
-        print(f"{arch} {views}: {rates[0]:.1f} pictures/s, bare {rates[1]:.1f}, ratio {ratio:.3f}, lost to data {share:.1%}")
+        print(
+            f"{arch} {views}: {rates[0]:.1f} images/s, bare {rates[1]:.1f}, ratio {ratio:.3f}, lost to data {share:.1%}"
+        )
     header = (
-        "arch,views,batch_size,pictures_per_second,bare_pictures_per_second,ratio,bar,data_share,device,precision,threads,"
+        "arch,views,batch_size,images_per_second,bare_images_per_second,ratio,bar,data_share,device,precision,threads,"
         "rounds,torch,git"
     )
     write_text(TABLE, "\n".join([header, *lines]) + "\n")

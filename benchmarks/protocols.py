@@ -1,11 +1,14 @@
-"""Times the protocols at the size of the published data sets, on made features, and writes `protocols.csv` beside this file.
+"""Times the protocols at the size of the published datasets, on made features, and writes
+`protocols.csv` beside this file.
 
     python benchmarks/protocols.py                      all cases
-    python benchmarks/protocols.py --only logistic      90 000 x 384 over the grid of 45 C, 11 classes
-    python benchmarks/protocols.py --only organamnist   kNN, bank of 34 561 x 384, 17 778 queries
-    python benchmarks/protocols.py --only radimagenet   kNN, bank of 1.08 million x 192, 10 000 queries; extrapolated to 135 000
+    python benchmarks/protocols.py --only logistic      90 000 x 384 over the grid of 45 C, 11
+    classes python benchmarks/protocols.py --only organamnist   kNN, bank of 34 561 x 384, 17 778
+    queries python benchmarks/protocols.py --only radimagenet   kNN, bank of 1.08 million x 192, 10
+    000 queries; extrapolated to 135 000
 
-Each case runs in a process of its own; its peak memory is that of the whole process. `--scale 0.1` shrinks everything.
+Each case runs in a process of its own; its peak memory is that of the whole process. `--scale 0.1`
+shrinks everything.
 """
 
 import argparse
@@ -27,9 +30,30 @@ from radiodino_utils.features.extraction import Features
 
 TABLE = Path(__file__).with_suffix(".csv")
 CASES = {
-    "logistic": {"bank": 90_000, "queries": 10_000, "width": 384, "classes": 11, "bar_s": 180, "all_queries": 10_000},
-    "organamnist": {"bank": 34_561, "queries": 17_778, "width": 384, "classes": 11, "bar_s": 20, "all_queries": 17_778},
-    "radimagenet": {"bank": 1_080_000, "queries": 10_000, "width": 192, "classes": 165, "bar_mb": 4096, "all_queries": 135_000},
+    "logistic": {
+        "bank": 90_000,
+        "queries": 10_000,
+        "width": 384,
+        "classes": 11,
+        "bar_s": 180,
+        "all_queries": 10_000,
+    },
+    "organamnist": {
+        "bank": 34_561,
+        "queries": 17_778,
+        "width": 384,
+        "classes": 11,
+        "bar_s": 20,
+        "all_queries": 17_778,
+    },
+    "radimagenet": {
+        "bank": 1_080_000,
+        "queries": 10_000,
+        "width": 192,
+        "classes": 165,
+        "bar_mb": 4096,
+        "all_queries": 135_000,
+    },
 }
 
 
@@ -48,10 +72,20 @@ def made(rows: int, case: dict, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def logistic(case: dict) -> str:
     """The probe with its choice on validation; gives what it chose."""
-    parts = {"train": made(case["bank"], case, 1), "val": made(case["queries"], case, 2), "test": made(case["queries"], case, 3)}
-    arrays, labels = {k: {"class_token": v[0]} for k, v in parts.items()}, {k: v[1] for k, v in parts.items()}
+    parts = {
+        "train": made(case["bank"], case, 1),
+        "val": made(case["queries"], case, 2),
+        "test": made(case["queries"], case, 3),
+    }
+    arrays, labels = (
+        {k: {"class_token": v[0]} for k, v in parts.items()},
+        {k: v[1] for k, v in parts.items()},
+    )
     sidecar = {"backbone": {"name": "made", "fingerprint": "0", "outputs": ["class_token"]}}
-    names, ids = tuple(map(str, range(case["classes"]))), {k: range(len(v)) for k, v in labels.items()}
+    names, ids = (
+        tuple(map(str, range(case["classes"]))),
+        {k: range(len(v)) for k, v in labels.items()},
+    )
     found = classify_logistic(Features("made", names, "", arrays, labels, ids, sidecar, Path()))
     accuracy = (found.probabilities.argmax(1) == found.labels).mean()
     return f"{len(STRENGTHS)} values, {found.chosen}, accuracy {accuracy:.3f}"
@@ -87,9 +121,16 @@ def measure(name: str, scale: float) -> dict[str, object]:
 
 def main() -> None:
     """Measures and writes the table; rows of cases that are left out are kept."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=CASES, help="one case")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of bank and queries; below 1 nothing is written")
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        help="share of bank and queries; below 1 nothing is written",
+    )
     parser.add_argument("--threads", type=int, help="all processors by default")
     parser.add_argument("--measure", choices=CASES, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -99,11 +140,26 @@ def main() -> None:
         return
     lines = []
     for name in [options.only] if options.only else CASES:
-        command = [sys.executable, __file__, "--measure", name, "--scale", str(options.scale), "--threads", str(threads)]
+        command = [
+            sys.executable,
+            __file__,
+            "--measure",
+            name,
+            "--scale",
+            str(options.scale),
+            "--threads",
+            str(threads),
+        ]
         out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         lines.append(json.loads(out.splitlines()[-1]))
-        print(f"{name}: {lines[-1]['seconds']:.1f} s, {lines[-1]['peak_mb']:.0f} MB, {lines[-1]['result']}", flush=True)
-    of_all = ", ".join(f"{name} {version}" for name, version in versions(("faiss-cpu", "scikit-learn", "numpy")).items())
+        print(
+            f"{name}: {lines[-1]['seconds']:.1f} s, {lines[-1]['peak_mb']:.0f} MB, {lines[-1]['result']}",
+            flush=True,
+        )
+    of_all = ", ".join(
+        f"{name} {version}"
+        for name, version in versions(("faiss-cpu", "scikit-learn", "numpy")).items()
+    )
     table = pd.DataFrame(lines).assign(threads=threads, versions=of_all, git=git_revision())
     if TABLE.exists():
         kept = pd.read_csv(TABLE)

@@ -1,4 +1,4 @@
-"""Shared fixtures: folders of their own, tiny backbones and tiny data sets."""
+"""Shared fixtures: folders of their own, tiny backbones and tiny datasets."""
 
 import os
 import subprocess
@@ -17,7 +17,9 @@ from radiodino_utils.data.registry import load_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # machines may be busy: no deadline, and no failure because examples come slowly
-settings.register_profile("steady", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "steady", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("steady")
 
 
@@ -43,7 +45,11 @@ def run_python():
     """Runs code in a process of its own, where environment variables are read afresh."""
 
     def run(code, *arguments, **environment):
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **{name: str(value) for name, value in environment.items()}}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY),
+            **{name: str(value) for name, value in environment.items()},
+        }
         command = [sys.executable, "-c", code, *map(str, arguments)]
         return subprocess.run(command, env=environment, capture_output=True, text=True)
 
@@ -53,7 +59,14 @@ def run_python():
 def tiny_transformer(*, seed=0, **options):
     """A vision transformer of two blocks, 64 wide a head, with every tensor away from its initial value."""
     torch.manual_seed(seed)
-    options = {"img_size": 32, "patch_size": 16, "embed_dim": 128, "depth": 2, "num_heads": 2, "num_classes": 0} | options
+    options = {
+        "img_size": 32,
+        "patch_size": 16,
+        "embed_dim": 128,
+        "depth": 2,
+        "num_heads": 2,
+        "num_classes": 0,
+    } | options
     model = VisionTransformer(**options).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -80,8 +93,8 @@ def tiny_backbone(weights_file):
     return load_backbone(f"file:{weights_file(tiny_transformer())}")
 
 
-def made_arrays(counts=(5, 3, 4), *, size=32, colour=False, seed=0, classes=3):
-    """Random pictures in MedMNIST's layout; the first of each split has the last class."""
+def synthetic_arrays(counts=(5, 3, 4), *, size=32, colour=False, seed=0, classes=3):
+    """Random images in MedMNIST's layout; the first of each split has the last class."""
     generator = np.random.default_rng(seed)
     arrays = {}
     for split, count in zip(("train", "val", "test"), counts, strict=True):
@@ -93,11 +106,11 @@ def made_arrays(counts=(5, 3, 4), *, size=32, colour=False, seed=0, classes=3):
 
 
 @pytest.fixture
-def made_set(tmp_path):
-    """Writes random pictures as an npz file and loads it."""
+def synthetic_set(tmp_path):
+    """Writes random images as an npz file and loads it."""
 
     def make(counts=(5, 3, 4), *, name="made.npz", **options):
-        np.savez(tmp_path / name, **made_arrays(counts, **options))
+        np.savez(tmp_path / name, **synthetic_arrays(counts, **options))
         return load_dataset(f"npz:{tmp_path / name}")
 
     return make

@@ -16,7 +16,8 @@ def hub_server(repositories, *, cut=None, corrupt=False, busy=0, retry_after=Non
     """Serves repositories until the block ends.
 
     Args:
-        repositories: By id and revision ("main", a tag, or a commit) the bytes of each file by its name.
+        repositories: By id and revision ("main", a tag, or a commit) the bytes of each file by its
+            name.
         cut: Bytes of a large file after which the connection is closed, each time.
         corrupt: Whether a byte of large files is another than their hash says.
         busy: The HTTP status of every answer, if not 0.
@@ -39,8 +40,12 @@ def hub_server(repositories, *, cut=None, corrupt=False, busy=0, retry_after=Non
         def answer(self, *, body):
             seen.requests.append((self.command, self.path))
             if seen.busy:
-                return self.send(seen.busy, b"", {"Retry-After": retry_after} if retry_after else {})
-            if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/?]+))?(?:\?.*)?", self.path):
+                return self.send(
+                    seen.busy, b"", {"Retry-After": retry_after} if retry_after else {}
+                )
+            if match := re.fullmatch(
+                r"/api/models/([^/]+/[^/]+)(?:/revision/([^/?]+))?(?:\?.*)?", self.path
+            ):
                 return self.api(match[1], match[2] or "main")
             if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)(?:\?.*)?", self.path):
                 return self.resolve(*match.groups())
@@ -54,7 +59,9 @@ def hub_server(repositories, *, cut=None, corrupt=False, busy=0, retry_after=Non
             named = repositories[repository]
             if revision not in named and revision not in (COMMIT, OLDER):
                 return self.refuse(404, "RevisionNotFound", "Invalid rev id")
-            return named[revision if revision in named else "main" if revision == COMMIT else "older"]
+            return named[
+                revision if revision in named else "main" if revision == COMMIT else "older"
+            ]
 
         def commit(self, revision):
             return OLDER if revision in ("older", OLDER) else COMMIT
@@ -62,7 +69,13 @@ def hub_server(repositories, *, cut=None, corrupt=False, busy=0, retry_after=Non
         def api(self, repository, revision):
             if (files := self.files(repository, revision)) is not None:
                 siblings = [{"rfilename": name} for name in files]
-                answer = {"id": repository, "modelId": repository, "sha": self.commit(revision), "siblings": siblings, "tags": []}
+                answer = {
+                    "id": repository,
+                    "modelId": repository,
+                    "sha": self.commit(revision),
+                    "siblings": siblings,
+                    "tags": [],
+                }
                 self.send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
         def resolve(self, repository, revision, name):
@@ -71,7 +84,9 @@ def hub_server(repositories, *, cut=None, corrupt=False, busy=0, retry_after=Non
             headers = {"X-Repo-Commit": self.commit(revision), "Accept-Ranges": "bytes"}
             if name not in files:
                 self.refuse(404, "EntryNotFound", "Entry not found", headers)
-            elif name.endswith(".safetensors"):  # large files lie elsewhere, under the SHA-256 of their content
+            elif name.endswith(
+                ".safetensors"
+            ):  # large files lie elsewhere, under the SHA-256 of their content
                 headers |= {
                     "X-Linked-Etag": f'"{hashlib.sha256(files[name]).hexdigest()}"',
                     "X-Linked-Size": str(len(files[name])),
@@ -85,10 +100,18 @@ def hub_server(repositories, *, cut=None, corrupt=False, busy=0, retry_after=Non
 
         def large(self, content, body):
             seen.ranges += [self.headers.get("Range")] if body else []
-            start = int(match[1]) if (match := re.fullmatch(r"bytes=(\d+)-.*", self.headers.get("Range", ""))) else 0
+            start = (
+                int(match[1])
+                if (match := re.fullmatch(r"bytes=(\d+)-.*", self.headers.get("Range", "")))
+                else 0
+            )
             if seen.corrupt:
                 content = content[:-1] + bytes([content[-1] ^ 1])
-            status, headers = (206, {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}) if start else (200, {})
+            status, headers = (
+                (206, {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"})
+                if start
+                else (200, {})
+            )
             sent = content[start:]
             if body and seen.cut is not None:
                 self.send(status, sent, headers, stop=max(0, seen.cut - start))
@@ -97,7 +120,9 @@ def hub_server(repositories, *, cut=None, corrupt=False, busy=0, retry_after=Non
                 self.send(status, sent, headers)
 
         def refuse(self, status, code, message, headers=None):
-            self.send(status, b"", {"X-Error-Code": code, "X-Error-Message": message} | (headers or {}))
+            self.send(
+                status, b"", {"X-Error-Code": code, "X-Error-Message": message} | (headers or {})
+            )
 
         def send(self, status, content, headers, stop=None):
             self.send_response(status)
@@ -108,7 +133,10 @@ def hub_server(repositories, *, cut=None, corrupt=False, busy=0, retry_after=Non
                 self.wfile.write(content[:stop])
 
     with ExitStack() as stack:
-        seen.url, seen.cdn = stack.enter_context(serving(Handler)), stack.enter_context(serving(Handler))
+        seen.url, seen.cdn = (
+            stack.enter_context(serving(Handler)),
+            stack.enter_context(serving(Handler)),
+        )
         yield seen
 
 

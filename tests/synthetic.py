@@ -9,15 +9,28 @@ from radiodino_utils.features.extraction import Features
 SIZES = {"train": 60, "val": 24, "test": 30}
 
 
-def made_features(
-    *, sizes=SIZES, classes=3, width=8, seed=0, noise=1.0, dataset="made", backbone="random-t16", caveat="", **changes
+def synthetic_features(
+    *,
+    sizes=SIZES,
+    classes=3,
+    width=8,
+    seed=0,
+    noise=1.0,
+    dataset="made",
+    backbone="random-t16",
+    caveat="",
+    **changes,
 ):
     """Features of classes that lie around centres, every class in every split."""
     generator = np.random.default_rng(seed)
     centres = generator.normal(size=(classes, width))
     labels = {split: generator.permutation(np.arange(n) % classes) for split, n in sizes.items()}
     arrays = {
-        split: {"class_token": (centres[one] + noise * generator.normal(size=(len(one), width))).astype(np.float32)}
+        split: {
+            "class_token": (centres[one] + noise * generator.normal(size=(len(one), width))).astype(
+                np.float32
+            )
+        }
         for split, one in labels.items()
     }
     about = {"name": backbone, "fingerprint": "0123456789ab", "outputs": ["class_token"]}
@@ -28,7 +41,12 @@ def made_features(
         arrays=arrays,
         labels=labels,
         ids={split: [f"{split}/{i}" for i in range(n)] for split, n in sizes.items()},
-        sidecar={"backbone": about, "engine": "torch", "precision": "fp32", "seen_in_pretraining": "none"},
+        sidecar={
+            "backbone": about,
+            "engine": "torch",
+            "precision": "fp32",
+            "seen_in_pretraining": "none",
+        },
         path=Path("made.safetensors"),
     )
     return Features(**fields | changes)

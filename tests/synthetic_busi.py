@@ -8,29 +8,40 @@ from PIL import Image
 from radiodino_utils.data.busi import CLASSES
 
 
-def made_busi(folder: Path, *, counts=(6, 8, 7), colour=True, seed=0, size=(40, 48)) -> Path:
-    """Writes pictures of noise in coarse blocks, each unlike the others, with the masks of the release's names.
+def synthetic_busi(folder: Path, *, counts=(6, 8, 7), colour=True, seed=0, size=(40, 48)) -> Path:
+    """Writes images of noise in coarse blocks, each unlike the others, with the masks of the
+    release's names.
 
-    Every lesion is a rectangle; the first benign picture has a second mask, and the last malignant one is the first benign.
+    Every lesion is a rectangle; the first benign image has a second mask, and the last malignant
+    one is the first benign.
     """
     generator = np.random.default_rng(seed)
     for name, count in zip(CLASSES, counts, strict=True):
         (folder / name).mkdir(parents=True)
         for number in range(1, count + 1):
-            picture = np.kron(generator.integers(0, 256, (size[0] // 4, size[1] // 4), np.uint8), np.ones((4, 4), np.uint8))
+            image = np.kron(
+                generator.integers(0, 256, (size[0] // 4, size[1] // 4), np.uint8),
+                np.ones((4, 4), np.uint8),
+            )
             if name == "malignant" and number == count:
-                picture = np.asarray(Image.open(folder / "benign" / "benign (1).png").convert("L"))
+                image = np.asarray(Image.open(folder / "benign" / "benign (1).png").convert("L"))
             mask = np.zeros(size, np.uint8)
             if name != "normal":
                 mask[5 : 10 + number, 10:20] = 255
-            write_png(folder / name / f"{name} ({number}).png", np.repeat(picture[..., None], 3, 2) if colour else picture)
+            write_png(
+                folder / name / f"{name} ({number}).png",
+                np.repeat(image[..., None], 3, 2) if colour else image,
+            )
             write_png(folder / name / f"{name} ({number})_mask.png", mask)
     second = np.zeros(size, np.uint8)
     second[30:35, 30:40] = 255
-    write_png(folder / "benign" / "benign (1)_mask_1.png", np.repeat(second[..., None], 3, 2) if colour else second)
+    write_png(
+        folder / "benign" / "benign (1)_mask_1.png",
+        np.repeat(second[..., None], 3, 2) if colour else second,
+    )
     return folder
 
 
-def write_png(path: Path, picture: np.ndarray) -> None:
-    """Writes an 8-bit picture."""
-    Image.fromarray(picture).save(path)
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Writes an 8-bit image."""
+    Image.fromarray(image).save(path)

@@ -1,4 +1,4 @@
-"""Made radiology: small pictures of discs, bars and rings, and the smallest recipe that trains."""
+"""Made radiology: small images of discs, bars and rings, and the smallest recipe that trains."""
 
 import numpy as np
 from PIL import Image
@@ -12,45 +12,53 @@ SMALLEST = {
 }  # fmt: skip
 
 
-def made_pictures(count, *, size=48, seed=0):
-    """Pictures of three kinds, uint8 [count, size, size], and the kind of each."""
+def synthetic_images(count, *, size=48, seed=0):
+    """Images of three kinds, uint8 [count, size, size], and the kind of each."""
     generator = np.random.default_rng(seed)
     rows, columns = np.mgrid[:size, :size]
     kinds = np.arange(count) % 3
-    pictures = []
+    images = []
     for kind in kinds:
-        y, x, r = generator.uniform(0.35, 0.65) * size, generator.uniform(0.35, 0.65) * size, generator.uniform(0.15, 0.3) * size
+        y, x, r = (
+            generator.uniform(0.35, 0.65) * size,
+            generator.uniform(0.35, 0.65) * size,
+            generator.uniform(0.15, 0.3) * size,
+        )
         distance = np.hypot(rows - y, columns - x)
         shape = (distance < r, np.abs(columns - x) < r / 2, np.abs(distance - r) < r / 4)[kind]
-        pictures.append(np.clip(60 + 120 * shape + generator.normal(0, 12, (size, size)), 0, 255).astype(np.uint8))
-    return np.stack(pictures), kinds
+        images.append(
+            np.clip(60 + 120 * shape + generator.normal(0, 12, (size, size)), 0, 255).astype(
+                np.uint8
+            )
+        )
+    return np.stack(images), kinds
 
 
-def made_folder(folder, count=12, **options):
-    """Writes pictures as PNG files in two subfolders."""
-    for row, picture in enumerate(made_pictures(count, **options)[0]):
+def synthetic_folder(folder, count=12, **options):
+    """Writes images as PNG files in two subfolders."""
+    for row, image in enumerate(synthetic_images(count, **options)[0]):
         path = folder / ("even", "odd")[row % 2] / f"{row:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
+        Image.fromarray(image).save(path)
     return folder
 
 
-def made_corpus(folder, count=12, **options):
+def synthetic_corpus(folder, count=12, **options):
     """A corpus of such a folder."""
-    return load_corpus([Source(made_folder(folder / "pictures", count, **options))])
+    return load_corpus([Source(synthetic_folder(folder / "images", count, **options))])
 
 
 def smallest(**changes):
     """The smallest recipe, in the manner of `small`."""
     method = changes.pop("method", "dino")
-    return load_recipe("small", method=method, pictures=12, **SMALLEST | changes)
+    return load_recipe("small", method=method, images=12, **SMALLEST | changes)
 
 
-def made_npz(path, counts=(30, 12, 12), *, seed=7):
+def synthetic_npz(path, counts=(30, 12, 12), *, seed=7):
     """A labelled set in MedMNIST's layout."""
     arrays = {}
     for number, (split, count) in enumerate(zip(("train", "val", "test"), counts, strict=True)):
-        pictures, kinds = made_pictures(count, seed=seed + number)
-        arrays |= {f"{split}_images": pictures, f"{split}_labels": kinds[:, None].astype(np.uint8)}
+        images, kinds = synthetic_images(count, seed=seed + number)
+        arrays |= {f"{split}_images": images, f"{split}_labels": kinds[:, None].astype(np.uint8)}
     np.savez(path, **arrays)
     return path

@@ -16,7 +16,10 @@ WRITE += "tables = Path(os.environ['RADIODINO_RESULTS']) / 'tables'\ntables.mkdi
 
 def write_notebook(folder: Path, name: str, *cells: str, kernel: str = "python3") -> None:
     """One with a title, parameters and some code."""
-    sources = [("markdown", f"# {name[:2]} · made for a test", []), ("code", PARAMETERS, ["parameters"])]
+    sources = [
+        ("markdown", f"# {name[:2]} · made for a test", []),
+        ("code", PARAMETERS, ["parameters"]),
+    ]
     sources += [("code", cell, []) for cell in cells]
     written = [
         {"cell_type": kind, "id": f"c{i}", "metadata": {"tags": tags}, "source": source}
@@ -28,8 +31,13 @@ def write_notebook(folder: Path, name: str, *cells: str, kernel: str = "python3"
     (folder / f"{name}.ipynb").write_text(json.dumps(book))
 
 
-def write_sequence(folder: Path, needs: dict[str, list[str]], timeouts: dict[str, int] | None = None) -> None:
-    entries = {name: {"needs": needed, "timeout": (timeouts or {}).get(name, 900)} for name, needed in needs.items()}
+def write_sequence(
+    folder: Path, needs: dict[str, list[str]], timeouts: dict[str, int] | None = None
+) -> None:
+    entries = {
+        name: {"needs": needed, "timeout": (timeouts or {}).get(name, 900)}
+        for name, needed in needs.items()
+    }
     (folder / "sequence.yaml").write_text(yaml.safe_dump(entries, sort_keys=False))
 
 
@@ -40,8 +48,15 @@ def write_profile(folder: Path, values: dict) -> None:
 def small_profile(folder: Path) -> Path:
     """A sequence of two notebooks, the second of which reads the first one's table."""
     (folder / "profiles").mkdir(parents=True)
-    write_notebook(folder, "01_first", WRITE + "(tables / '01_numbers.csv').write_text(f'value\\n{value}\\n');", "value")
-    write_notebook(folder, "02_second", WRITE + "text = (tables / '01_numbers.csv').read_text()", "print(text)")
+    write_notebook(
+        folder,
+        "01_first",
+        WRITE + "(tables / '01_numbers.csv').write_text(f'value\\n{value}\\n');",
+        "value",
+    )
+    write_notebook(
+        folder, "02_second", WRITE + "text = (tables / '01_numbers.csv').read_text()", "print(text)"
+    )
     write_sequence(folder, {"01_first": [], "02_second": ["01_first"]})
     write_profile(folder, {"01_first": {"value": 2}, "02_second": None})
     return folder
@@ -49,5 +64,5 @@ def small_profile(folder: Path) -> Path:
 
 def runner_command(folder: Path, *arguments: str) -> list[str]:
     """The runner on a folder of notebooks, in a process of its own."""
-    code = f"from pathlib import Path; from radiodino_utils import profiles, runner; profiles.NOTEBOOKS = Path({str(folder)!r}); "
+    code = f"from pathlib import Path; from radiodino_utils.workflow import profiles, runner; profiles.NOTEBOOKS = Path({str(folder)!r}); "
     return [sys.executable, "-c", code + f"runner.main({['--profile', 'small', *arguments]!r})"]

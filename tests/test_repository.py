@@ -25,16 +25,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
 PINS = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read_text(), re.M))
-# pictures, backbone, features, tasks, rows, figures, report: each module imports only from those before it
-LINE = (
-    "errors checks files cache states downloads wheels pictures picturesets duplicates busi organct npz medmnist_files "
-    "folders lung datasets models provision provenance checkpoints reference_weights random_weights backbones seen engines "
-    "features predictions twins records metrics projections knn logistic linear fewshot protocols attention gradcam patches "
-    "rows audit literature segmentation_data dense segmentation segmentation_metrics faithfulness figure_style figures "
-    "map_figures segmentation_figures recipes corpus separation augment distillation monitor run_files pretraining "
-    "teacher_targets teacher_distillation finetuning charts probe live pretrain distill trials modelcard profiles report "
-    "comparison verify inputs processes runner"
-)
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -59,19 +49,31 @@ def test_conda_environment_installs_the_pins_on_an_allowed_python(tmp_path: Path
     assert dict(one.requirement.split("==") for one in read if not one.is_editable) == PINS
     assert [one.requirement for one in read if one.is_editable] == ["."]
     python = next(one for one in dependencies if str(one).startswith("python="))
-    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(python.split("=")[1])
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(
+        python.split("=")[1]
+    )
 
 
 def test_installed_versions_are_the_pinned_ones() -> None:
-    assert {name: version(name) for name in PINS} == {name: str(Version(pin)) for name, pin in PINS.items()}
+    assert {name: version(name) for name in PINS} == {
+        name: str(Version(pin)) for name, pin in PINS.items()
+    }
 
 
-@pytest.mark.parametrize("path", ["radiodino_utils", *(str(p.relative_to(ROOT)) for p in NOTEBOOKS)])
+@pytest.mark.parametrize(
+    "path", ["radiodino_utils", *(str(p.relative_to(ROOT)) for p in NOTEBOOKS)]
+)
 def test_every_import_is_a_declared_dependency(path: str) -> None:
     files = [ROOT / path] if path.endswith(".ipynb") else (ROOT / path).rglob("*.py")
     imported = {name for file in files for name in _imports(file)}
     own = {"radiodino_utils", "__future__", *sys.stdlib_module_names}
-    names = {"PIL": "pillow", "sklearn": "scikit-learn", "umap": "umap-learn", "yaml": "pyyaml", "faiss": "faiss-cpu"}
+    names = {
+        "PIL": "pillow",
+        "sklearn": "scikit-learn",
+        "umap": "umap-learn",
+        "yaml": "pyyaml",
+        "faiss": "faiss-cpu",
+    }
     names |= {"IPython": "ipython", "imagehash": "ImageHash", "pytorch_grad_cam": "grad-cam"}
     wanted = {names.get(name, name).replace("_", "-") for name in imported - own}
     assert wanted <= {name.replace("_", "-") for name in PINS}
@@ -80,7 +82,9 @@ def test_every_import_is_a_declared_dependency(path: str) -> None:
 def _imports(file: Path) -> set[str]:
     source = file.read_text()
     if file.suffix == ".ipynb":
-        source = "\n".join("".join(c["source"]) for c in json.loads(source)["cells"] if c["cell_type"] == "code")
+        source = "\n".join(
+            "".join(c["source"]) for c in json.loads(source)["cells"] if c["cell_type"] == "code"
+        )
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -92,7 +96,12 @@ def _imports(file: Path) -> set[str]:
 
 def _commands() -> list[str]:
     blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
-    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.split("#")[0].strip()]
+    return [
+        line.split("#")[0].strip()
+        for block in blocks
+        for line in block.splitlines()
+        if line.split("#")[0].strip()
+    ]
 
 
 def test_the_readme_has_the_two_commands() -> None:
@@ -106,13 +115,23 @@ def test_every_readme_command_exists(command: str) -> None:
     if words[0] == "conda":
         assert command in ("conda env create -f environment.yml", "conda activate radiodino")
         return
-    program = ROOT / words[0] if words[0].startswith("./") else Path(sys.executable).parent / Path(words[0]).name
+    program = (
+        ROOT / words[0]
+        if words[0].startswith("./")
+        else Path(sys.executable).parent / Path(words[0]).name
+    )
     assert os.access(program, os.X_OK)
-    words = [sys.executable, *words[words.index("-m") :]] if "-m" in words else [str(program), *words[1:]]
+    words = (
+        [sys.executable, *words[words.index("-m") :]]
+        if "-m" in words
+        else [str(program), *words[1:]]
+    )
     if program.name == "run_tests.sh":
         return
     options = {word for word in words if word.startswith("--")}
-    help_text = subprocess.run([*words[:3], "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    help_text = subprocess.run(
+        [*words[:3], "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert {option for option in options if option not in help_text} == set()
 
 
@@ -126,7 +145,9 @@ def test_the_readme_tables_are_those_of_the_committed_results(tmp_path: Path) ->
     from radiodino_utils.workflow.report import readme_with_tables
 
     # out of git: a run on another processor leaves slightly other tables in the folder
-    archive = subprocess.run(["git", "archive", "HEAD", "results", "benchmarks"], cwd=ROOT, capture_output=True)
+    archive = subprocess.run(
+        ["git", "archive", "HEAD", "results", "benchmarks"], cwd=ROOT, capture_output=True
+    )
     if archive.returncode:
         pytest.skip("not a git checkout, so nothing says which results are the committed ones")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
@@ -140,48 +161,69 @@ def test_notebooks_are_prose_and_calls_executed_once(path: Path) -> None:
     cells = json.loads(path.read_text())["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
-    assert not [output for cell in code for output in cell["outputs"] if output["output_type"] == "error"]
+    assert not [
+        output for cell in code for output in cell["outputs"] if output["output_type"] == "error"
+    ]
     assert cells[0]["source"][0].startswith(f"# {path.stem[:2]} ·")
     sources = ["".join(cell["source"]) for cell in code]
     assert not [source for source in sources if re.search(r"^\s*(def|class) ", source, re.M)]
-    assert max(len(source.splitlines()) for source in sources[2:]) <= 9  # the first two: parameters, imports
-    parameters = next("".join(c["source"]) for c in code if "parameters" in c["metadata"].get("tags", []))
+    assert (
+        max(len(source.splitlines()) for source in sources[2:]) <= 9
+    )  # the first two: parameters, imports
+    parameters = next(
+        "".join(c["source"]) for c in code if "parameters" in c["metadata"].get("tags", [])
+    )
     assert all(re.fullmatch(r"\w+ = .+  # .+", line) for line in parameters.splitlines())
     assert "print_configuration(" in sources[1].splitlines()[-1]
 
 
-def test_modules_import_only_what_stands_below_them() -> None:
-    order = LINE.split()
-    upward = []
-    for file in (ROOT / "radiodino_utils").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                modules = [node.module] if node.module else [alias.name for alias in node.names]
-                upward += [(file.stem, one) for one in modules if order.index(one) > order.index(file.stem)]
-    assert upward == []
+def test_layers_import_only_what_stands_below_them() -> None:
+    program = Path(sys.executable).parent / "lint-imports"
+    run = subprocess.run([program], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
 
 
 def test_help_needs_neither_torch_nor_an_environment() -> None:
-    code = "import sys; from radiodino_utils import runner\ntry: runner.main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys; from radiodino_utils.workflow import runner\ntry: runner.main(['--help'])\nexcept SystemExit: pass\n"
     code += "print('torch' in sys.modules, 'pandas' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert run.stdout.splitlines()[-1] == "False False"
 
 
 def test_nothing_of_this_machine_is_committed() -> None:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout.split("\0")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split("\0")
     if not any(listed):
         pytest.skip("not a git checkout")
-    texts = [ROOT / name for name in listed if name.endswith((".py", ".md", ".ipynb", ".yaml", ".yml", ".csv", ".sh", ".json"))]
+    texts = [
+        ROOT / name
+        for name in listed
+        if name.endswith((".py", ".md", ".ipynb", ".yaml", ".yml", ".csv", ".sh", ".json"))
+    ]
     marks = re.compile(r"/home/\w+|/root/|/tmp/|[A-Z]:\\\\Users")  # a path of somebody's machine
-    assert [path.name for path in texts if path.is_file() and path != Path(__file__) and marks.search(path.read_text())] == []
+    assert [
+        path.name
+        for path in texts
+        if path.is_file() and path != Path(__file__) and marks.search(path.read_text())
+    ] == []
 
 
 def test_no_time_out_turns_a_slow_machine_red() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     limits = [project["tool"]["pytest"]["ini_options"]["timeout"]]
-    limits += [int(one) for one in re.findall(r"timeout (\d+)", (ROOT / "run_tests.sh").read_text())]
+    limits += [
+        int(one) for one in re.findall(r"timeout (\d+)", (ROOT / "run_tests.sh").read_text())
+    ]
     for file in (ROOT / "tests").glob("*.py"):
-        calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.keyword)]
-        limits += [one.value.value for one in calls if one.arg == "timeout" and isinstance(one.value, ast.Constant)]
+        calls = [
+            node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.keyword)
+        ]
+        limits += [
+            one.value.value
+            for one in calls
+            if one.arg == "timeout" and isinstance(one.value, ast.Constant)
+        ]
     assert min(limits) >= 600

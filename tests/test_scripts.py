@@ -13,7 +13,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def _clone(folder: Path) -> Path:
     """The scripts, the package and the notebooks without an environment."""
-    shutil.copytree(ROOT / "radiodino_utils", folder / "radiodino_utils", ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    shutil.copytree(
+        ROOT / "radiodino_utils",
+        folder / "radiodino_utils",
+        ignore=shutil.ignore_patterns("weights", "__pycache__"),
+    )
     shutil.copytree(ROOT / ".ci", folder / ".ci")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
     for name in ("run_all.sh", "run_tests.sh", "requirements.txt"):
@@ -22,8 +26,14 @@ def _clone(folder: Path) -> Path:
 
 
 def _run(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess:
-    kept = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV")}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=kept | environment)
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV")
+    }
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=kept | environment
+    )
 
 
 def _programs(folder: Path, **programs: str) -> str:
@@ -54,7 +64,11 @@ def test_help_makes_no_environment(tmp_path: Path) -> None:
 def test_python_that_is_too_old(script: str, tmp_path: Path) -> None:
     clone = _clone(tmp_path / "clone")
     done = _run([f"./{script}"], clone, PATH=_programs(tmp_path / "bin", python3="exit 1"))
-    assert done.returncode == 1 and done.stderr.startswith("Python 3.11 or newer is needed") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 1
+        and done.stderr.startswith("Python 3.11 or newer is needed")
+        and done.stderr.count("\n") == 1
+    )
 
 
 def test_python_without_venv_leaves_no_half_environment(tmp_path: Path) -> None:
@@ -68,9 +82,17 @@ def test_python_without_venv_leaves_no_half_environment(tmp_path: Path) -> None:
 def test_conda_base_is_no_active_environment_but_another_one_is(tmp_path: Path) -> None:
     clone = _clone(tmp_path / "clone")
     path = _programs(tmp_path / "bin", python3="exit 1")
-    base = _run(["./run_all.sh"], clone, PATH=path, CONDA_PREFIX=str(tmp_path), CONDA_DEFAULT_ENV="base")
+    base = _run(
+        ["./run_all.sh"], clone, PATH=path, CONDA_PREFIX=str(tmp_path), CONDA_DEFAULT_ENV="base"
+    )
     assert "Python 3.11 or newer is needed" in base.stderr
-    other = _run(["./run_all.sh"], clone, PATH=path, CONDA_PREFIX=str(tmp_path / "none"), CONDA_DEFAULT_ENV="mine")
+    other = _run(
+        ["./run_all.sh"],
+        clone,
+        PATH=path,
+        CONDA_PREFIX=str(tmp_path / "none"),
+        CONDA_DEFAULT_ENV="mine",
+    )
     assert "the active environment has no Python" in other.stderr
 
 
@@ -87,4 +109,6 @@ def test_no_network_is_one_sentence_behind_pips(tmp_path: Path) -> None:
     done = _run(["./run_all.sh"], clone, **offline)
     assert done.returncode == 1
     assert done.stdout.startswith("no environment is active: making .venv")
-    assert done.stderr.splitlines()[-1].startswith("the pinned requirements could not be installed; check the network")
+    assert done.stderr.splitlines()[-1].startswith(
+        "the pinned requirements could not be installed; check the network"
+    )

@@ -9,7 +9,18 @@ from .hub_server import serving
 
 
 @contextmanager
-def web_server(files, *, cuts=0, cut_at=0, busy=0, ranges=True, retry_after=None, redirect=False, length=None, chunked=False):
+def web_server(
+    files,
+    *,
+    cuts=0,
+    cut_at=0,
+    busy=0,
+    ranges=True,
+    retry_after=None,
+    redirect=False,
+    length=None,
+    chunked=False,
+):
     """Serves files by name until the block ends.
 
     Args:
@@ -59,7 +70,12 @@ def web_server(files, *, cuts=0, cut_at=0, busy=0, ranges=True, retry_after=None
                 self.send_header("Retry-After", retry_after)
             if chunked and status < 300:
                 self.send_header("Transfer-Encoding", "chunked")
-                body = b"".join(b"%x\r\n%s\r\n" % (len(one), one) for one in (body[:1000], body[1000:])) + b"0\r\n\r\n"
+                body = (
+                    b"".join(
+                        b"%x\r\n%s\r\n" % (len(one), one) for one in (body[:1000], body[1000:])
+                    )
+                    + b"0\r\n\r\n"
+                )
             else:
                 self.send_header("Content-Length", str(len(body)) if length is None else length)
             self.end_headers()

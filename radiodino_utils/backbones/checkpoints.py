@@ -15,7 +15,13 @@ from torch import nn
 
 from ..core.errors import InputError
 
-_PARTS = ("teacher", "student", "model", "state_dict", "backbone")  # what to take from a training checkpoint, the best first
+_PARTS = (
+    "teacher",
+    "student",
+    "model",
+    "state_dict",
+    "backbone",
+)  # what to take from a training checkpoint, the best first
 _NETWORK = re.compile(r"^(?:module\.|_orig_mod\.)*(teacher|student)\.")
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.|backbone\.|teacher\.|student\.)+")
 _DROPPED = re.compile(r"^(head|dino_head|ibot_head|dino_loss|ibot_patch_loss)\.|^mask_token$")
@@ -25,9 +31,10 @@ _CHUNKED = re.compile(r"^blocks\.\d+\.(\d+)\.")  # DINOv2 with FSDP chunks: bloc
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """Reads a backbone's tensors from a weights file.
 
-    Known layouts: safetensors; a timm state dict; the checkpoints of DINO and DINOv2 (`teacher` before `student`,
-    prefixes `module.` and `backbone.`, chunked blocks). Projection and classification heads and the mask token are
-    left out. Files of `torch.save` are read with `weights_only=True`.
+    Known layouts: safetensors; a timm state dict; the checkpoints of DINO and DINOv2 (`teacher`
+        before `student`,
+    prefixes `module.` and `backbone.`, chunked blocks). Projection and classification heads and the
+    mask token are left out. Files of `torch.save` are read with `weights_only=True`.
 
     Args:
         path: `.safetensors`, or anything that `torch.save` wrote.
@@ -44,20 +51,46 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
-            with torch.serialization.safe_globals([argparse.Namespace]):  # DINO keeps its arguments in the checkpoint
+            with torch.serialization.safe_globals(
+                [argparse.Namespace]
+            ):  # DINO keeps its arguments in the checkpoint
                 state = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: the weights file is damaged or truncated ({error}); copy or download it again.") from error
+    except (
+        safetensors.SafetensorError,
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise InputError(
+            f"{path}: the weights file is damaged or truncated ({error}); copy or download it again."
+        ) from error
     except Exception as error:  # torch.load raises pickle.UnpicklingError and, for odd bytes, KeyError or IndexError
-        raise InputError(f"{path}: not a weights file that can be read safely ({str(error).splitlines()[0]}).") from error
-    while part := next((part for part in _PARTS if isinstance(state, dict) and isinstance(state.get(part), dict)), None):
+        raise InputError(
+            f"{path}: not a weights file that can be read safely ({str(error).splitlines()[0]})."
+        ) from error
+    while part := next(
+        (part for part in _PARTS if isinstance(state, dict) and isinstance(state.get(part), dict)),
+        None,
+    ):
         state = state[part]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"{path}: holds no state dict of tensors (looked for {', '.join(_PARTS)}).")
+    if not isinstance(state, dict) or not all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    ):
+        raise InputError(
+            f"{path}: holds no state dict of tensors (looked for {', '.join(_PARTS)})."
+        )
     networks = {match[1] for name in state if (match := _NETWORK.match(name))}
     if "teacher" in networks:  # DINOv2 keeps both networks in one flat dict
-        state = {name: value for name, value in state.items() if (match := _NETWORK.match(name)) and match[1] == "teacher"}
-    named = {_CHUNKED.sub(r"blocks.\1.", _WRAPPERS.sub("", name)): value for name, value in state.items()}
+        state = {
+            name: value
+            for name, value in state.items()
+            if (match := _NETWORK.match(name)) and match[1] == "teacher"
+        }
+    named = {
+        _CHUNKED.sub(r"blocks.\1.", _WRAPPERS.sub("", name)): value for name, value in state.items()
+    }
     return {name: value for name, value in named.items() if not _DROPPED.match(name)}
 
 
@@ -68,15 +101,21 @@ def saved_num_heads(path: Path) -> int | None:
     with safetensors.safe_open(path, "pt") as file:
         value = (file.metadata() or {}).get("num_heads")
     if value is not None and not value.isdecimal():
-        raise InputError(f"{path}: its metadata has num_heads = {value!r}; a whole number is needed.")
+        raise InputError(
+            f"{path}: its metadata has num_heads = {value!r}; a whole number is needed."
+        )
     return None if value is None else int(value)
 
 
-def vision_transformer(state: dict[str, torch.Tensor], source: str, *, num_heads: int | None) -> VisionTransformer:
+def vision_transformer(
+    state: dict[str, torch.Tensor], source: str, *, num_heads: int | None
+) -> VisionTransformer:
     """Builds the timm vision transformer that a state dict belongs to and loads it strictly.
 
-    Width, depth, patch, grid, registers and layer scale are read from the tensors. The number of attention heads stands
-    in no tensor: with another one a model loads as strictly and computes something else, so it is never guessed.
+    Width, depth, patch, grid, registers and layer scale are read from the tensors. The number of
+    attention heads stands
+    in no tensor: with another one a model loads as strictly and computes something else, so it is
+        never guessed.
 
     Args:
         state: Tensors by timm's names.
@@ -87,15 +126,23 @@ def vision_transformer(state: dict[str, torch.Tensor], source: str, *, num_heads
         The model in evaluation mode, float32, without a head.
 
     Raises:
-        InputError: If a tensor is missing, unexpected or of another shape; all of them are listed. If the number of
-            heads is not known, or does not divide the width.
+        InputError: If a tensor is missing, unexpected or of another shape; all of them are listed.
+            If the number of heads is not known, or does not divide the width.
     """
     needed = ("patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight")
     if absent := [name for name in needed if name not in state]:
-        raise InputError(f"{source}: not a vision transformer that timm knows: missing {', '.join(absent)}.")
-    if state["patch_embed.proj.weight"].ndim != 4 or state["pos_embed"].ndim != 3 or state["blocks.0.mlp.fc1.weight"].ndim != 2:
+        raise InputError(
+            f"{source}: not a vision transformer that timm knows: missing {', '.join(absent)}."
+        )
+    if (
+        state["patch_embed.proj.weight"].ndim != 4
+        or state["pos_embed"].ndim != 3
+        or state["blocks.0.mlp.fc1.weight"].ndim != 2
+    ):
         shapes = ", ".join(f"{name} {tuple(state[name].shape)}" for name in needed)
-        raise InputError(f"{source}: not a vision transformer that timm knows: the shapes are {shapes}.")
+        raise InputError(
+            f"{source}: not a vision transformer that timm knows: the shapes are {shapes}."
+        )
     width, channels, patch, _ = state["patch_embed.proj.weight"].shape
     if channels != 3:
         raise InputError(f"{source}: {channels} input channels; 3 are needed.")
@@ -106,17 +153,33 @@ def vision_transformer(state: dict[str, torch.Tensor], source: str, *, num_heads
             "or save num_heads in the safetensors metadata."
         )
     if num_heads < 1 or width % num_heads:
-        raise InputError(f"{source}: {num_heads} heads do not divide the width {width}; give the number it was trained with.")
-    if "register_tokens" in state:  # DINOv2's own layout; timm's has the class token's position inside the token
-        state = {**state, "reg_token": state["register_tokens"], "cls_token": state["cls_token"] + state["pos_embed"][:, :1]}
+        raise InputError(
+            f"{source}: {num_heads} heads do not divide the width {width}; give the number it was trained with."
+        )
+    if (
+        "register_tokens" in state
+    ):  # DINOv2's own layout; timm's has the class token's position inside the token
+        state = {
+            **state,
+            "reg_token": state["register_tokens"],
+            "cls_token": state["cls_token"] + state["pos_embed"][:, :1],
+        }
         state["pos_embed"] = state["pos_embed"][:, 1:]
         del state["register_tokens"]
-    class_token, register_count = "cls_token" in state, state["reg_token"].shape[1] if "reg_token" in state else 0
+    class_token, register_count = (
+        "cls_token" in state,
+        state["reg_token"].shape[1] if "reg_token" in state else 0,
+    )
     positions = state["pos_embed"].shape[1]
-    prefix_positions = next((n for n in (class_token, 0, class_token + register_count) if _is_square(positions - n)), None)
+    prefix_positions = next(
+        (n for n in (class_token, 0, class_token + register_count) if _is_square(positions - n)),
+        None,
+    )
     if prefix_positions is None:
         raise InputError(f"{source}: pos_embed has {positions} positions, which is no square grid.")
-    depth = 1 + max(int(match[1]) for name in state if (match := re.match(r"blocks\.(\d+)\.", name)))
+    depth = 1 + max(
+        int(match[1]) for name in state if (match := re.match(r"blocks\.(\d+)\.", name))
+    )
     model = VisionTransformer(
         img_size=math.isqrt(positions - prefix_positions) * patch,
         patch_size=patch,
@@ -167,8 +230,14 @@ def structure(model: nn.Module) -> str:
     saved = model.state_dict()
     digest = _hashed({name: tensor for name, tensor in model.named_buffers() if name not in saved})
     for name, layer in model.named_modules():
-        options = {key: value for key, value in sorted(vars(layer).items()) if isinstance(value, bool | int | float | str)}
-        options = {key: value for key, value in options.items() if key not in ("training", "fused_attn")}
+        options = {
+            key: value
+            for key, value in sorted(vars(layer).items())
+            if isinstance(value, bool | int | float | str)
+        }
+        options = {
+            key: value for key, value in options.items() if key not in ("training", "fused_attn")
+        }
         digest.update(f"{name} {type(layer).__qualname__} {options}".encode())
     return digest.hexdigest()[:12]
 

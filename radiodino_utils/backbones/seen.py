@@ -7,7 +7,7 @@ from importlib import resources
 import numpy as np
 import pandas as pd
 
-from ..data.duplicates import picture_digests
+from ..data.duplicates import image_digests
 from .registry import REGISTRY, bundled_file
 
 SEEN = ("none", "not known", "unlabelled train", "unlabelled test")  # the more, the later
@@ -19,9 +19,11 @@ def corpus_prefixes(digests: Sequence[str]) -> np.ndarray:
 
 
 def seen_images(backbone: str, images: Sequence[np.ndarray]) -> list[bool] | None:
-    """Tell for each image whether the pre-training of a backbone saw it, at any size and without its label.
+    """Tell for each image whether the pre-training of a backbone saw it, at any size and without
+    its label.
 
-    An image counts as seen when the corpus holds the very pixels. The images of BUSI and BreastMNIST, which is made from BUSI,
+    An image counts as seen when the corpus holds the very pixels. The images of BUSI and
+    BreastMNIST, which is made from BUSI,
     are one image at five sizes: `published/breastmnist_busi.csv` holds the hashes of all of them.
 
     Args:
@@ -29,8 +31,8 @@ def seen_images(backbone: str, images: Sequence[np.ndarray]) -> list[bool] | Non
         images: uint8, [height, width] or [height, width, 3]; read only where a corpus is known.
 
     Returns:
-        One bool per image; all `False` for random weights and `pixels`; `None` where the corpus is not known, as for released
-        weights and files.
+        One bool per image; all `False` for random weights and `pixels`; `None` where the corpus is
+        not known, as for released weights and files.
     """
     kind = REGISTRY[backbone].kind if backbone in REGISTRY else "file"
     if kind in ("random", "pixels"):
@@ -40,7 +42,7 @@ def seen_images(backbone: str, images: Sequence[np.ndarray]) -> list[bool] | Non
         return None
     prefixes = set(np.load(corpus, allow_pickle=False).tolist())
     prefixes |= {one for sizes in _same_images() if not prefixes.isdisjoint(sizes) for one in sizes}
-    return [int(digest[:16], 16) in prefixes for digest in picture_digests(images)]
+    return [int(digest[:16], 16) in prefixes for digest in image_digests(images)]
 
 
 def seen_in_pretraining(seen: Mapping[str, Sequence[bool] | None]) -> str:
@@ -55,7 +57,15 @@ def seen_in_pretraining(seen: Mapping[str, Sequence[bool] | None]) -> str:
     if any(part is None for part in seen.values()):
         return "not known"
     splits = [split for split, part in seen.items() if any(part)]
-    return most_seen(["none", *("unlabelled train" if split in ("train", "val") else "unlabelled test" for split in splits)])
+    return most_seen(
+        [
+            "none",
+            *(
+                "unlabelled train" if split in ("train", "val") else "unlabelled test"
+                for split in splits
+            ),
+        ]
+    )
 
 
 def most_seen(values: Iterable[str]) -> str:
@@ -65,6 +75,11 @@ def most_seen(values: Iterable[str]) -> str:
 
 @lru_cache
 def _same_images() -> list[list[int]]:
-    with resources.as_file(resources.files("radiodino_utils.data") / "breastmnist_busi.csv") as path:
+    with resources.as_file(
+        resources.files("radiodino_utils.data") / "breastmnist_busi.csv"
+    ) as path:
         table = pd.read_csv(path, dtype=str)
-    return [[int(one, 16) for one in row] for row in table.drop(columns=["split", "row", "name"]).to_numpy()]
+    return [
+        [int(one, 16) for one in row]
+        for row in table.drop(columns=["split", "row", "name"]).to_numpy()
+    ]

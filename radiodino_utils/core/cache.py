@@ -19,11 +19,15 @@ LIMIT = "RADIODINO_LOCK_WAIT"  # the variable that limits waiting, in seconds
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
-def kept(sidecar: Path, *files: Path, declared: dict[str, object], make: Callable[[], dict[str, object]]) -> dict[str, object]:
-    """Return the facts of cached files; files that are missing or damaged are made, by one process at a time.
+def kept(
+    sidecar: Path, *files: Path, declared: dict[str, object], make: Callable[[], dict[str, object]]
+) -> dict[str, object]:
+    """Return the facts of cached files; files that are missing or damaged are made, by one process
+    at a time.
 
     Args:
-        sidecar: A JSON file that vouches for itself and for the files. A whole cache is read without writing anything.
+        sidecar: A JSON file that vouches for itself and for the files. A whole cache is read
+            without writing anything.
         files: What is cached.
         declared: All that the content depends on; JSON values.
         make: Writes the files and gives further facts about them.
@@ -37,19 +41,25 @@ def kept(sidecar: Path, *files: Path, declared: dict[str, object], make: Callabl
     if (facts := sealed(sidecar, *files, declared=declared, quiet=True)) is not None:
         return facts
     with locked(sidecar.with_suffix(".lock")):
-        if (facts := sealed(sidecar, *files, declared=declared)) is None:  # another process may have made them meanwhile
+        if (
+            facts := sealed(sidecar, *files, declared=declared)
+        ) is None:  # another process may have made them meanwhile
             facts = seal(sidecar, *files, facts=declared | make())
     return facts
 
 
 def seal(sidecar: Path, *files: Path, facts: dict[str, object]) -> dict[str, object]:
     """Write a sidecar that holds facts, the SHA-256 of files, and one of all this; return it without the last."""
-    facts = json.loads(json.dumps(facts | {"sha256": {file.name: file_hash(file) for file in files}}))
+    facts = json.loads(
+        json.dumps(facts | {"sha256": {file.name: file_hash(file) for file in files}})
+    )
     write_json(sidecar, facts | {"seal": _digest(facts)})
     return facts
 
 
-def sealed(sidecar: Path, *files: Path, declared: dict[str, object], quiet: bool = False) -> dict[str, object] | None:
+def sealed(
+    sidecar: Path, *files: Path, declared: dict[str, object], quiet: bool = False
+) -> dict[str, object] | None:
     """Return what `seal` did if sidecar and files are still as they were written, else `None`.
 
     Args:
@@ -63,7 +73,10 @@ def sealed(sidecar: Path, *files: Path, declared: dict[str, object], quiet: bool
     """
     try:
         facts = json.loads(sidecar.read_text(encoding="utf-8"))
-        as_written = facts.pop("seal") == _digest(facts) and facts.items() >= json.loads(json.dumps(declared)).items()
+        as_written = (
+            facts.pop("seal") == _digest(facts)
+            and facts.items() >= json.loads(json.dumps(declared)).items()
+        )
         if as_written and all(facts["sha256"][file.name] == file_hash(file) for file in files):
             return facts
     except PermissionError as error:
@@ -73,7 +86,10 @@ def sealed(sidecar: Path, *files: Path, declared: dict[str, object], quiet: bool
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     if not quiet and any(file.exists() for file in (sidecar, *files)):
-        print(f"{files[0] if files else sidecar}: damaged, unfinished or of an earlier version; made again.", flush=True)
+        print(
+            f"{files[0] if files else sidecar}: damaged, unfinished or of an earlier version; made again.",
+            flush=True,
+        )
     return None
 
 
@@ -83,7 +99,8 @@ def _digest(facts: dict[str, object]) -> str:
 
 @contextmanager
 def locked(path: Path, *, limit: float | None = None) -> Iterator[None]:
-    """Hold a lock, so that processes and users make the same thing in turn; say so where one has to wait.
+    """Hold a lock, so that processes and users make the same thing in turn; say so where one has to
+    wait.
 
     `RADIODINO_LOCK_WAIT` limits the waiting, in seconds.
 
@@ -110,9 +127,14 @@ def locked(path: Path, *, limit: float | None = None) -> Iterator[None]:
             waited = time.monotonic() - start
             if waited >= limit:
                 long = f" after {limit:g} s ({LIMIT})" if limit else ""
-                raise InputError(f"{path}: still held by {_holder(path)}{long}; end it, or wait longer.")
+                raise InputError(
+                    f"{path}: still held by {_holder(path)}{long}; end it, or wait longer."
+                )
             if waited >= PATIENCE and not said:
-                print(f"{path}: held by {_holder(path)}; waiting for it ({LIMIT} limits the wait in seconds).", flush=True)
+                print(
+                    f"{path}: held by {_holder(path)}; waiting for it ({LIMIT} limits the wait in seconds).",
+                    flush=True,
+                )
                 said = True
             time.sleep(0.1)
         yield
@@ -155,7 +177,10 @@ def _lock(path: Path, held: ExitStack) -> Callable[[], bool]:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-        print(f"{path.parent}: the file system knows no locks; {soft.lock_file} stands for one while it is in use.", flush=True)
+        print(
+            f"{path.parent}: the file system knows no locks; {soft.lock_file} stands for one while it is in use.",
+            flush=True,
+        )
         _without_locks.add(path.parent)
         return by_file()
 
@@ -169,7 +194,9 @@ def _limit() -> float:
     try:
         return float(os.environ.get(LIMIT) or "inf")
     except ValueError as error:
-        raise InputError(f"{LIMIT}='{os.environ[LIMIT]}': not a number of seconds; correct or unset it.") from error
+        raise InputError(
+            f"{LIMIT}='{os.environ[LIMIT]}': not a number of seconds; correct or unset it."
+        ) from error
 
 
 def _own_name() -> str:

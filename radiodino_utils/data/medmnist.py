@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..core.downloads import Missing, download
 from ..core.files import data_folder, explaining, file_hash
-from .dataset import PictureSet
+from .dataset import ImageDataset
 from .npz import read_npz
 
 SIZES = (28, 64, 128, 224)
@@ -14,7 +14,7 @@ _POSITIVE = {"breastmnist": "malignant", "pneumoniamnist": "pneumonia"}
 
 
 def medmnist_names() -> list[str]:
-    """The plain names, `FLAG-SIZE`, of the flat sets with one label a picture."""
+    """The registered names, `FLAG-SIZE`, of the flat sets with one label a image."""
     from medmnist import INFO
 
     flags = [flag for flag, info in INFO.items() if info["task"] in _TASKS and "3d" not in flag]
@@ -29,7 +29,7 @@ def find_medmnist(name: str, folder: str | Path | None = None) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def load_medmnist(name: str, *, folder: str | Path | None = None) -> PictureSet:
+def load_medmnist(name: str, *, folder: str | Path | None = None) -> ImageDataset:
     """Loads an official set; a file that lies nowhere is downloaded into the data folder.
 
     Args:
@@ -49,14 +49,20 @@ def load_medmnist(name: str, *, folder: str | Path | None = None) -> PictureSet:
         with explaining(own):
             own.unlink()
         path = None
-    path = path or download(official["url"], own, expected=official["md5"], way_out=_way_out(official))
-    return read_npz(path, name, classes=official["classes"], md5=official["md5"], positive=official["positive"])
+    path = path or download(official["url"], own, expected=official["md5"], hint=_way_out(official))
+    return read_npz(
+        path, name, classes=official["classes"], md5=official["md5"], positive=official["positive"]
+    )
 
 
 def missing_medmnist(name: str) -> Missing | None:
     """The file of a set, where it lies nowhere yet."""
     official = _official(name)
-    return None if find_medmnist(name) else Missing(name, official["url"], f"download {official['url']} and {_way_out(official)}")
+    return (
+        None
+        if find_medmnist(name)
+        else Missing(name, official["url"], f"download {official['url']} and {_way_out(official)}")
+    )
 
 
 def _way_out(official: dict) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from ..core.cache import locked
 from ..core.errors import InputError
 from ..core.files import atomic, data_folder, file_hash, require_space
-from .dataset import SPLITS, PictureSet, Split
+from .dataset import SPLITS, ImageDataset, Split
 
 
 def read_npz(
@@ -25,28 +25,32 @@ def read_npz(
     md5: str | None = None,
     caveat: str = "",
     positive: str = "",
-) -> PictureSet:
-    """Reads a file in MedMNIST's layout: `{train,val,test}_{images,labels}`, and `{split}_ids` where there are some.
+) -> ImageDataset:
+    """Reads a file in MedMNIST's layout: `{train,val,test}_{images,labels}`, and `{split}_ids`
+    where there are some.
 
     Args:
         path: The file.
         name: Name of the set; one that starts with `npz:` may lack the split `val`.
         classes: The name of each label; the numbers by default.
         md5: Of the file, where it is known.
-        caveat: See `PictureSet`.
-        positive: See `PictureSet`.
+        caveat: See `ImageDataset`.
+        positive: See `ImageDataset`.
 
     Returns:
         The set; arrays are memory-mapped.
 
     Raises:
-        InputError: If the file is missing, damaged, another than its MD5 says, or not laid out as it must be.
+        InputError: If the file is missing, damaged, another than its MD5 says, or not laid out as
+            it must be.
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such npz file.")
     digest = file_hash(path, "md5")
     if md5 and digest != md5:
-        raise InputError(f"{path}: wrong MD5: {digest} instead of {md5}; the file is damaged or another: download it again.")
+        raise InputError(
+            f"{path}: wrong MD5: {digest} instead of {md5}; the file is damaged or another: download it again."
+        )
     arrays = _mapped(path, digest)
     splits = {}
     for split in SPLITS:
@@ -54,15 +58,23 @@ def read_npz(
             continue
         missing = [key for key in (f"{split}_images", f"{split}_labels") if key not in arrays]
         if missing:
-            raise InputError(f"{path}: the keys {', '.join(missing)} are missing; MedMNIST's layout is needed.")
+            raise InputError(
+                f"{path}: the keys {', '.join(missing)} are missing; MedMNIST's layout is needed."
+            )
         images, labels = arrays[f"{split}_images"], np.asarray(arrays[f"{split}_labels"])
-        if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)):
-            raise InputError(f"{path}: {split}_images is {images.dtype} {images.shape}; uint8 [n, height, width(, 3)] is needed.")
+        if (
+            images.dtype != np.uint8
+            or images.ndim not in (3, 4)
+            or images.shape[3:] not in ((), (3,))
+        ):
+            raise InputError(
+                f"{path}: {split}_images is {images.dtype} {images.shape}; uint8 [n, height, width(, 3)] is needed."
+            )
         if not len(images):
             raise InputError(f"{path}: the split '{split}' is empty.")
         if labels.shape not in ((len(images),), (len(images), 1)) or labels.dtype.kind not in "iu":
             raise InputError(
-                f"{path}: {split}_labels is {labels.dtype} {labels.shape}; one whole number a picture is needed, "
+                f"{path}: {split}_labels is {labels.dtype} {labels.shape}; one whole number a image is needed, "
                 f"({len(images)}, 1)."
             )
         if labels.min() < 0:
@@ -70,13 +82,17 @@ def read_npz(
         default_ids = [f"{split}/{row:06d}" for row in range(len(images))]
         ids = [str(one) for one in arrays.get(f"{split}_ids", default_ids)]
         if len(ids) != len(images):
-            raise InputError(f"{path}: {split}_ids holds {len(ids)} names for {len(images)} pictures; one each is needed.")
+            raise InputError(
+                f"{path}: {split}_ids holds {len(ids)} names for {len(images)} images; one each is needed."
+            )
         splits[split] = Split(images, labels.reshape(-1).astype(np.int64), ids)
     highest = max(int(split.labels.max()) for split in splits.values())
     classes = classes or tuple(str(label) for label in range(highest + 1))
     if highest >= len(classes):
-        raise InputError(f"{path}: label {highest} is outside the {len(classes)} classes of {name}.")
-    return PictureSet(name, classes, splits, digest, caveat, positive)
+        raise InputError(
+            f"{path}: label {highest} is outside the {len(classes)} classes of {name}."
+        )
+    return ImageDataset(name, classes, splits, digest, caveat, positive)
 
 
 def _mapped(path: Path, digest: str) -> dict[str, np.ndarray]:
@@ -84,24 +100,36 @@ def _mapped(path: Path, digest: str) -> dict[str, np.ndarray]:
     folder = data_folder() / "unpacked" / digest
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {one.filename: one for one in archive.infolist() if re.fullmatch(r"\w+\.npy", one.filename)}
+            members = {
+                one.filename: one
+                for one in archive.infolist()
+                if re.fullmatch(r"\w+\.npy", one.filename)
+            }
             for name, member in members.items():
                 if member.file_size > max(_LARGE, _RATIO * member.compress_size):
                     raise InputError(
                         f"{path}: {name} would unpack from {member.compress_size / 1e6:.0f} to {member.file_size / 1e6:.0f} MB, "
-                        "which no pictures do; look at where the file comes from."
+                        "which no images do; look at where the file comes from."
                     )
             if not all(_is_whole(folder / name, member) for name, member in members.items()):
                 with locked(folder / "unpacking.lock"):
                     _unpack(archive, members, folder)
-        return {Path(name).stem: np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in members}
+        return {
+            Path(name).stem: np.load(folder / name, mmap_mode="r", allow_pickle=False)
+            for name in members
+        }
     except InputError:
         raise
     except _DAMAGED as error:
-        raise InputError(f"{path}: the npz file is damaged or truncated ({error}); download it again.") from error
+        raise InputError(
+            f"{path}: the npz file is damaged or truncated ({error}); download it again."
+        ) from error
 
 
-_LARGE, _RATIO = 1 << 30, 200  # bytes, and how much smaller than itself a larger member may be packed
+_LARGE, _RATIO = (
+    1 << 30,
+    200,
+)  # bytes, and how much smaller than itself a larger member may be packed
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -118,12 +146,18 @@ _DAMAGED = (
 
 
 def _unpack(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folder: Path) -> None:
-    missing = {name: member for name, member in members.items() if not _is_whole(folder / name, member)}
+    missing = {
+        name: member for name, member in members.items() if not _is_whole(folder / name, member)
+    }
     require_space(folder, sum(member.file_size for member in missing.values()))
     for name, member in missing.items():
         if (folder / name).exists():
             print(f"{folder / name}: damaged; unpacked again.", flush=True)
-        with atomic(folder / name) as temporary, archive.open(member) as source, open(temporary, "wb") as file:
+        with (
+            atomic(folder / name) as temporary,
+            archive.open(member) as source,
+            open(temporary, "wb") as file,
+        ):
             shutil.copyfileobj(source, file)
 
 

@@ -23,11 +23,13 @@ def classify_few_shot(
     methods: Sequence[str] = METHODS,
     seed: int = 0,
 ) -> list[Prediction]:
-    """Classifies the test split with a few labelled pictures a class of the train split, for each draw of them.
+    """Classifies the test split with a few labelled images a class of the train split, for each
+    draw of them.
 
-    Nothing is chosen, since a validation split would be further labels. `knn` is DINO's weighted vote with k = the number
-    of labels a class; `logistic` has C = width x classes / 100, as UNI has it (Chen et al., Nature Medicine 2024). All
-    methods and, with the same seed, all backbones see the same pictures.
+    Nothing is chosen, since a validation split would be further labels. `knn` is DINO's weighted
+    vote with k = the number of labels a class; `logistic` has C = width x classes / 100, as UNI has
+    it (Chen et al., Nature Medicine 2024). All methods and, with the same seed, all backbones see
+    the same images.
 
     Args:
         features: What `extract_features` gives.
@@ -37,10 +39,12 @@ def classify_few_shot(
         seed: Of the draws.
 
     Returns:
-        For each number, draw and method a prediction: the protocol is such as "fewshot-5-knn", `seed` the draw.
+        For each number, draw and method a prediction: the protocol is such as "fewshot-5-knn",
+            `seed` the draw.
 
     Raises:
-        InputError: If the train split holds fewer labels of a class than are to be drawn, or a method is unknown.
+        InputError: If the train split holds fewer labels of a class than are to be drawn, or a
+            method is unknown.
     """
     for method in methods:
         if method not in METHODS:
@@ -63,9 +67,13 @@ def classify_few_shot(
 
 def _check(features: Features, shots: Sequence[int]) -> None:
     if not shots or min(shots) < 1:
-        raise InputError(f"shots is {list(shots)}; it needs at least one number of labels a class, and each at least 1.")
+        raise InputError(
+            f"shots is {list(shots)}; it needs at least one number of labels a class, and each at least 1."
+        )
     if absent := [split for split in ("train", "test") if split not in features.labels]:
-        raise InputError(f"{features.dataset}: has no split {', '.join(absent)}, which few-shot classification needs.")
+        raise InputError(
+            f"{features.dataset}: has no split {', '.join(absent)}, which few-shot classification needs."
+        )
     counts = np.bincount(features.labelled("train")[1], minlength=len(features.classes))
     if counts.min() < max(shots):
         raise InputError(
@@ -77,7 +85,10 @@ def _check(features: Features, shots: Sequence[int]) -> None:
 def _drawn(features: Features, count: int, generator: np.random.Generator) -> np.ndarray:
     labels = features.labelled("train")[1]
     return np.concatenate(
-        [generator.choice(np.flatnonzero(labels == label), count, replace=False) for label in range(len(features.classes))]
+        [
+            generator.choice(np.flatnonzero(labels == label), count, replace=False)
+            for label in range(len(features.classes))
+        ]
     )
 
 
@@ -89,6 +100,7 @@ def _probabilities(features: Features, rows: np.ndarray, method: str) -> np.ndar
         k = len(rows) // classes
         return knn_probabilities(bank, labels, queries, ks=(k,), classes=classes)[k]
     strength = bank.shape[1] * classes / 100
-    # in float64 by Newton's method: of so weak a penalty L-BFGS stops .05 in probability before the solution
+    # in float64 by Newton's method: of so weak a penalty L-BFGS stops .05 in probability before the
+    # solution
     model = LogisticRegression(C=strength, solver="newton-cg", tol=1e-8, max_iter=1000)
     return model.fit(bank.astype(np.float64), labels).predict_proba(queries.astype(np.float64))

@@ -21,15 +21,21 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
-from ..backbones.loading import Backbone, Preprocessing, for_training, is_convolutional, load_backbone
+from ..backbones.loading import (
+    Backbone,
+    Preprocessing,
+    for_training,
+    is_convolutional,
+    load_backbone,
+)
 from ..backbones.random_weights import draw, redraw
 from ..backbones.seen import seen_images, seen_in_pretraining
 from ..core.cache import kept
 from ..core.environment import git_revision, training_threads, versions
 from ..core.errors import InputError, unknown
+from ..core.fabric import make_fabric
 from ..core.files import atomic, features_folder, require_space, value_hash
-from ..data.registry import PictureSet, Split, load_dataset
-from ..pretraining.trainer import Running, make_fabric
+from ..data.registry import ImageDataset, Split, load_dataset
 from .metrics import classification_metrics
 from .predictions import Prediction
 from .twins import train_deduplicated, without_twins
@@ -39,24 +45,28 @@ FORMAT = 3  # counts up when the training itself changes, so that older checkpoi
 
 @dataclass(frozen=True)
 class FineTuning:
-    """A recipe; the defaults are the likely protocol of RadioDINO, inferred from its authors' later public code.
+    """A recipe; the defaults are the likely protocol of RadioDINO, inferred from its authors' later
+    public code.
 
     Attributes:
         lr: Peak learning rate of AdamW.
         weight_decay: Not on biases and norms.
-        batch_size: Pictures a step.
+        batch_size: Images a step.
         epochs: Passes over the train split.
         warmup_epochs: Linear warm-up from a hundredth of `lr`, then a cosine to zero.
         clip: Greatest norm of the gradient; `warmup_clip` during the warm-up.
         warmup_clip: See `clip`.
         dropout: In front of the head.
-        class_weights: Of the cross entropy: "sqrt" (root of N / n of the class), "balanced" (N / n) or "none".
+        class_weights: Of the cross entropy: "sqrt" (root of N / n of the class), "balanced" (N / n)
+            or "none".
         flip: Probability of a horizontal flip.
         rotation: Degrees to either side.
         crop: Share of the area of the random resized crop, least and greatest.
         layer_decay: Factor of the learning rate from block to block downwards (BEiT), or nothing.
-        lora_rank: Of adapters on the attention's queries, keys and values (Hu et al., ICLR 2022); 0 trains everything.
-        size: Edge of the pictures in pixels; the backbone's own by default (the position embedding is resampled).
+        lora_rank: Of adapters on the attention's queries, keys and values (Hu et al., ICLR 2022); 0
+            trains everything.
+        size: Edge of the images in pixels; the backbone's own by default (the position embedding is
+            resampled).
         precision: "fp32", "bf16", or "auto": bf16 where the processor computes in it.
     """
 
@@ -104,7 +114,7 @@ class FineTuned:
 @training_threads()
 def finetune(
     backbone: Backbone,
-    dataset: PictureSet,
+    dataset: ImageDataset,
     *,
     recipe: FineTuning = RECIPES["finetune"],
     seed: int = 0,
@@ -113,9 +123,11 @@ def finetune(
     workers: int = 0,
     on_epoch: Callable[[dict], None] | None = None,
 ) -> FineTuned:
-    """Fine-tunes on the train split, keeps the epoch with the best macro-F1 on validation and predicts the test split.
+    """Fine-tunes on the train split, keeps the epoch with the best macro-F1 on validation and
+    predicts the test split.
 
-    The checkpoint's name holds a hash of all that it depends on; one that is there is used instead of training again.
+    The checkpoint's name holds a hash of all that it depends on; one that is there is used instead
+    of training again.
 
     Args:
         backbone: What `load_backbone` gives; it is left as it is.
@@ -131,11 +143,12 @@ def finetune(
         The prediction, the curve and the checkpoint; `choice` names the epoch.
 
     Raises:
-        InputError: If the backbone is no vision transformer, a split is missing, a label stands for no class, settings
-            contradict each other, the loss is not finite, or a step would change no tensor of the backbone.
+        InputError: If the backbone is no vision transformer, a split is missing, a label stands for
+            no class, settings contradict each other, the loss is not finite, or a step would change
+            no tensor of the backbone.
     """
     _check(backbone, dataset, recipe)
-    fabric = make_fabric(Running(precision=recipe.precision, accelerator=accelerator))
+    fabric = make_fabric(precision=recipe.precision, accelerator=accelerator)
     with fabric.autocast():
         precision = "bf16" if torch.is_autocast_enabled(fabric.device.type) else "fp32"
     declared = {
@@ -158,13 +171,23 @@ def finetune(
         seed_everything(seed, verbose=False)
         model, preprocessing = _with_head(backbone, len(dataset.classes), recipe, seed=seed)
         require_space(checkpoint.parent, 4 * sum(one.numel() for one in model.parameters()))
-        state, curve = _train(fabric, model, backbone.name, preprocessing, dataset, recipe, workers, on_epoch)
+        state, curve = _train(
+            fabric, model, backbone.name, preprocessing, dataset, recipe, workers, on_epoch
+        )
         with atomic(checkpoint) as temporary:
-            save_file(state, temporary, None if is_convolutional(model) else {"num_heads": str(model.blocks[0].attn.num_heads)})
+            save_file(
+                state,
+                temporary,
+                None
+                if is_convolutional(model)
+                else {"num_heads": str(model.blocks[0].attn.num_heads)},
+            )
         return {"curve": curve, "device": str(fabric.device), "git": git_revision()}
 
     facts = kept(checkpoint.with_suffix(".json"), checkpoint, declared=declared, make=make)
-    model, preprocessing = _with_head(backbone, len(dataset.classes), recipe, seed=seed, adapters=False)
+    model, preprocessing = _with_head(
+        backbone, len(dataset.classes), recipe, seed=seed, adapters=False
+    )
     model.load_state_dict(load_file(checkpoint))
     curve = pd.DataFrame(facts["curve"])
     best = curve.loc[curve["f1_macro"].idxmax()]
@@ -176,17 +199,20 @@ def finetune(
         split="test",
         classes=dataset.classes,
         labels=test.labels,
-        probabilities=_probabilities(fabric, fabric.setup_module(model), test, preprocessing, recipe.batch_size),
+        probabilities=_probabilities(
+            fabric, fabric.setup_module(model), test, preprocessing, recipe.batch_size
+        ),
         ids=list(test.ids),
         weights=backbone.fingerprint,
         caveat=dataset.caveat,
-        choice={"epoch": f"{best['epoch']:.0f} of {recipe.epochs}"} | ({"size": recipe.size} if recipe.size else {}),
+        choice={"epoch": f"{best['epoch']:.0f} of {recipe.epochs}"}
+        | ({"size": recipe.size} if recipe.size else {}),
         seed=seed,
         positive=dataset.positive,
         engine="torch",
         precision=precision,
         seen_in_pretraining=seen_in_pretraining(
-            {name: seen_images(backbone.name, part.pictures) for name, part in dataset.splits.items()}
+            {name: seen_images(backbone.name, part.images) for name, part in dataset.splits.items()}
         ),
     )
     return FineTuned(prediction, curve, checkpoint)
@@ -194,7 +220,7 @@ def finetune(
 
 def finetune_seeds(
     backbone: Backbone,
-    dataset: PictureSet,
+    dataset: ImageDataset,
     seeds: Sequence[int],
     *,
     twins: Mapping[str, Mapping[str, np.ndarray]] | None = None,
@@ -207,9 +233,10 @@ def finetune_seeds(
         backbone: See `finetune`. For processes of their own it must load again by its name.
         dataset: Likewise.
         seeds: One run each.
-        twins: By dataset what `find_twins` gives; where this one has some, each seed runs again without them, as
-            `PROTOCOL (train-deduplicated)`, see `twins.three_ways`.
-        jobs: Processes at a time; on GPUs one each, in turn, and on a CPU each with `provenance.TRAINING_THREADS`.
+        twins: By dataset what `find_twins` gives; where this one has some, each seed runs again
+            without them, as `PROTOCOL (train-deduplicated)`, see `twins.three_ways`.
+        jobs: Processes at a time; on GPUs one each, in turn, and on a CPU each with
+            `provenance.TRAINING_THREADS`.
         **options: Of `finetune`.
 
     Returns:
@@ -221,9 +248,15 @@ def finetune_seeds(
     here = (twins or {}).get(dataset.name)
     if jobs > 1:  # they leave their checkpoints behind, which are then read here
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_share, initargs=(context.Value("i", 0),)) as pool:
+        with ProcessPoolExecutor(
+            jobs, mp_context=context, initializer=_share, initargs=(context.Value("i", 0),)
+        ) as pool:
             ways = [{}, here] if here else [{}]
-            runs = [pool.submit(_one, backbone.name, dataset.name, seed, way, options) for way in ways for seed in seeds]
+            runs = [
+                pool.submit(_one, backbone.name, dataset.name, seed, way, options)
+                for way in ways
+                for seed in seeds
+            ]
             for run in runs:
                 run.result()
     runs = [finetune(backbone, dataset, seed=seed, **options) for seed in seeds]
@@ -242,25 +275,39 @@ def _share(count: object) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(rank % torch.cuda.device_count())
 
 
-def _one(backbone: str, dataset: str, seed: int, twins: Mapping[str, np.ndarray], options: dict) -> None:
-    finetune(load_backbone(backbone), without_twins(load_dataset(dataset), twins), seed=seed, **options)
+def _one(
+    backbone: str, dataset: str, seed: int, twins: Mapping[str, np.ndarray], options: dict
+) -> None:
+    finetune(
+        load_backbone(backbone), without_twins(load_dataset(dataset), twins), seed=seed, **options
+    )
 
 
-def _check(backbone: Backbone, dataset: PictureSet, recipe: FineTuning) -> None:
+def _check(backbone: Backbone, dataset: ImageDataset, recipe: FineTuning) -> None:
     if not backbone.patch_size:
-        raise InputError(f"{backbone.name}: has no weights to fine-tune; choose a vision transformer, such as random-t16.")
+        raise InputError(
+            f"{backbone.name}: has no weights to fine-tune; choose a vision transformer, such as random-t16."
+        )
     if absent := [split for split in ("train", "val", "test") if split not in dataset.splits]:
-        raise InputError(f"{dataset.name}: has no split {', '.join(absent)}; fine-tuning chooses its epoch on val.")
+        raise InputError(
+            f"{dataset.name}: has no split {', '.join(absent)}; fine-tuning chooses its epoch on val."
+        )
     for split in ("train", "val", "test"):
         dataset.checked_labels(split)
     if not 0 <= recipe.warmup_epochs < recipe.epochs:
-        raise InputError(f"warmup_epochs {recipe.warmup_epochs}: must be fewer than the {recipe.epochs} epochs.")
+        raise InputError(
+            f"warmup_epochs {recipe.warmup_epochs}: must be fewer than the {recipe.epochs} epochs."
+        )
     if recipe.class_weights not in _WEIGHTS:
         raise unknown("class_weights", recipe.class_weights, _WEIGHTS)
     if recipe.lora_rank and is_convolutional(backbone.model):
-        raise InputError(f"{backbone.name}: has no attention for LoRA to adapt; use the protocol finetune.")
+        raise InputError(
+            f"{backbone.name}: has no attention for LoRA to adapt; use the protocol finetune."
+        )
     if recipe.layer_decay and recipe.lora_rank:
-        raise InputError("layer_decay and lora_rank: LoRA trains no layers of the backbone; leave one of them out.")
+        raise InputError(
+            "layer_decay and lora_rank: LoRA trains no layers of the backbone; leave one of them out."
+        )
 
 
 def _with_head(
@@ -289,7 +336,9 @@ class _LowRank(nn.Module):
     def __init__(self, weight: torch.Tensor, rank: int, *, seed: int, name: str) -> None:
         super().__init__()
         rows, columns = weight.shape
-        self.down = nn.Parameter(draw((rank, columns), std=1 / np.sqrt(3 * columns), seed=seed, name=name))
+        self.down = nn.Parameter(
+            draw((rank, columns), std=1 / np.sqrt(3 * columns), seed=seed, name=name)
+        )
         self.up = nn.Parameter(torch.zeros(rows, rank))
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
@@ -303,9 +352,15 @@ def _add_adapters(model: nn.Module, rank: int, seed: int, name: str) -> None:
     for head in classifier if isinstance(classifier, tuple) else (classifier,):
         head.requires_grad_(True)
     for number, block in enumerate(model.blocks):
-        layers = {key: one for key, one in block.attn.named_children() if key in _PROJECTIONS and isinstance(one, nn.Linear)}
+        layers = {
+            key: one
+            for key, one in block.attn.named_children()
+            if key in _PROJECTIONS and isinstance(one, nn.Linear)
+        }
         if not layers:
-            raise InputError(f"{name}: block {number} has no {', '.join(_PROJECTIONS)} for LoRA; use the protocol finetune.")
+            raise InputError(
+                f"{name}: block {number} has no {', '.join(_PROJECTIONS)} for LoRA; use the protocol finetune."
+            )
         for key, layer in layers.items():
             adapter = _LowRank(layer.weight, rank, seed=seed, name=f"blocks.{number}.attn.{key}")
             parametrize.register_parametrization(layer, "weight", adapter)
@@ -315,7 +370,9 @@ def _add_adapters(model: nn.Module, rank: int, seed: int, name: str) -> None:
 _PROJECTIONS = ("qkv", "q", "k", "v", "kv", "q_proj", "k_proj", "v_proj")
 
 
-def _require_change(model: nn.Module, before: dict[str, torch.Tensor], name: str, lr: float) -> None:
+def _require_change(
+    model: nn.Module, before: dict[str, torch.Tensor], name: str, lr: float
+) -> None:
     """Check after a step that it trained what the protocol trains.
 
     Raises:
@@ -323,23 +380,37 @@ def _require_change(model: nn.Module, before: dict[str, torch.Tensor], name: str
     """
     trained = {key: one for key, one in model.named_parameters() if one.requires_grad}
     adapters = [key for key in trained if "parametrizations" in key]
-    blind = [key for key in adapters if trained[key].grad is None or (key.endswith("up") and not trained[key].grad.any())]
+    blind = [
+        key
+        for key in adapters
+        if trained[key].grad is None or (key.endswith("up") and not trained[key].grad.any())
+    ]
     if blind:
         raise InputError(
             f"{name}: {len(blind)} of {len(adapters)} LoRA tensors get no gradient, first {blind[0]}: the architecture does not "
             "use that layer; use the protocol finetune."
         )
     heads = model.get_classifier()
-    of_heads = {id(one) for head in (heads if isinstance(heads, tuple) else (heads,)) for one in head.parameters()}
+    of_heads = {
+        id(one)
+        for head in (heads if isinstance(heads, tuple) else (heads,))
+        for one in head.parameters()
+    }
     own = {key: one for key, one in trained.items() if id(one) not in of_heads}
     if not own:
         raise InputError(
             f"{name}: every tensor of the backbone is frozen (requires_grad is False), so only the head would train."
         )
-    is_reached = any(one.grad is not None and one.grad.any() for one in own.values())  # weight decay alone is no training
-    if not is_reached or not any((one.detach().cpu() != before[key]).any() for key, one in own.items()):
+    is_reached = any(
+        one.grad is not None and one.grad.any() for one in own.values()
+    )  # weight decay alone is no training
+    if not is_reached or not any(
+        (one.detach().cpu() != before[key]).any() for key, one in own.items()
+    ):
         why = f"lr {lr:g} is too small" if is_reached else "no gradient reaches them"
-        raise InputError(f"{name}: a step trains none of the {len(own)} tensors of the backbone, since {why}.")
+        raise InputError(
+            f"{name}: a step trains none of the {len(own)} tensors of the backbone, since {why}."
+        )
 
 
 def _train(
@@ -347,17 +418,27 @@ def _train(
     model: nn.Module,
     name: str,
     preprocessing: Preprocessing,
-    dataset: PictureSet,
+    dataset: ImageDataset,
     recipe: FineTuning,
     workers: int,
     on_epoch: Callable[[dict], None] | None,
 ) -> tuple[dict[str, torch.Tensor], list[dict]]:
     """Trains in place; gives the state of the best epoch and the curve."""
     train, val = dataset.splits["train"], dataset.splits["val"]
-    pictures = _Pictures(train, preprocessing, _augmentation(recipe, preprocessing.size))
-    loader = DataLoader(pictures, recipe.batch_size, shuffle=True, num_workers=workers, pin_memory=fabric.device.type == "cuda")
+    images = _Images(train, preprocessing, _augmentation(recipe, preprocessing.size))
+    loader = DataLoader(
+        images,
+        recipe.batch_size,
+        shuffle=True,
+        num_workers=workers,
+        pin_memory=fabric.device.type == "cuda",
+    )
     optimizer = create_optimizer_v2(
-        model, "adamw", lr=recipe.lr, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay
+        model,
+        "adamw",
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        layer_decay=recipe.layer_decay,
     )
     steps, warmup = len(loader) * recipe.epochs, len(loader) * recipe.warmup_epochs
     schedule = CosineLRScheduler(
@@ -371,11 +452,17 @@ def _train(
     bare = model
     model, optimizer = fabric.setup(model, optimizer)
     loader = fabric.setup_dataloaders(loader)
-    weights = _WEIGHTS[recipe.class_weights](np.bincount(train.labels, minlength=len(dataset.classes)))
+    weights = _WEIGHTS[recipe.class_weights](
+        np.bincount(train.labels, minlength=len(dataset.classes))
+    )
     criterion = fabric.to_device(nn.CrossEntropyLoss(torch.tensor(weights, dtype=torch.float32)))
-    before = {key: one.detach().cpu().clone() for key, one in bare.named_parameters() if one.requires_grad}
+    before = {
+        key: one.detach().cpu().clone() for key, one in bare.named_parameters() if one.requires_grad
+    }
     step, best, curve = 0, -1.0, []
-    for epoch in tqdm(range(1, recipe.epochs + 1), desc=f"{recipe.protocol}, {_plain(dataset.name)}", unit="epoch"):
+    for epoch in tqdm(
+        range(1, recipe.epochs + 1), desc=f"{recipe.protocol}, {_plain(dataset.name)}", unit="epoch"
+    ):
         model.train()
         losses = []
         for batch, labels in loader:
@@ -392,11 +479,19 @@ def _train(
                 before.clear()
             step += 1
         if not np.isfinite(losses).all():
-            raise InputError(f"epoch {epoch}: the loss is NaN or infinite; use a smaller lr, or precision fp32.")
+            raise InputError(
+                f"epoch {epoch}: the loss is NaN or infinite; use a smaller lr, or precision fp32."
+            )
         metrics = classification_metrics(
-            val.labels, _probabilities(fabric, model, val, preprocessing, recipe.batch_size), resamples=0
+            val.labels,
+            _probabilities(fabric, model, val, preprocessing, recipe.batch_size),
+            resamples=0,
         )
-        row = {"epoch": epoch, "lr": optimizer.param_groups[-1]["lr"], "loss": float(np.mean(losses))}
+        row = {
+            "epoch": epoch,
+            "lr": optimizer.param_groups[-1]["lr"],
+            "loss": float(np.mean(losses)),
+        }
         row |= {name: metrics[name].value for name in ("accuracy", "f1_macro", "auc")}
         curve.append(row)
         if row["f1_macro"] > best:
@@ -408,8 +503,14 @@ def _train(
 
 def _plain_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """A copy of the weights by timm's names, adapters merged in."""
-    state = {name: one for name, one in model.state_dict().items() if ".parametrizations." not in name}
-    state |= {f"{name}.weight": one.weight for name, one in model.named_modules() if parametrize.is_parametrized(one)}
+    state = {
+        name: one for name, one in model.state_dict().items() if ".parametrizations." not in name
+    }
+    state |= {
+        f"{name}.weight": one.weight
+        for name, one in model.named_modules()
+        if parametrize.is_parametrized(one)
+    }
     return {name: one.detach().cpu().clone().contiguous() for name, one in state.items()}
 
 
@@ -430,31 +531,38 @@ def _augmentation(recipe: FineTuning, size: int) -> v2.Transform:
     )
 
 
-class _Pictures(Dataset):
-    """Standardised pictures, float32 [3, size, size], with their labels."""
+class _Images(Dataset):
+    """Standardised images, float32 [3, size, size], with their labels."""
 
-    def __init__(self, split: Split, preprocessing: Preprocessing, augmentation: v2.Transform | None = None) -> None:
+    def __init__(
+        self, split: Split, preprocessing: Preprocessing, augmentation: v2.Transform | None = None
+    ) -> None:
         self.split, self.preprocessing, self.augmentation = split, preprocessing, augmentation
         self.standardise = v2.Compose(
-            [v2.ToDtype(torch.float32, scale=True), v2.Normalize(preprocessing.mean, preprocessing.std)]
+            [
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(preprocessing.mean, preprocessing.std),
+            ]
         )
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
-        picture = torch.tensor(self.preprocessing.fitted(np.asarray(self.split.pictures[row])))
-        picture = picture.permute(2, 0, 1) if picture.ndim == 3 else picture.expand(3, -1, -1)
+        image = torch.tensor(self.preprocessing.fitted(np.asarray(self.split.images[row])))
+        image = image.permute(2, 0, 1) if image.ndim == 3 else image.expand(3, -1, -1)
         if self.augmentation:
-            picture = self.augmentation(picture)
-        return self.standardise(picture), int(self.split.labels[row])
+            image = self.augmentation(image)
+        return self.standardise(image), int(self.split.labels[row])
 
 
 @torch.inference_mode()
-def _probabilities(fabric: Fabric, model: nn.Module, split: Split, preprocessing: Preprocessing, batch_size: int) -> np.ndarray:
-    """Of every picture of a split, float64 [n, classes]."""
+def _probabilities(
+    fabric: Fabric, model: nn.Module, split: Split, preprocessing: Preprocessing, batch_size: int
+) -> np.ndarray:
+    """Of every image of a split, float64 [n, classes]."""
     model.eval()
-    loader = fabric.setup_dataloaders(DataLoader(_Pictures(split, preprocessing), batch_size))
+    loader = fabric.setup_dataloaders(DataLoader(_Images(split, preprocessing), batch_size))
     return np.concatenate([model(batch).double().softmax(1).cpu().numpy() for batch, _ in loader])
 
 

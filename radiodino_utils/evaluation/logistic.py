@@ -21,16 +21,21 @@ one_thread = threadpool_limits.wrap(limits=1)
 
 @one_thread
 def fit_logistic(
-    features: Features, *, strengths: Sequence[float] = STRENGTHS, balanced: bool = False, iterations: int = 1000
+    features: Features,
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+    balanced: bool = False,
+    iterations: int = 1000,
 ) -> tuple[LogisticRegression, np.ndarray, np.ndarray]:
     """Fits logistic regressions on the train split and keeps the best of validation.
 
-    Features are standardised by the train split's mean and standard deviation. The best has the least cross entropy on
-    validation; accuracy would tie on small sets.
+    Features are standardised by the train split's mean and standard deviation. The best has the
+    least cross entropy on validation; accuracy would tie on small sets.
 
     Args:
         features: What `extract_features` gives.
-        strengths: Candidates for C, the inverse of the penalty; each fit starts from the one before.
+        strengths: Candidates for C, the inverse of the penalty; each fit starts from the one
+            before.
         balanced: Whether rare classes weigh more (N / n of the class).
         iterations: Most iterations of the solver.
 
@@ -38,18 +43,24 @@ def fit_logistic(
         The best regression, and the mean and deviation of the train split, float32, [width].
 
     Raises:
-        InputError: If train or val is absent, or all training pictures are of one class.
+        InputError: If train or val is absent, or all training images are of one class.
     """
     if absent := [split for split in ("train", "val") if split not in features.labels]:
-        raise InputError(f"{features.dataset}: has no split {', '.join(absent)}; the logistic probe chooses C on val.")
+        raise InputError(
+            f"{features.dataset}: has no split {', '.join(absent)}; the logistic probe chooses C on val."
+        )
     (train, labels), (val, truth) = features.labelled("train"), features.labelled("val")
     classes = len(features.classes)
     if len(np.unique(labels)) < 2:
-        raise InputError(f"{features.dataset}: all pictures of the train split are of one class; a probe needs two.")
+        raise InputError(
+            f"{features.dataset}: all images of the train split are of one class; a probe needs two."
+        )
     mean, std = train.mean(0), train.std(0) + 1e-6
     train, val = (train - mean) / std, (val - mean) / std
     least, best = np.inf, None
-    model = LogisticRegression(max_iter=iterations, warm_start=True, class_weight="balanced" if balanced else None)
+    model = LogisticRegression(
+        max_iter=iterations, warm_start=True, class_weight="balanced" if balanced else None
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         for strength in strengths:
@@ -68,7 +79,11 @@ def fit_logistic(
 
 
 def classify_logistic(
-    features: Features, *, strengths: Sequence[float] = STRENGTHS, balanced: bool = False, iterations: int = 1000
+    features: Features,
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+    balanced: bool = False,
+    iterations: int = 1000,
 ) -> Prediction:
     """Classifies the test split by the regression that `fit_logistic` chooses.
 
@@ -82,15 +97,21 @@ def classify_logistic(
         Probabilities of the test split; `choice` names C.
 
     Raises:
-        InputError: If the set lacks a split, or all training pictures are of one class.
+        InputError: If the set lacks a split, or all training images are of one class.
     """
     if "test" not in features.labels:
         raise InputError(f"{features.dataset}: has no split test; there is nothing to classify.")
-    model, mean, std = fit_logistic(features, strengths=strengths, balanced=balanced, iterations=iterations)
-    probabilities = spread(model, (features.labelled("test")[0] - mean) / std, len(features.classes))
+    model, mean, std = fit_logistic(
+        features, strengths=strengths, balanced=balanced, iterations=iterations
+    )
+    probabilities = spread(
+        model, (features.labelled("test")[0] - mean) / std, len(features.classes)
+    )
     protocol = "logistic-balanced" if balanced else "logistic"
     choice = {"C": float(f"{model.C:.3g}")}
-    return prediction(features, protocol=protocol, split="test", probabilities=probabilities, choice=choice)
+    return prediction(
+        features, protocol=protocol, split="test", probabilities=probabilities, choice=choice
+    )
 
 
 def spread(model: LogisticRegression, features: np.ndarray, classes: int) -> np.ndarray:

@@ -17,10 +17,10 @@ from ..features.extraction import Features
 
 @dataclass(frozen=True)
 class Prediction:
-    """Probabilities of the classes for every picture of a split.
+    """Probabilities of the classes for every image of a split.
 
     Attributes:
-        dataset: Name of the data set.
+        dataset: Name of the dataset.
         backbone: Name of the backbone.
         protocol: knn, knn1, knn11, ...
         split: Which split was predicted.
@@ -32,11 +32,12 @@ class Prediction:
         caveat: What must be said wherever results on the set are shown.
         choice: What was chosen on validation, such as {"k": 20}.
         seed: Of the training or the draw, where there was one.
-        positive: Of two classes the positive one, as the dataset declares it; see `picturesets.PictureSet`.
+        positive: Of two classes the positive one, as the dataset declares it; see
+            `datasets.ImageDataset`.
         engine: What ran the backbone: torch or openvino.
         precision: Of the backbone: fp32, bf16 or fp16.
-        seen_in_pretraining: Which images of the dataset the backbone's pre-training saw: "none", "unlabelled train",
-            "unlabelled test" or "not known".
+        seen_in_pretraining: Which images of the dataset the backbone's pre-training saw: "none",
+            "unlabelled train", "unlabelled test" or "not known".
     """
 
     dataset: str
@@ -57,9 +58,13 @@ class Prediction:
     seen_in_pretraining: str = "not known"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "positive", positive_class(self.classes, self.positive, self.dataset))
+        object.__setattr__(
+            self, "positive", positive_class(self.classes, self.positive, self.dataset)
+        )
         # what `records` keeps: every number can be recomputed exactly
-        object.__setattr__(self, "probabilities", np.asarray(self.probabilities, np.float32).astype(np.float64))
+        object.__setattr__(
+            self, "probabilities", np.asarray(self.probabilities, np.float32).astype(np.float64)
+        )
 
     @property
     def positive_label(self) -> int:
@@ -111,7 +116,8 @@ def prediction(
 
 
 def without_rows(one: Prediction, rows: np.ndarray) -> Prediction:
-    """Take rows out of a prediction, such as those that `twins.find_twins` finds; protocol and caveat say so.
+    """Take rows out of a prediction, such as those that `twins.find_twins` finds; protocol and
+    caveat say so.
 
     Args:
         one: The prediction.
@@ -133,23 +139,31 @@ def without_rows(one: Prediction, rows: np.ndarray) -> Prediction:
 
 
 def joined_folds(predictions: Iterable[Prediction]) -> list[Prediction]:
-    """Puts the test predictions of the folds of a cross-validation together, in the order of the folds.
+    """Puts the test predictions of the folds of a cross-validation together, in the order of the
+    folds.
 
     Args:
-        predictions: Of any sets; those of registered names `NAME-fold0`, `NAME-fold1` ... with the same backbone, protocol and
-            seed belong together.
+        predictions: Of any sets; those of registered names `NAME-fold0`, `NAME-fold1` ... with the
+            same backbone, protocol and seed belong together.
 
     Returns:
-        Of folds one prediction of every picture, the set called NAME-folds and `choice` naming each different choice; of all
-        other sets what was given. Metrics of the joined prediction are pooled: the AUC ranks images of one fold beside those
-        of another, although a model of its own scored each fold. Where the scales of the models differ it is lower than the
-        mean of the folds' AUCs; the caveat says that it is pooled.
+        Of folds one prediction of every image, the set called NAME-folds and `choice` naming each
+        different choice; of all
+        other sets what was given. Metrics of the joined prediction are pooled: the AUC ranks images
+            of one fold beside those
+        of another, although a model of its own scored each fold. Where the scales of the models
+        differ it is lower than the mean of the folds' AUCs; the caveat says that it is pooled.
     """
     parts = {}
     for one in predictions:
         fold = re.fullmatch(r"([^:]+)-fold\d+", one.dataset)  # a name with a colon holds a path
-        parts.setdefault((f"{fold[1]}-folds" if fold else one.dataset, one.backbone, one.protocol, one.seed), []).append(one)
-    return [_joined(dataset, folds) if folds[0].dataset != dataset else folds[0] for (dataset, *_), folds in parts.items()]
+        parts.setdefault(
+            (f"{fold[1]}-folds" if fold else one.dataset, one.backbone, one.protocol, one.seed), []
+        ).append(one)
+    return [
+        _joined(dataset, folds) if folds[0].dataset != dataset else folds[0]
+        for (dataset, *_), folds in parts.items()
+    ]
 
 
 def _joined(dataset: str, folds: list[Prediction]) -> Prediction:
@@ -160,14 +174,20 @@ def _joined(dataset: str, folds: list[Prediction]) -> Prediction:
         labels=np.concatenate([one.labels for one in folds]),
         probabilities=np.concatenate([one.probabilities for one in folds]),
         ids=[name for one in folds for name in one.ids],
-        caveat="; ".join(text for text in (folds[0].caveat, f"pooled over {len(folds)} folds, AUC too") if text),
+        caveat="; ".join(
+            text for text in (folds[0].caveat, f"pooled over {len(folds)} folds, AUC too") if text
+        ),
         seen_in_pretraining=most_seen(one.seen_in_pretraining for one in folds),
-        choice={name: " / ".join(dict.fromkeys(str(one.choice[name]) for one in folds)) for name in folds[0].choice},
+        choice={
+            name: " / ".join(dict.fromkeys(str(one.choice[name]) for one in folds))
+            for name in folds[0].choice
+        },
     )
 
 
 def write_medmnist(prediction: Prediction, folder: Path, *, run: str) -> Path:
-    """Writes a prediction as MedMNIST's own evaluator reads it: row and probabilities, the metrics in the name.
+    """Writes a prediction as MedMNIST's own evaluator reads it: row and probabilities, the metrics
+    in the name.
 
     Args:
         prediction: Of a MedMNIST set, such as breastmnist-224.
@@ -185,11 +205,18 @@ def write_medmnist(prediction: Prediction, folder: Path, *, run: str) -> Path:
 
     flag, _, size = prediction.dataset.partition("-")
     if flag not in INFO or not size.isdecimal():
-        raise InputError(f"{prediction.dataset}: MedMNIST's evaluator knows its own sets only, such as breastmnist-224.")
+        raise InputError(
+            f"{prediction.dataset}: MedMNIST's evaluator knows its own sets only, such as breastmnist-224."
+        )
     task = INFO[flag]["task"]
-    auc, accuracy = (metric(prediction.labels, prediction.probabilities, task) for metric in (getAUC, getACC))
+    auc, accuracy = (
+        metric(prediction.labels, prediction.probabilities, task) for metric in (getAUC, getACC)
+    )
     sized = flag if size == "28" else f"{flag}_{size}"
-    path = folder / f"{sized}_{prediction.split}_[AUC]{auc:.3f}_[ACC]{accuracy:.3f}@{re.sub(r'[^0-9A-Za-z]+', '-', run)}.csv"
+    path = (
+        folder
+        / f"{sized}_{prediction.split}_[AUC]{auc:.3f}_[ACC]{accuracy:.3f}@{re.sub(r'[^0-9A-Za-z]+', '-', run)}.csv"
+    )
     with atomic(path) as temporary:
         pd.DataFrame(prediction.probabilities).to_csv(temporary, header=False)
     return path

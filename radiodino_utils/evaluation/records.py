@@ -15,16 +15,23 @@ from ..core.files import atomic
 from .predictions import Prediction
 
 _FACTS = b"radiodino"
-_ARRAYS = {"labels": pa.list_(pa.int32()), "ids": pa.list_(pa.string()), "probabilities": pa.list_(pa.float32())}
+_ARRAYS = {
+    "labels": pa.list_(pa.int32()),
+    "ids": pa.list_(pa.string()),
+    "probabilities": pa.list_(pa.float32()),
+}
 _FIELDS = [field.name for field in fields(Prediction)]
 
 
-def write_predictions(predictions: Sequence[Prediction], path: Path, *, seed: int = 0, resamples: int = 1000) -> Path:
+def write_predictions(
+    predictions: Sequence[Prediction], path: Path, *, seed: int = 0, resamples: int = 1000
+) -> Path:
     """Write predictions, one row each, beside the result rows that are computed from them.
 
     Args:
         predictions: Of any datasets and protocols, in the order of their result rows.
-        path: `results/PROFILE/predictions/TABLE.parquet`, where TABLE is the name of the table of the rows.
+        path: `results/PROFILE/predictions/TABLE.parquet`, where TABLE is the name of the table of
+            the rows.
         seed: Of the bootstrap.
         resamples: Of the bootstrap.
 
@@ -36,7 +43,9 @@ def write_predictions(predictions: Sequence[Prediction], path: Path, *, seed: in
     table["classes"] = [list(one.classes) for one in predictions]
     table["probabilities"] = [one.probabilities.astype(np.float32).ravel() for one in predictions]
     columns = {name: pa.array(values, _ARRAYS.get(name)) for name, values in table.items()}
-    return _write(pa.table(columns), path, {"kind": "predictions", "seed": seed, "resamples": resamples})
+    return _write(
+        pa.table(columns), path, {"kind": "predictions", "seed": seed, "resamples": resamples}
+    )
 
 
 def read_predictions(path: Path) -> tuple[list[Prediction], dict[str, object]]:
@@ -53,25 +62,34 @@ def read_predictions(path: Path) -> tuple[list[Prediction], dict[str, object]]:
     try:
         for row in table.to_pylist():
             classes, labels = tuple(row["classes"]), np.array(row["labels"], np.int64)
-            probabilities = np.array(row["probabilities"], np.float64).reshape(len(labels), len(classes))
+            probabilities = np.array(row["probabilities"], np.float64).reshape(
+                len(labels), len(classes)
+            )
             arrays = {"classes": classes, "labels": labels, "probabilities": probabilities}
             if len(row["ids"]) != len(labels):
-                raise InputError(f"{path}: has {len(labels)} labels and {len(row['ids'])} ids; run its notebook again.")
+                raise InputError(
+                    f"{path}: has {len(labels)} labels and {len(row['ids'])} ids; run its notebook again."
+                )
             found.append(Prediction(**row | arrays | {"choice": json.loads(row["choice"])}))
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: is damaged ({str(error).splitlines()[0]}); run its notebook again.") from error
+        raise InputError(
+            f"{path}: is damaged ({str(error).splitlines()[0]}); run its notebook again."
+        ) from error
     return found, facts
 
 
 def write_scores(scores: pd.DataFrame, path: Path, **facts: object) -> Path:
-    """Write values by image, such as those of `score_pictures`, beside the result rows that are computed from them.
+    """Write values by image, such as those of `score_images`, beside the result rows that are
+    computed from them.
 
     Args:
         scores: One row for each image and whatever it was measured on.
         path: See `write_predictions`.
         **facts: How the rows were made, JSON values.
     """
-    return _write(pa.Table.from_pandas(scores, preserve_index=False), path, {"kind": "scores"} | facts)
+    return _write(
+        pa.Table.from_pandas(scores, preserve_index=False), path, {"kind": "scores"} | facts
+    )
 
 
 def read_scores(path: Path, columns: Sequence[str]) -> tuple[pd.DataFrame, dict[str, object]]:
@@ -94,7 +112,12 @@ def read_scores(path: Path, columns: Sequence[str]) -> tuple[pd.DataFrame, dict[
 def _write(table: pa.Table, path: Path, facts: dict[str, object]) -> Path:
     metadata = (table.schema.metadata or {}) | {_FACTS: json.dumps(facts).encode()}
     with atomic(Path(path)) as temporary:
-        options = {"compression": "zstd", "compression_level": 15, "write_page_checksum": True, "data_page_size": 1 << 24}
+        options = {
+            "compression": "zstd",
+            "compression_level": 15,
+            "write_page_checksum": True,
+            "data_page_size": 1 << 24,
+        }
         pq.write_table(table.replace_schema_metadata(metadata), temporary, **options)
     return Path(path)
 
@@ -106,10 +129,20 @@ def _read(path: Path, kind: str, columns: Sequence[str]) -> tuple[pa.Table, dict
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
         facts = json.loads((table.schema.metadata or {})[_FACTS])
     except KeyError as error:
-        raise InputError(f"{path}: was not written by this project; run its notebook again.") from error
+        raise InputError(
+            f"{path}: was not written by this project; run its notebook again."
+        ) from error
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{path}: is damaged ({str(error).splitlines()[0]}); run its notebook again.") from error
-    if facts.get("kind") != kind or (missing := [name for name in columns if name not in table.column_names]):
-        lacks = f"lacks the columns {', '.join(missing)}" if facts.get("kind") == kind else f"holds no {kind}"
+        raise InputError(
+            f"{path}: is damaged ({str(error).splitlines()[0]}); run its notebook again."
+        ) from error
+    if facts.get("kind") != kind or (
+        missing := [name for name in columns if name not in table.column_names]
+    ):
+        lacks = (
+            f"lacks the columns {', '.join(missing)}"
+            if facts.get("kind") == kind
+            else f"holds no {kind}"
+        )
         raise InputError(f"{path}: {lacks}; run its notebook again.")
     return table, facts

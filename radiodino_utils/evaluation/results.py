@@ -21,12 +21,15 @@ SHOWN = ("accuracy", "f1_macro", "auc")  # of the metrics those that tables for 
 _NUMBERS = ("value", "ci_low", "ci_high")
 
 
-def classification_rows(prediction: Prediction, *, seed: int = 0, resamples: int = 1000) -> pd.DataFrame:
+def classification_rows(
+    prediction: Prediction, *, seed: int = 0, resamples: int = 1000
+) -> pd.DataFrame:
     """The metrics of a prediction as result rows, values as fractions.
 
     Args:
         prediction: What a task gives.
-        seed: Of the bootstrap; the column `seed` names that of the training or draw where there was one.
+        seed: Of the bootstrap; the column `seed` names that of the training or draw where there was
+            one.
         resamples: See `metrics.classification_metrics`.
 
     Returns:
@@ -50,56 +53,100 @@ def classification_rows(prediction: Prediction, *, seed: int = 0, resamples: int
         "caveat": prediction.caveat,
     }
     metrics = classification_metrics(
-        prediction.labels, prediction.probabilities, positive=prediction.positive_label, resamples=resamples, seed=seed
+        prediction.labels,
+        prediction.probabilities,
+        positive=prediction.positive_label,
+        resamples=resamples,
+        seed=seed,
     )
     table = [
-        common | {"metric": name, "value": one.value, "ci_low": one.low, "ci_high": one.high} for name, one in metrics.items()
+        common | {"metric": name, "value": one.value, "ci_low": one.low, "ci_high": one.high}
+        for name, one in metrics.items()
     ]
     return pd.DataFrame(table, columns=COLUMNS)
 
 
 def curve_rows(predictions: Iterable[Prediction], *, seed: int = 0) -> pd.DataFrame:
     """The result rows of predictions that differ in what was chosen, such as k, with a column for each choice."""
-    return pd.concat([classification_rows(one, seed=seed).assign(**one.choice) for one in predictions], ignore_index=True)
+    return pd.concat(
+        [classification_rows(one, seed=seed).assign(**one.choice) for one in predictions],
+        ignore_index=True,
+    )
 
 
-def paired_table(predictions: Sequence[Prediction], *, metrics: Sequence[str] = SHOWN, seed: int = 0) -> pd.DataFrame:
-    """How much better the first backbone is than each other one on the same pictures, by a paired bootstrap.
+def paired_table(
+    predictions: Sequence[Prediction], *, metrics: Sequence[str] = SHOWN, seed: int = 0
+) -> pd.DataFrame:
+    """How much better the first backbone is than each other one on the same images, by a paired
+    bootstrap.
 
     Args:
-        predictions: Of any sets and protocols; within each the first backbone is compared with the others.
+        predictions: Of any sets and protocols; within each the first backbone is compared with the
+            others.
         metrics: Which ones.
         seed: Of the bootstrap.
 
     Returns:
-        Columns dataset, protocol, backbone, other, metric, difference, ci_low, ci_high (fractions) and n. An interval that
-        holds 0 does not show a difference, nor does it show that there is none.
+        Columns dataset, protocol, backbone, other, metric, difference, ci_low, ci_high (fractions)
+        and n. An interval that holds 0 does not show a difference, nor does it show that there is
+        none.
     """
     first, table = {}, []
     for one in predictions:
         best = first.setdefault((one.dataset, one.protocol), one)
         if one is best:
             continue
-        gaps = paired_differences(one.labels, best.probabilities, one.probabilities, positive=one.positive_label, seed=seed)
-        line = {"dataset": one.dataset, "protocol": one.protocol, "backbone": best.backbone, "other": one.backbone}
+        gaps = paired_differences(
+            one.labels,
+            best.probabilities,
+            one.probabilities,
+            positive=one.positive_label,
+            seed=seed,
+        )
+        line = {
+            "dataset": one.dataset,
+            "protocol": one.protocol,
+            "backbone": best.backbone,
+            "other": one.backbone,
+        }
         table += [
-            line | {"metric": name, "difference": gap.value, "ci_low": gap.low, "ci_high": gap.high, "n": len(one.labels)}
+            line
+            | {
+                "metric": name,
+                "difference": gap.value,
+                "ci_low": gap.low,
+                "ci_high": gap.high,
+                "n": len(one.labels),
+            }
             for name, gap in gaps.items()
             if name in metrics
         ]
     return pd.DataFrame(
-        table, columns=["dataset", "protocol", "backbone", "other", "metric", "difference", "ci_low", "ci_high", "n"]
+        table,
+        columns=[
+            "dataset",
+            "protocol",
+            "backbone",
+            "other",
+            "metric",
+            "difference",
+            "ci_low",
+            "ci_high",
+            "n",
+        ],
     )
 
 
 def write_table(table: pd.DataFrame, path: Path) -> Path:
     """Writes a table as CSV with six significant digits, whole or not at all.
 
-    A text that a spreadsheet would run as a formula gets an apostrophe in front (OWASP, "CSV Injection"); `read_table` takes
-    it away again.
+    A text that a spreadsheet would run as a formula gets an apostrophe in front (OWASP, "CSV
+    Injection"); `read_table` takes it away again.
     """
     texts = table.select_dtypes(exclude=["number", "bool"]).columns
-    table = table.assign(**{name: table[name].astype(object).map(_guarded) for name in texts}).rename(columns=_guarded)
+    table = table.assign(
+        **{name: table[name].astype(object).map(_guarded) for name in texts}
+    ).rename(columns=_guarded)
     with atomic(Path(path)) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     return Path(path)
@@ -128,7 +175,9 @@ def _guarded(cell: object) -> object:
     if not isinstance(cell, str):
         return cell
     guarded = f"'{cell}" if _FORMULA.match(cell) and not _HARMLESS.fullmatch(cell) else cell
-    return guarded.replace("\r", _RETURN)  # pandas does not quote it, so that it would begin a new line
+    return guarded.replace(
+        "\r", _RETURN
+    )  # pandas does not quote it, so that it would begin a new line
 
 
 def _bare(cell: object) -> object:
@@ -141,7 +190,8 @@ def _bare(cell: object) -> object:
 def collect_rows(folder: Path) -> pd.DataFrame:
     """Reads every `*_rows.csv` of a folder into one table of result rows.
 
-    Where the runner made the tables, those that its last runs of the profile did not write are left out.
+    Where the runner made the tables, those that its last runs of the profile did not write are left
+    out.
 
     Raises:
         InputError: If there is none, or one lacks a column.
@@ -150,14 +200,22 @@ def collect_rows(folder: Path) -> pd.DataFrame:
     for path in sorted(folder.glob("*_rows.csv")):
         if current is not None and f"{folder.name}/{path.name}" not in current:
             continue
-        undefined = {column: [""] for column in _NUMBERS}  # such as the AUC of one picture
-        table = read_table(path, na_values=undefined, dtype={"weights": str, "git": str, "positive": str})
+        undefined = {column: [""] for column in _NUMBERS}  # such as the AUC of one image
+        table = read_table(
+            path, na_values=undefined, dtype={"weights": str, "git": str, "positive": str}
+        )
         if missing := [column for column in COLUMNS if column not in table]:
-            raise InputError(f"{path}: the columns {', '.join(missing)} are missing; run its notebook again.")
+            raise InputError(
+                f"{path}: the columns {', '.join(missing)} are missing; run its notebook again."
+            )
         tables.append(table)
     if not tables:
-        raise InputError(f"{folder}: holds no result rows (*_rows.csv); run the task notebooks first.")
-    return pd.concat(tables, ignore_index=True)[list(COLUMNS)].astype(dict.fromkeys(_NUMBERS, float))
+        raise InputError(
+            f"{folder}: holds no result rows (*_rows.csv); run the task notebooks first."
+        )
+    return pd.concat(tables, ignore_index=True)[list(COLUMNS)].astype(
+        dict.fromkeys(_NUMBERS, float)
+    )
 
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
@@ -167,8 +225,9 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
         rows: With `COLUMNS`.
 
     Returns:
-        Rows with two columns more, `sd` (standard deviation over the runs, NaN for a single one) and `runs`. Of several runs
-        `value`, `ci_low` and `ci_high` are means, and `choice` says how many they are.
+        Rows with two columns more, `sd` (standard deviation over the runs, NaN for a single one)
+        and `runs`. Of several runs `value`, `ci_low` and `ci_high` are means, and `choice` says how
+        many they are.
     """
     keys = [name for name in COLUMNS if name not in (*_NUMBERS, "seed", "git", "choice")]
     several = rows["seed"].groupby([rows[key] for key in keys], sort=False).transform("nunique") > 1
@@ -185,30 +244,40 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = SHOWN) -> pd.DataFrame:
-    """Lays result rows out for people: one line a data set, protocol and backbone, metrics in percent with intervals.
+    """Lays result rows out for people: one line a dataset, protocol and backbone, metrics in
+    percent with intervals.
 
     Args:
         rows: With `COLUMNS`.
         metrics: Which ones, in this order.
 
     Returns:
-        Columns dataset, positive (where a dataset has two classes), protocol, backbone, seen_in_pretraining, choice, n, and one
-        text column a metric such as "48.1 [43.8, 52.5]", or "48.1 ± 0.9 [43.5, 52.2]" for runs of several seeds (see
-        `over_seeds`); a metric that is not there or not defined is a dash.
+        Columns dataset, positive (where a dataset has two classes), protocol, backbone,
+        seen_in_pretraining, choice, n, and one text column a metric such as "48.1 [43.8, 52.5]", or
+        "48.1 ± 0.9 [43.5, 52.2]" for runs of several seeds (see `over_seeds`); a metric that is not
+        there or not defined is a dash.
 
     Raises:
         InputError: If two rows would have to share a cell.
     """
     metrics = list(metrics)
     shown = over_seeds(rows[rows["metric"].isin(metrics)])
-    shown["cell"] = [percent(*numbers, digits=1) for numbers in shown[[*_NUMBERS, "sd"]].to_numpy(float)]
+    shown["cell"] = [
+        percent(*numbers, digits=1) for numbers in shown[[*_NUMBERS, "sd"]].to_numpy(float)
+    ]
     shown["backbone"] = shown["backbone"].map(label_of)
     keys = [key for key in _LEADING if key != "positive" or (shown["positive"] != "").any()]
-    if twice := list(shown.loc[shown.duplicated([*keys, "metric"]), ["dataset", "protocol", "backbone"]].itertuples(index=False)):
+    if twice := list(
+        shown.loc[
+            shown.duplicated([*keys, "metric"]), ["dataset", "protocol", "backbone"]
+        ].itertuples(index=False)
+    ):
         raise InputError(
             f"{', '.join(twice[0])}: two result rows for the same cell; choose one split, seed, precision and weights first."
         )
-    wide = shown.pivot_table(index=keys, columns="metric", values="cell", aggfunc="first", sort=False)
+    wide = shown.pivot_table(
+        index=keys, columns="metric", values="cell", aggfunc="first", sort=False
+    )
     wide = wide.reindex(columns=metrics).astype(object).fillna(_DASH)
     return wide.rename(columns=METRIC_LABELS).reset_index().rename_axis(columns=None)
 
@@ -218,9 +287,10 @@ _LEADING = ("dataset", "positive", "protocol", "backbone", "seen_in_pretraining"
 
 
 def percent(value: float, low: float, high: float, sd: float = float("nan"), *, digits: int) -> str:
-    """Fractions as percent: "48.1 [43.8, 52.5]", with "± 0.9" behind the value where there is a standard deviation.
+    """Fractions as percent: "48.1 [43.8, 52.5]", with "± 0.9" behind the value where there is a
+    standard deviation.
 
-    One picture has no interval: "48.1 [no interval]".
+    One image has no interval: "48.1 [no interval]".
     """
     if value != value:  # NaN: not defined
         return _DASH
@@ -246,13 +316,19 @@ METRIC_LABELS = {
 def notes(rows: pd.DataFrame) -> str:
     """What a figure of result rows says below its title: positive classes, what pre-training saw, and the caveats."""
     pairs = rows[["dataset", "positive", "backbone", "seen_in_pretraining"]].drop_duplicates()
-    positive = [f"{one.dataset}: positive class {one.positive}" for one in pairs.itertuples() if one.positive]
+    positive = [
+        f"{one.dataset}: positive class {one.positive}"
+        for one in pairs.itertuples()
+        if one.positive
+    ]
     seen = [
         f"{one.backbone} was pre-trained on {one.seen_in_pretraining} images of {one.dataset}"
         for one in pairs.itertuples()
         if one.seen_in_pretraining.startswith("unlabelled")
     ]
-    return "; ".join([*dict.fromkeys(positive), *dict.fromkeys(seen), *sorted(set(rows["caveat"]) - {""})])
+    return "; ".join(
+        [*dict.fromkeys(positive), *dict.fromkeys(seen), *sorted(set(rows["caveat"]) - {""})]
+    )
 
 
 def label_of(backbone: str) -> str:

@@ -8,19 +8,27 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import value_hash
-from ..data.dataset import PictureSet, Split
+from ..data.dataset import ImageDataset, Split
 from ..data.duplicates import DISTANCE, near_pairs, perceptual_hashes
 from ..features.extraction import Features
 from .predictions import Prediction, without_rows
 
-DEDUPLICATED, TRAIN_DEDUPLICATED = " (deduplicated)", " (train-deduplicated)"  # behind a protocol's name
-Data = TypeVar("Data", PictureSet, Features)
+DEDUPLICATED, TRAIN_DEDUPLICATED = (
+    " (deduplicated)",
+    " (train-deduplicated)",
+)  # behind a protocol's name
+Data = TypeVar("Data", ImageDataset, Features)
 
 
 def find_twins(
-    dataset: PictureSet, split: str = "test", *, known: Sequence[str] = ("train", "val"), distance: int = DISTANCE
+    dataset: ImageDataset,
+    split: str = "test",
+    *,
+    known: Sequence[str] = ("train", "val"),
+    distance: int = DISTANCE,
 ) -> dict[str, np.ndarray]:
-    """Find the images of a split that have an exact or near duplicate in the splits that are learnt or chosen from.
+    """Find the images of a split that have an exact or near duplicate in the splits that are learnt
+    or chosen from.
 
     Args:
         dataset: What `load_dataset` gives.
@@ -29,10 +37,15 @@ def find_twins(
         distance: Greatest number of bits (of 64) by which the perceptual hashes of twins differ.
 
     Returns:
-        By split the rows that have a twin on the other side, int64, sorted: those of `split`, and those of each split of
+        By split the rows that have a twin on the other side, int64, sorted: those of `split`, and
+            those of each split of
         `known` whose twin lies in `split`. Empty where no image has a twin.
     """
-    hashes = {name: perceptual_hashes(part.pictures) for name, part in dataset.splits.items() if name in (split, *known)}
+    hashes = {
+        name: perceptual_hashes(part.images)
+        for name, part in dataset.splits.items()
+        if name in (split, *known)
+    }
     names = np.repeat(list(hashes), [len(one) for one in hashes.values()])
     starts = dict(zip(hashes, np.cumsum([0, *(len(one) for one in hashes.values())]), strict=False))
     pairs, _ = near_pairs(np.concatenate(list(hashes.values())), distance=distance)
@@ -43,44 +56,61 @@ def find_twins(
 
 
 def without_twins(data: Data, twins: Mapping[str, np.ndarray]) -> Data:
-    """Leave the train and validation images that have a twin in the test split out; the test split stays whole.
+    """Leave the train and validation images that have a twin in the test split out; the test split
+    stays whole.
 
     Args:
         data: A dataset or features of one.
         twins: What `find_twins` gives of the dataset.
 
     Returns:
-        The same with fewer rows; a dataset has another digest, so that no cache takes one for the other. Without twins as
-        it is.
+        The same with fewer rows; a dataset has another digest, so that no cache takes one for the
+        other. Without twins as it is.
     """
     if not twins:
         return data
-    sizes = {name: len(part) for name, part in (data.splits if isinstance(data, PictureSet) else data.labels).items()}
-    kept = {name: np.setdiff1d(np.arange(sizes[name]), rows) for name, rows in twins.items() if name != "test"}
+    sizes = {
+        name: len(part)
+        for name, part in (data.splits if isinstance(data, ImageDataset) else data.labels).items()
+    }
+    kept = {
+        name: np.setdiff1d(np.arange(sizes[name]), rows)
+        for name, rows in twins.items()
+        if name != "test"
+    }
     if isinstance(data, Features):
         return replace(
             data,
             arrays=data.arrays
-            | {name: {output: array[rows] for output, array in data.arrays[name].items()} for name, rows in kept.items()},
+            | {
+                name: {output: array[rows] for output, array in data.arrays[name].items()}
+                for name, rows in kept.items()
+            },
             labels=data.labels | {name: data.labels[name][rows] for name, rows in kept.items()},
-            ids=data.ids | {name: [data.ids[name][row] for row in rows] for name, rows in kept.items()},
+            ids=data.ids
+            | {name: [data.ids[name][row] for row in rows] for name, rows in kept.items()},
         )
     digest = value_hash([data.digest, {name: rows.tolist() for name, rows in kept.items()}])
     return replace(
-        data, digest=digest, splits=data.splits | {name: _subset(data.splits[name], rows) for name, rows in kept.items()}
+        data,
+        digest=digest,
+        splits=data.splits
+        | {name: _subset(data.splits[name], rows) for name, rows in kept.items()},
     )
 
 
 def _subset(split: Split, rows: np.ndarray) -> Split:
     groups = None if split.groups is None else [split.groups[row] for row in rows]
-    return Split(_Rows(split.pictures, rows), split.labels[rows], [split.ids[row] for row in rows], groups)
+    return Split(
+        _Rows(split.images, rows), split.labels[rows], [split.ids[row] for row in rows], groups
+    )
 
 
 @dataclass(frozen=True)
 class _Rows(Sequence):
     """Some rows of a sequence of images, read when asked for."""
 
-    pictures: Sequence[np.ndarray]
+    images: Sequence[np.ndarray]
     rows: np.ndarray
 
     def __len__(self) -> int:
@@ -88,15 +118,19 @@ class _Rows(Sequence):
 
     def __getitem__(self, row: int | slice) -> np.ndarray | list[np.ndarray]:
         if isinstance(row, slice):
-            return [self.pictures[int(one)] for one in self.rows[row]]
-        return self.pictures[int(self.rows[row])]
+            return [self.images[int(one)] for one in self.rows[row]]
+        return self.images[int(self.rows[row])]
 
 
-def deduplicated(predictions: Iterable[Prediction], twins: Mapping[str, Mapping[str, np.ndarray]]) -> list[Prediction]:
-    """Repeat predictions of the test split without the images that have a twin, as `PROTOCOL (deduplicated)`.
+def deduplicated(
+    predictions: Iterable[Prediction], twins: Mapping[str, Mapping[str, np.ndarray]]
+) -> list[Prediction]:
+    """Repeat predictions of the test split without the images that have a twin, as `PROTOCOL
+    (deduplicated)`.
 
     Args:
-        predictions: Of any datasets; those of datasets without twins and those of `train_deduplicated` are left out.
+        predictions: Of any datasets; those of datasets without twins and those of
+            `train_deduplicated` are left out.
         twins: By dataset what `find_twins` gives.
     """
     official = [one for one in predictions if twins.get(one.dataset) and is_official(one)]
@@ -124,8 +158,9 @@ def three_ways(
 ) -> list[Prediction]:
     """Fit and predict with and without twins.
 
-    The difference between the official row and `(deduplicated)` is not the effect of the twins alone: leaving test images
-    out changes which classes are tested (see `class_mix`). `(train-deduplicated)` tests the same images as the official row.
+    The difference between the official row and `(deduplicated)` is not the effect of the twins
+    alone: leaving test images out changes which classes are tested (see `class_mix`).
+    `(train-deduplicated)` tests the same images as the official row.
 
     Args:
         fit: Predicts the test split of a dataset or of its features.
@@ -134,9 +169,9 @@ def three_ways(
         **options: Of `fit`.
 
     Returns:
-        For each dataset the official predictions; where there are twins also `(deduplicated)` (the same without the test
-        images that have a twin) and `(train-deduplicated)` (fitted without the train and validation images that have a twin
-        in test).
+        For each dataset the official predictions; where there are twins also `(deduplicated)` (the
+        same without the test images that have a twin) and `(train-deduplicated)` (fitted without
+        the train and validation images that have a twin in test).
     """
 
     def fitted(one: Data) -> list[Prediction]:
@@ -145,25 +180,33 @@ def three_ways(
 
     groups = {}
     for one in data:
-        groups.setdefault(one.name if isinstance(one, PictureSet) else one.dataset, []).append(one)
+        groups.setdefault(one.name if isinstance(one, ImageDataset) else one.dataset, []).append(
+            one
+        )
     results = []
     for name, group in groups.items():
         official = [prediction for one in group for prediction in fitted(one)]
         results += [*official, *deduplicated(official, twins)]
         if here := twins.get(name):
             cleaned = [without_twins(one, here) for one in group]
-            results += [train_deduplicated(prediction, here) for one in cleaned for prediction in fitted(one)]
+            results += [
+                train_deduplicated(prediction, here)
+                for one in cleaned
+                for prediction in fitted(one)
+            ]
     return results
 
 
 def class_mix(predictions: Iterable[Prediction]) -> pd.DataFrame:
-    """Count the classes of the test images with a twin and of all others: why `(deduplicated)` is another test.
+    """Count the classes of the test images with a twin and of all others: why `(deduplicated)` is
+    another test.
 
     Args:
         predictions: Official and `(deduplicated)` ones.
 
     Returns:
-        A row per class of each dataset that has twins: dataset, class, with_twin and others (numbers of images), and the
+        A row per class of each dataset that has twins: dataset, class, with_twin and others
+            (numbers of images), and the
         shares of the class among both, share_with_twin and share_others.
     """
     predictions, tables = list(predictions), {}
@@ -171,12 +214,25 @@ def class_mix(predictions: Iterable[Prediction]) -> pd.DataFrame:
         official = rest.protocol.removesuffix(DEDUPLICATED)
         if rest.dataset in tables or official == rest.protocol:
             continue
-        whole = next(one for one in predictions if (one.dataset, one.protocol) == (rest.dataset, official))
+        whole = next(
+            one for one in predictions if (one.dataset, one.protocol) == (rest.dataset, official)
+        )
         others = np.bincount(rest.labels, minlength=len(rest.classes))
         twin = np.bincount(whole.labels, minlength=len(rest.classes)) - others
-        table = {"dataset": rest.dataset, "class": rest.classes, "with_twin": twin, "others": others}
+        table = {
+            "dataset": rest.dataset,
+            "class": rest.classes,
+            "with_twin": twin,
+            "others": others,
+        }
         tables[rest.dataset] = pd.DataFrame(
-            table | {"share_with_twin": twin / max(1, twin.sum()), "share_others": others / max(1, others.sum())}
+            table
+            | {
+                "share_with_twin": twin / max(1, twin.sum()),
+                "share_others": others / max(1, others.sum()),
+            }
         )
     columns = ["dataset", "class", "with_twin", "others", "share_with_twin", "share_others"]
-    return pd.concat(tables.values(), ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    return (
+        pd.concat(tables.values(), ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    )

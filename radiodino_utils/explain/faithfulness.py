@@ -27,21 +27,31 @@ _FINE = 4  # imputed points along a patch's edge
 
 
 def road(
-    backbone: Backbone, probe: nn.Module, picture: np.ndarray, map_: np.ndarray, target: int, *, shares: Sequence[float] = SHARES
+    backbone: Backbone,
+    probe: nn.Module,
+    image: np.ndarray,
+    map_: np.ndarray,
+    target: int,
+    *,
+    shares: Sequence[float] = SHARES,
 ) -> float:
     """Measures how much a target's probability hangs on the patches that a map calls relevant.
 
-    Patches are removed, the most relevant first and the least relevant first, and filled in from their neighbours; the
-    score is half the difference of the mean probabilities, least minus most: 0 for a map without information, above
-    it for a faithful one. Equal values are ranked at random, by a fixed seed. Unlike the source, the filling-in is solved on
+    Patches are removed, the most relevant first and the least relevant first, and filled in from
+    their neighbours; the
+    score is half the difference of the mean probabilities, least minus most: 0 for a map without
+        information, above
+    it for a faithful one. Equal values are ranked at random, by a fixed seed. Unlike the source,
+    the filling-in is solved on
     4 x 4 points a patch and without noise: fast, and the same at every run.
 
-    Source: ROAD, Rong et al., ICML 2022 (arXiv:2202.00449), its imputation and combined score by pytorch-grad-cam.
+    Source: ROAD, Rong et al., ICML 2022 (arXiv:2202.00449), its imputation and combined score by
+        pytorch-grad-cam.
 
     Args:
         backbone: Any vision transformer of timm.
         probe: See `grad_cam`.
-        picture: uint8, [height, width] or [height, width, 3].
+        image: uint8, [height, width] or [height, width, 3].
         map_: [grid height, grid width].
         target: Whose probability (softmax of the probe's scores).
         shares: Of the patches that are removed.
@@ -54,24 +64,26 @@ def road(
     """
     if map_.shape != (grid := tuple(backbone.model.patch_embed.grid_size)):
         raise InputError(f"a map of {map_.shape}: the patch grid of {backbone.name} is {grid}.")
-    pictures = as_tensor(backbone, picture)
+    images = as_tensor(backbone, image)
     order = np.lexsort((np.random.default_rng(0).permutation(map_.size), -map_.ravel()))
     rank = (order.argsort() / map_.size).reshape(grid)  # 0: the most relevant
     removed = [most for share in shares for most in (rank < share, rank >= 1 - share)]
     with torch.inference_mode():
-        filled = torch.cat([_imputed(pictures, mask) for mask in removed])
+        filled = torch.cat([_imputed(images, mask) for mask in removed])
         probability = Scores(backbone, probe)(filled).softmax(-1)[:, target].view(-1, 2).mean(0)
     return float(probability[1] - probability[0]) / 2
 
 
-def _imputed(pictures: torch.Tensor, removed: np.ndarray) -> torch.Tensor:
-    """Fills in the removed patches [grid height, grid width] of a picture [1, 3, height, width]."""
+def _imputed(images: torch.Tensor, removed: np.ndarray) -> torch.Tensor:
+    """Fills in the removed patches [grid height, grid width] of a image [1, 3, height, width]."""
     size = tuple(_FINE * edge for edge in removed.shape)
     kept = torch.from_numpy(1 - np.kron(removed, np.ones((_FINE, _FINE)))).float()
-    coarse = NoisyLinearImputer(noise=0)(functional.adaptive_avg_pool2d(pictures, size)[0], kept)[None]
-    mask = functional.interpolate(kept[None, None], pictures.shape[2:])
-    smooth = functional.interpolate(coarse, pictures.shape[2:], mode="bilinear", align_corners=False)
-    return torch.where(mask > 0, pictures, smooth)
+    coarse = NoisyLinearImputer(noise=0)(functional.adaptive_avg_pool2d(images, size)[0], kept)[
+        None
+    ]
+    mask = functional.interpolate(kept[None, None], images.shape[2:])
+    smooth = functional.interpolate(coarse, images.shape[2:], mode="bilinear", align_corners=False)
+    return torch.where(mask > 0, images, smooth)
 
 
 def mass_share(map_: np.ndarray, mask: np.ndarray) -> float:
@@ -79,7 +91,7 @@ def mass_share(map_: np.ndarray, mask: np.ndarray) -> float:
 
     Args:
         map_: Not negative, [grid height, grid width].
-        mask: bool, [height, width], of the same picture.
+        mask: bool, [height, width], of the same image.
 
     Returns:
         0 to 1; NaN for a map without mass.
@@ -93,7 +105,8 @@ def mass_share(map_: np.ndarray, mask: np.ndarray) -> float:
 
 
 def pointing_hit(map_: np.ndarray, mask: np.ndarray) -> float:
-    """The pointing game: whether the map's greatest patch touches the mask; equal greatest patches share the hit.
+    """The pointing game: whether the map's greatest patch touches the mask; equal greatest patches
+    share the hit.
 
     Source: Zhang et al., IJCV 126:1084, 2018 (arXiv:1608.00507).
 
@@ -113,36 +126,51 @@ def pointing_hit(map_: np.ndarray, mask: np.ndarray) -> float:
 def _on_grid(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """The share of each patch that the mask covers, [grid height, grid width]."""
     if not mask.any():
-        raise InputError("the mask is empty; a map's mass can only be compared with a structure that is in the picture.")
+        raise InputError(
+            "the mask is empty; a map's mass can only be compared with a structure that is in the image."
+        )
     if mask.shape[0] < grid[0] or mask.shape[1] < grid[1]:
-        raise InputError(f"a mask of {mask.shape} is smaller than the grid of {grid} patches; give it in pixels.")
-    return functional.adaptive_avg_pool2d(torch.from_numpy(mask).float()[None, None], grid)[0, 0].numpy()
+        raise InputError(
+            f"a mask of {mask.shape} is smaller than the grid of {grid} patches; give it in pixels."
+        )
+    return functional.adaptive_avg_pool2d(torch.from_numpy(mask).float()[None, None], grid)[
+        0, 0
+    ].numpy()
 
 
 def explanation_maps(
-    backbone: Backbone, probes: Mapping[str, nn.Module], picture: np.ndarray, target: int | None = None
+    backbone: Backbone,
+    probes: Mapping[str, nn.Module],
+    image: np.ndarray,
+    target: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Computes every type of map of one picture, and the two controls that need no backbone.
+    """Computes every type of map of one image, and the two controls that need no backbone.
 
     Args:
         backbone: Any vision transformer of timm.
         probes: By name, for Grad-CAM.
-        picture: uint8, [height, width] or [height, width, 3].
+        image: uint8, [height, width] or [height, width, 3].
         target: See `grad_cam`.
 
     Returns:
-        By name [grid height, grid width]: `attention` (last block, mean over the heads), `rollout`, `Grad-CAM NAME` for
-        each probe, `centre` (a Gaussian, a fourth of the edge wide) and `even`. A probe whose score of the target does
-        not depend on the picture (a kNN vote without a neighbour of that class) has no map.
+        By name [grid height, grid width]: `attention` (last block, mean over the heads), `rollout`,
+        `Grad-CAM NAME` for each probe, `centre` (a Gaussian, a fourth of the edge wide) and `even`.
+        A probe whose score of the target does not depend on the image (a kNN vote without a
+        neighbour of that class) has no map.
 
     Raises:
         InputError: See `grad_cam`.
     """
-    maps = {"attention": attention_maps(backbone, picture).maps[0].mean(0), "rollout": attention_rollout(backbone, picture)}
+    maps = {
+        "attention": attention_maps(backbone, image).maps[0].mean(0),
+        "rollout": attention_rollout(backbone, image),
+    }
     for name, probe in probes.items():
         with suppress(IndependentScore):
-            maps[f"Grad-CAM {name}"] = grad_cam(backbone, probe, picture, target)
-    down, right = np.meshgrid(*(np.linspace(-1, 1, edge) for edge in backbone.model.patch_embed.grid_size), indexing="ij")
+            maps[f"Grad-CAM {name}"] = grad_cam(backbone, probe, image, target)
+    down, right = np.meshgrid(
+        *(np.linspace(-1, 1, edge) for edge in backbone.model.patch_embed.grid_size), indexing="ij"
+    )
     gaussian = np.exp(-2 * (down**2 + right**2))
     return maps | dict(zip(CONTROLS, (gaussian, np.ones_like(gaussian)), strict=True))
 
@@ -151,37 +179,43 @@ def explanation_scores(
     backbone: Backbone,
     probes: Mapping[str, nn.Module],
     judge: nn.Module,
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     masks: np.ndarray,
 ) -> pd.DataFrame:
-    """Scores every type of map on several pictures; what is explained is the class that the judging probe predicts.
+    """Scores every type of map on several images; what is explained is the class that the judging
+    probe predicts.
 
     Args:
         backbone: Any vision transformer of timm.
         probes: See `explanation_maps`.
         judge: The probe whose probability ROAD reads, for every type of map the same.
-        pictures: uint8, [height, width] or [height, width, 3] each.
+        images: uint8, [height, width] or [height, width, 3] each.
         masks: bool, [n, height, width]: what the maps should lie on.
 
     Returns:
-        One row a picture and type of map that it has, see `explanation_maps`: map, picture, road, mass_share, pointing.
+        One row a image and type of map that it has, see `explanation_maps`: map, image, road,
+            mass_share, pointing.
 
     Raises:
-        InputError: If pictures and masks are not as many, and see `grad_cam` and `mass_share`.
+        InputError: If images and masks are not as many, and see `grad_cam` and `mass_share`.
     """
-    if len(pictures) != len(masks):
-        raise InputError(f"{len(pictures)} pictures and {len(masks)} masks: one mask a picture is needed.")
+    if len(images) != len(masks):
+        raise InputError(
+            f"{len(images)} images and {len(masks)} masks: one mask a image is needed."
+        )
     scores, rows = Scores(backbone, judge), []
-    for i, (picture, mask) in enumerate(zip(tqdm(pictures, desc=f"scoring maps of {backbone.name}"), masks, strict=True)):
+    for i, (image, mask) in enumerate(
+        zip(tqdm(images, desc=f"scoring maps of {backbone.name}"), masks, strict=True)
+    ):
         with torch.inference_mode():
-            target = int(scores(as_tensor(backbone, picture)).argmax())
-        for name, map_ in explanation_maps(backbone, probes, picture, target).items():
+            target = int(scores(as_tensor(backbone, image)).argmax())
+        for name, map_ in explanation_maps(backbone, probes, image, target).items():
             values = {
-                "road": road(backbone, judge, picture, map_, target),
+                "road": road(backbone, judge, image, map_, target),
                 "mass_share": mass_share(map_, mask),
                 "pointing": pointing_hit(map_, mask),
             }
-            rows.append({"map": name, "picture": i} | values)
+            rows.append({"map": name, "image": i} | values)
     return pd.DataFrame(rows)
 
 
@@ -195,13 +229,14 @@ def explanation_rows(
     caveat: str = "",
     seen_in_pretraining: str = "not known",
 ) -> pd.DataFrame:
-    """Turns scores into result rows: the mean over pictures with its bootstrap 95 % interval, for each type of map.
+    """Turns scores into result rows: the mean over images with its bootstrap 95 % interval, for
+    each type of map.
 
     Args:
         scores: What `explanation_scores` gives.
         backbone: Whose maps they are.
-        dataset: Name of the data set.
-        split: Which split the pictures are of.
+        dataset: Name of the dataset.
+        split: Which split the images are of.
         seed: Of the bootstrap.
         caveat: What must be said wherever the rows are shown.
         seen_in_pretraining: See `Prediction`.
@@ -209,30 +244,56 @@ def explanation_rows(
     Returns:
         Rows with `rows.COLUMNS`; `protocol` is the type of map.
     """
-    common = {"dataset": dataset, "task": "explanation", "backbone": backbone.name, "split": split, "seed": seed}
-    common |= {"weights": backbone.fingerprint, "git": git_revision(), "choice": "", "caveat": caveat}
-    common |= {"positive": "", "engine": "torch", "precision": "fp32", "seen_in_pretraining": seen_in_pretraining}
+    common = {
+        "dataset": dataset,
+        "task": "explanation",
+        "backbone": backbone.name,
+        "split": split,
+        "seed": seed,
+    }
+    common |= {
+        "weights": backbone.fingerprint,
+        "git": git_revision(),
+        "choice": "",
+        "caveat": caveat,
+    }
+    common |= {
+        "positive": "",
+        "engine": "torch",
+        "precision": "fp32",
+        "seen_in_pretraining": seen_in_pretraining,
+    }
     table = []
-    for (name, part), metric in ((group, metric) for group in scores.groupby("map", sort=False) for metric in METRICS):
+    for (name, part), metric in (
+        (group, metric) for group in scores.groupby("map", sort=False) for metric in METRICS
+    ):
         values = part[metric].dropna().to_numpy()
         interval = mean_interval(values, seed=seed)
         row = {"protocol": name, "metric": metric, "n": len(values)}
-        table.append(common | row | {"value": interval.value, "ci_low": interval.low, "ci_high": interval.high})
+        table.append(
+            common
+            | row
+            | {"value": interval.value, "ci_low": interval.low, "ci_high": interval.high}
+        )
     return pd.DataFrame(table, columns=COLUMNS)
 
 
 def against_control(scores: pd.DataFrame, control: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Tells which maps beat a control: the mean difference over the same pictures with its bootstrap 95 % interval.
+    """Tells which maps beat a control: the mean difference over the same images with its bootstrap
+    95 % interval.
 
-    ROAD reads the probability of each backbone's own probe, so between backbones it compares models as well as maps.
+    ROAD reads the probability of each backbone's own probe, so between backbones it compares models
+    as well as maps.
 
     Args:
         scores: What `explanation_scores` gives.
-        control: The same of the control: of random weights, or one control map (then it stands against every map).
+        control: The same of the control: of random weights, or one control map (then it stands
+            against every map).
         seed: Of the bootstrap.
 
     Returns:
-        One row a type of map and score: map, metric, difference, ci_low, ci_high, n, verdict ("beats the control",
+        One row a type of map and score: map, metric, difference, ci_low, ci_high, n, verdict
+            ("beats the control",
         "loses to the control" or "no difference shown").
     """
     table = []
@@ -240,11 +301,21 @@ def against_control(scores: pd.DataFrame, control: pd.DataFrame, *, seed: int = 
     for name, part in scores[~scores["map"].isin(CONTROLS)].groupby("map", sort=False):
         other = control if single else control[control["map"] == name]
         for metric, label in METRICS.items():
-            difference = (part.set_index("picture")[metric] - other.set_index("picture")[metric]).dropna().to_numpy()
+            difference = (
+                (part.set_index("image")[metric] - other.set_index("image")[metric])
+                .dropna()
+                .to_numpy()
+            )
             interval = mean_interval(difference, seed=seed)
             verdict = "no difference shown"
             if interval.low > 0 or interval.high < 0:
                 verdict = "beats the control" if interval.low > 0 else "loses to the control"
-            row = {"map": name, "metric": label, "difference": interval.value, "ci_low": interval.low, "ci_high": interval.high}
+            row = {
+                "map": name,
+                "metric": label,
+                "difference": interval.value,
+                "ci_low": interval.low,
+                "ci_high": interval.high,
+            }
             table.append(row | {"n": len(difference), "verdict": verdict})
     return pd.DataFrame(table)

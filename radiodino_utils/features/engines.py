@@ -1,4 +1,4 @@
-"""Engines that run a backbone on batches of 8-bit pictures: torch and OpenVINO."""
+"""Engines that run a backbone on batches of 8-bit images: torch and OpenVINO."""
 
 import ctypes
 import sys
@@ -30,40 +30,63 @@ class FeatureModel(nn.Module):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.model, self.outputs, self.prefix = backbone.model, backbone.outputs, backbone.num_prefix_tokens
-        self.blocks = sum(output.startswith("class_token_") for output in self.outputs)  # before the last one
-        self.register_buffer("mean", torch.tensor(backbone.preprocessing.mean).view(1, 3, 1, 1) * 255)
+        self.model, self.outputs, self.prefix = (
+            backbone.model,
+            backbone.outputs,
+            backbone.num_prefix_tokens,
+        )
+        self.blocks = sum(
+            output.startswith("class_token_") for output in self.outputs
+        )  # before the last one
+        self.register_buffer(
+            "mean", torch.tensor(backbone.preprocessing.mean).view(1, 3, 1, 1) * 255
+        )
         self.register_buffer("std", torch.tensor(backbone.preprocessing.std).view(1, 3, 1, 1) * 255)
 
-    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Gives the features of a batch.
 
         Args:
-            pictures: uint8, [n, height, width, channels], one channel or three.
+            images: uint8, [n, height, width, channels], one channel or three.
 
         Returns:
-            One tensor [n, width] for each of the backbone's outputs; from `dense.dense_backbone` one of patch maps.
+            One tensor [n, width] for each of the backbone's outputs; from `dense.dense_backbone`
+            one of patch maps.
         """
-        standardised = (pictures.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        standardised = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
         if not hasattr(self.model, "patch_embed"):  # pixels, patch maps and convolutional networks
             return (self.model(standardised),)
         if self.blocks:
             tokens, earlier = self.model.forward_intermediates(
-                standardised, indices=self.blocks + 1, return_prefix_tokens=True, norm=True, output_fmt="NLC"
+                standardised,
+                indices=self.blocks + 1,
+                return_prefix_tokens=True,
+                norm=True,
+                output_fmt="NLC",
             )
             class_tokens = [prefix[:, 0] for _, prefix in reversed(earlier[:-1])]
         else:
             tokens, class_tokens = self.model.forward_features(standardised), []
         mean_patch_token = tokens[:, self.prefix :].mean(1)
-        embedding = self.model.forward_head(tokens, pre_logits=True)  # the model's own pooling, and the norm behind it
+        embedding = self.model.forward_head(
+            tokens, pre_logits=True
+        )  # the model's own pooling, and the norm behind it
         if embedding.ndim == 3:  # of a model that pools nothing
-            embedding = embedding[:, 0] if "class_token" in self.outputs else embedding[:, self.prefix :].mean(1)
-        return (embedding, mean_patch_token, *class_tokens) if "class_token" in self.outputs else (embedding,)
+            embedding = (
+                embedding[:, 0]
+                if "class_token" in self.outputs
+                else embedding[:, self.prefix :].mean(1)
+            )
+        return (
+            (embedding, mean_patch_token, *class_tokens)
+            if "class_token" in self.outputs
+            else (embedding,)
+        )
 
 
-def as_tensor(backbone: Backbone, picture: np.ndarray) -> torch.Tensor:
-    """The picture as the backbone sees it, float32 grey levels, [1, 3, height, width]."""
-    seen = backbone.seen(picture)
+def as_tensor(backbone: Backbone, image: np.ndarray) -> torch.Tensor:
+    """The image as the backbone sees it, float32 grey levels, [1, 3, height, width]."""
+    seen = backbone.seen(image)
     colour = seen if seen.ndim == 3 else np.repeat(seen[..., None], 3, -1)
     return torch.tensor(colour, dtype=torch.float32).permute(2, 0, 1)[None]
 
@@ -82,13 +105,15 @@ class TorchEngine:
     def __init__(self, backbone: Backbone, *, precision: str = "fp32", device: str = "cpu") -> None:
         self.precision, self.device = precision, torch.device(device)
         model = FeatureModel(backbone).eval()
-        self._model = model if self.device.type == "cpu" else deepcopy(model).to(self.device)  # the backbone stays on the CPU
+        self._model = (
+            model if self.device.type == "cpu" else deepcopy(model).to(self.device)
+        )  # the backbone stays on the CPU
         self._type = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
     @torch.inference_mode()
-    def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, ...]:
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         """Features (float32, [n, width]) of a batch (uint8, [n, height, width, channels])."""
-        batch = torch.from_numpy(np.ascontiguousarray(pictures)).to(self.device, non_blocking=True)
+        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, dtype=self._type, enabled=self._type is not None):
             outputs = self._model(batch)
         return tuple(output.float().cpu().numpy() for output in outputs)
@@ -109,18 +134,26 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(self, backbone: Backbone, *, precision: str = "fp32", threads: int | None = None) -> None:
+    def __init__(
+        self, backbone: Backbone, *, precision: str = "fp32", threads: int | None = None
+    ) -> None:
         self.precision, self._count = precision, len(backbone.outputs)
-        backbone = with_all_blocks(backbone)  # in bf16 the first outputs change with the number of outputs: always compute all
+        backbone = with_all_blocks(
+            backbone
+        )  # in bf16 the first outputs change with the number of outputs: always compute all
         height, width = backbone.preprocessing.shape
         example = torch.zeros((1, height, width, 3), dtype=torch.uint8)
         model, shape = FeatureModel(backbone), [-1, height, width, -1]
-        self._compiled = compiled_by_openvino(model, example, shape=shape, precision=precision, threads=threads)
-        self._count = min(self._count, len(self._compiled.outputs))  # patch maps of several blocks are one tensor
+        self._compiled = compiled_by_openvino(
+            model, example, shape=shape, precision=precision, threads=threads
+        )
+        self._count = min(
+            self._count, len(self._compiled.outputs)
+        )  # patch maps of several blocks are one tensor
 
-    def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, ...]:
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         """Features (float32, [n, width]) of a batch (uint8, [n, height, width, channels])."""
-        return next(iter(self.map([pictures])))
+        return next(iter(self.map([images])))
 
     def map(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, ...]]:
         """Features of each batch, in order, with as many batches under way as the processor has streams."""
@@ -172,7 +205,9 @@ def compiled_by_openvino(
     import openvino
 
     with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns that tracing is deprecated; OpenVINO takes nothing faster
+        warnings.simplefilter(
+            "ignore"
+        )  # torch warns that tracing is deprecated; OpenVINO takes nothing faster
         traced = torch.jit.trace(model.eval(), example, check_trace=False)
         graph = openvino.convert_model(traced, example_input=example)
     graph.reshape({0: list(shape)})
@@ -191,7 +226,10 @@ def _signal_stack_kept() -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
-    library, stack = ctypes.CDLL(None), ctypes.create_string_buffer(24)  # stack_t: a pointer, an int, a size
+    library, stack = (
+        ctypes.CDLL(None),
+        ctypes.create_string_buffer(24),
+    )  # stack_t: a pointer, an int, a size
     library.sigaltstack(None, stack)
     try:
         yield
@@ -207,7 +245,8 @@ def choose_engine(
     Args:
         backbone: What `load_backbone` gives.
         engine: "auto" takes torch on a GPU, else OpenVINO, else torch; "torch"; "openvino".
-        precision: "auto" takes bf16 where the processor computes in it, else fp32; "fp32", "bf16", "fp16" (GPU only).
+        precision: "auto" takes bf16 where the processor computes in it, else fp32; "fp32", "bf16",
+            "fp16" (GPU only).
         device: For torch; a GPU where there is one, by default.
 
     Returns:
@@ -229,14 +268,18 @@ def choose_engine(
             import openvino
         except ImportError as error:
             if engine == "openvino":
-                raise InputError("engine openvino: the package is not installed; pip install openvino.") from error
+                raise InputError(
+                    "engine openvino: the package is not installed; pip install openvino."
+                ) from error
         else:
             has_bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             automatic = "bf16" if has_bf16 and backbone.patch_size else "fp32"
             return "openvino", automatic if precision == "auto" else precision, "cpu"
     if precision == "fp16" and not on_gpu:
         raise InputError("precision fp16: needs a GPU; use bf16 or fp32 on a CPU.")
-    automatic = "bf16" if on_gpu and torch.cuda.is_bf16_supported() and backbone.patch_size else "fp32"
+    automatic = (
+        "bf16" if on_gpu and torch.cuda.is_bf16_supported() and backbone.patch_size else "fp32"
+    )
     return "torch", automatic if precision == "auto" else precision, device
 
 
@@ -248,14 +291,16 @@ def make_engine(
     device: str | None = None,
     threads: int | None = None,
 ) -> TorchEngine | OpenVinoEngine:
-    """Builds the engine that `choose_engine` chooses, or gives the one that was built before for the same backbone.
+    """Builds the engine that `choose_engine` chooses, or gives the one that was built before for
+    the same backbone.
 
     Args:
         backbone: What `load_backbone` gives.
         engine: See `choose_engine`.
         precision: See `choose_engine`.
         device: See `choose_engine`.
-        threads: Processors that OpenVINO may use; all by default. torch: see `provenance.set_threads`.
+        threads: Processors that OpenVINO may use; all by default. torch: see
+            `provenance.set_threads`.
 
     Returns:
         The engine; its `name` and `precision` say what was chosen.
@@ -269,7 +314,13 @@ def make_engine(
 
 @lru_cache(maxsize=4)
 def _built(
-    backbone: Backbone, weights: str, structure: str, name: str, precision: str, device: str, threads: int | None
+    backbone: Backbone,
+    weights: str,
+    structure: str,
+    name: str,
+    precision: str,
+    device: str,
+    threads: int | None,
 ) -> TorchEngine | OpenVinoEngine:
     if name == "openvino":
         return OpenVinoEngine(backbone, precision=precision, threads=threads)

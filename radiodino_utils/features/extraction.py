@@ -1,4 +1,4 @@
-"""Features of a data set, computed once and kept in a checked file."""
+"""Features of a dataset, computed once and kept in a checked file."""
 
 import argparse
 import hashlib
@@ -26,28 +26,28 @@ from ..core.environment import git_revision, launched, versions
 from ..core.errors import InputError
 from ..core.files import atomic, features_folder, make_folder, require_space, value_hash
 from ..data.images import stacked
-from ..data.registry import PictureSet, Split, load_dataset
-from .engines import choose_engine, make_engine
+from ..data.registry import ImageDataset, Split, load_dataset
+from .engines import OpenVinoEngine, TorchEngine, choose_engine, make_engine
 
 FORMAT = 2
-CHUNK = 1024  # pictures a chunk: what an interruption can lose, and what a process of several takes at a time
+CHUNK = 1024  # images a chunk: what an interruption can lose, and what a process of several takes at a time
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features of every split of a data set.
+    """Features of every split of a dataset.
 
     Attributes:
-        dataset: Name of the data set.
+        dataset: Name of the dataset.
         classes: The name of each label.
         caveat: What must be said wherever results on the set are shown.
-        arrays: By split and output (`class_token`, `mean_patch_token`, `pixels`; see `backbones.with_blocks`): float32,
-            [n, width].
+        arrays: By split and output (`class_token`, `mean_patch_token`, `pixels`; see
+            `backbones.with_blocks`): float32, [n, width].
         labels: By split: int64, [n].
         ids: By split: n names, in the order of the rows.
         sidecar: Backbone, preprocessing, data, engine, versions, revision, time.
         path: The safetensors file.
-        positive: The positive class of two; see `PictureSet`.
+        positive: The positive class of two; see `ImageDataset`.
     """
 
     dataset: str
@@ -73,18 +73,25 @@ class Features:
         """The embedding and the labels of a split, checked: float32 [n, width] and int64 [n].
 
         Raises:
-            InputError: If the split is missing, an embedding is not finite, or a label stands for no class.
+            InputError: If the split is missing, an embedding is not finite, or a label stands for
+                no class.
         """
         if split not in self.labels:
-            raise InputError(f"{self.dataset}: has no split {split}; there are {', '.join(self.labels)}.")
-        embedding = checked_embeddings(self.embedding(split), what=f"embeddings of the {split} split of {self.dataset}")
+            raise InputError(
+                f"{self.dataset}: has no split {split}; there are {', '.join(self.labels)}."
+            )
+        embedding = checked_embeddings(
+            self.embedding(split), what=f"embeddings of the {split} split of {self.dataset}"
+        )
         what = f"{self.dataset}: labels of the {split} split"
-        return embedding, checked_labels(self.labels[split], len(self.classes), shape=(len(embedding),), what=what)
+        return embedding, checked_labels(
+            self.labels[split], len(self.classes), shape=(len(embedding),), what=what
+        )
 
 
 def extract_features(
     backbone: Backbone,
-    dataset: PictureSet,
+    dataset: ImageDataset,
     *,
     folder: Path | None = None,
     engine: str = "auto",
@@ -92,11 +99,13 @@ def extract_features(
     batch_size: int = 16,
     threads: int | None = None,
 ) -> Features:
-    """Computes the backbone's outputs for every picture of every split, or reads them where they are kept.
+    """Computes the backbone's outputs for every image of every split, or reads them where they are
+    kept.
 
-    Written once as `NAME.safetensors`, with a sidecar `NAME.json` and an index `NAME.parquet` (split, row, id, label,
-    class, sha256 of the picture). The name holds a hash of all that the values depend on. A damaged file is made anew;
-    an interrupted extraction goes on at its last chunk; under `torchrun` the processes share the chunks.
+    Written once as `NAME.safetensors`, with a sidecar `NAME.json` and an index `NAME.parquet`
+    (split, row, id, label, class, sha256 of the image). The name holds a hash of all that the
+    values depend on. A damaged file is made anew; an interrupted extraction goes on at its last
+    chunk; under `torchrun` the processes share the chunks.
 
     Args:
         backbone: What `load_backbone` gives.
@@ -104,24 +113,29 @@ def extract_features(
         folder: Where feature files are kept; the data folder's `features` by default.
         engine: See `make_engine`.
         precision: See `make_engine`.
-        batch_size: Pictures a forward pass.
+        batch_size: Images a forward pass.
         threads: See `make_engine`.
 
     Returns:
-        The features, in data set order.
+        The features, in dataset order.
 
     Raises:
-        InputError: If a label stands for no class, a picture cannot be read, a feature is not finite, or the disk is full.
+        InputError: If a label stands for no class, a image cannot be read, a feature is not finite,
+            or the disk is full.
     """
     for split in dataset.splits:
         dataset.checked_labels(split)
     rank, world, _ = launched()
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-    engine, precision, device = choose_engine(backbone, engine=engine, precision=precision, device=device)
+    engine, precision, device = choose_engine(
+        backbone, engine=engine, precision=precision, device=device
+    )
     about = backbone.describe()
     declared = {
         "format": FORMAT,
-        "backbone": {key: about[key] for key in ("fingerprint", "structure", "preprocessing", "outputs")},
+        "backbone": {
+            key: about[key] for key in ("fingerprint", "structure", "preprocessing", "outputs")
+        },
         "data": dataset.digest,
         "splits": {name: len(split) for name, split in dataset.splits.items()},
         "held": {name: split.digest() for name, split in dataset.splits.items()},
@@ -129,7 +143,10 @@ def extract_features(
         "precision": precision,
         "versions": versions(("torch", "timm", "openvino", "pillow")),
     }
-    plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{_short(dataset.name)}_{_short(backbone.name)}")
+    plain = "".join(
+        c if c.isalnum() or c in "-_" else "-"
+        for c in f"{_short(dataset.name)}_{_short(backbone.name)}"
+    )
     key = {"key": value_hash(declared)}
     path = Path(folder or features_folder()) / f"{plain}_{key['key']}.safetensors"
     kept = path.with_suffix(".json"), path, path.with_suffix(".parquet")
@@ -139,13 +156,24 @@ def extract_features(
         with locked(path.with_suffix(".lock")) if rank == 0 else nullcontext():
             facts = _decided_by_first(sealed(*kept, declared=key) if rank == 0 else None, world)
             if facts is None:
-                size = 4 * len(backbone.outputs) * backbone.embedding_dim * sum(map(len, dataset.splits.values()))
+                size = (
+                    4
+                    * len(backbone.outputs)
+                    * backbone.embedding_dim
+                    * sum(map(len, dataset.splits.values()))
+                )
                 require_space(path.parent, 2 * size)  # the chunks and the file
-                runner = make_engine(backbone, engine=engine, precision=precision, device=device, threads=threads)
+                runner = make_engine(
+                    backbone, engine=engine, precision=precision, device=device, threads=threads
+                )
                 partial = path.with_suffix(".partial")
                 _extract(runner, backbone, dataset, chunks[rank::world], partial, batch_size)
                 _decided_by_first(None, world)  # waits until every process has its chunks
-                facts = _join(chunks, partial, path, dataset, backbone, declared | key) if rank == 0 else None
+                facts = (
+                    _join(chunks, partial, path, dataset, backbone, declared | key)
+                    if rank == 0
+                    else None
+                )
                 facts = _decided_by_first(facts, world)
     return _read(path, dataset, facts)
 
@@ -179,7 +207,7 @@ class _Chunk:
         return folder / f"{self.split}-{self.start:09d}-{self.stop:09d}.safetensors"
 
 
-def _chunks(dataset: PictureSet) -> list[_Chunk]:
+def _chunks(dataset: ImageDataset) -> list[_Chunk]:
     return [
         _Chunk(name, start, min(start + CHUNK, len(split)))
         for name, split in dataset.splits.items()
@@ -187,10 +215,19 @@ def _chunks(dataset: PictureSet) -> list[_Chunk]:
     ]
 
 
-def _extract(runner, backbone: Backbone, dataset: PictureSet, chunks: list[_Chunk], folder: Path, batch_size: int) -> None:  # noqa: ANN001
+def _extract(
+    runner: TorchEngine | OpenVinoEngine,
+    backbone: Backbone,
+    dataset: ImageDataset,
+    chunks: list[_Chunk],
+    folder: Path,
+    batch_size: int,
+) -> None:  # noqa: ANN001
     make_folder(folder)
     total = sum(chunk.stop - chunk.start for chunk in chunks)
-    with tqdm(total=total, desc=f"{_short(dataset.name)} × {_short(backbone.name)}", unit="picture") as bar:
+    with tqdm(
+        total=total, desc=f"{_short(dataset.name)} × {_short(backbone.name)}", unit="image"
+    ) as bar:
         for chunk in chunks:
             file = chunk.file(folder)
             if sealed(file.with_suffix(".json"), file, declared={}) is None:
@@ -200,7 +237,10 @@ def _extract(runner, backbone: Backbone, dataset: PictureSet, chunks: list[_Chun
                     features.append(outputs)
                     bar.update(len(outputs[0]))
                 arrays = {
-                    name: np.concatenate(parts) for name, parts in zip(backbone.outputs, zip(*features, strict=True), strict=True)
+                    name: np.concatenate(parts)
+                    for name, parts in zip(
+                        backbone.outputs, zip(*features, strict=True), strict=True
+                    )
                 }
                 for name, array in arrays.items():
                     _refuse_nan(array, name, dataset, chunk, backbone)
@@ -211,25 +251,39 @@ def _extract(runner, backbone: Backbone, dataset: PictureSet, chunks: list[_Chun
                 bar.update(chunk.stop - chunk.start)
 
 
-def _batches(split: Split, chunk: _Chunk, backbone: Backbone, batch_size: int, hashes: list) -> Iterator[np.ndarray]:
-    """Batches of resized pictures, uint8 [n, size, size, channels]; the hash of each picture goes to `hashes`."""
+def _batches(
+    split: Split, chunk: _Chunk, backbone: Backbone, batch_size: int, hashes: list
+) -> Iterator[np.ndarray]:
+    """Batches of resized images, uint8 [n, size, size, channels]; the hash of each image goes to `hashes`."""
     for start in range(chunk.start, chunk.stop, batch_size):
-        pictures = split.pictures[start : min(start + batch_size, chunk.stop)]
-        hashes += [np.frombuffer(hashlib.sha256(np.ascontiguousarray(picture)).digest(), np.uint8) for picture in pictures]
-        yield stacked([backbone.preprocessing.fitted(np.asarray(picture)) for picture in pictures])
+        images = split.images[start : min(start + batch_size, chunk.stop)]
+        hashes += [
+            np.frombuffer(hashlib.sha256(np.ascontiguousarray(image)).digest(), np.uint8)
+            for image in images
+        ]
+        yield stacked([backbone.preprocessing.fitted(np.asarray(image)) for image in images])
 
 
-def _refuse_nan(array: np.ndarray, output: str, dataset: PictureSet, chunk: _Chunk, backbone: Backbone) -> None:
+def _refuse_nan(
+    array: np.ndarray, output: str, dataset: ImageDataset, chunk: _Chunk, backbone: Backbone
+) -> None:
     bad = np.flatnonzero(~np.isfinite(array).all(1))
     if len(bad):
         first = dataset.splits[chunk.split].ids[chunk.start + bad[0]]
         raise InputError(
-            f"{backbone.name} on {dataset.name}: {output} of {len(bad)} pictures is NaN or infinite, first of '{first}'; "
+            f"{backbone.name} on {dataset.name}: {output} of {len(bad)} images is NaN or infinite, first of '{first}'; "
             "check the weights, or extract with precision fp32."
         )
 
 
-def _join(chunks: list[_Chunk], folder: Path, path: Path, dataset: PictureSet, backbone: Backbone, declared: dict) -> dict:
+def _join(
+    chunks: list[_Chunk],
+    folder: Path,
+    path: Path,
+    dataset: ImageDataset,
+    backbone: Backbone,
+    declared: dict,
+) -> dict:
     arrays = {
         f"{name}/{output}": np.empty((len(split), backbone.embedding_dim), np.float32)
         for name, split in dataset.splits.items()
@@ -262,7 +316,7 @@ def _join(chunks: list[_Chunk], folder: Path, path: Path, dataset: PictureSet, b
         "dataset": dataset.name,
         "backbone": backbone.describe(),
         "seen_in_pretraining": seen_in_pretraining(
-            {name: seen_images(backbone.name, part.pictures) for name, part in dataset.splits.items()}
+            {name: seen_images(backbone.name, part.images) for name, part in dataset.splits.items()}
         ),
         "all_versions": versions(),
         "git": git_revision(),
@@ -273,7 +327,7 @@ def _join(chunks: list[_Chunk], folder: Path, path: Path, dataset: PictureSet, b
     return facts
 
 
-def _read(path: Path, dataset: PictureSet, sidecar: dict) -> Features:
+def _read(path: Path, dataset: ImageDataset, sidecar: dict) -> Features:
     arrays = {name: {} for name in dataset.splits}
     for key, array in load_file(path).items():
         split, output = key.split("/")
@@ -282,7 +336,17 @@ def _read(path: Path, dataset: PictureSet, sidecar: dict) -> Features:
     rows = dict(tuple(index.groupby("split", sort=False)))
     labels = {name: rows[name]["label"].to_numpy() for name in dataset.splits}
     ids = {name: rows[name]["id"].tolist() for name in dataset.splits}
-    return Features(dataset.name, dataset.classes, dataset.caveat, arrays, labels, ids, sidecar, path, dataset.positive)
+    return Features(
+        dataset.name,
+        dataset.classes,
+        dataset.caveat,
+        arrays,
+        labels,
+        ids,
+        sidecar,
+        path,
+        dataset.positive,
+    )
 
 
 def _short(name: str) -> str:
@@ -304,14 +368,22 @@ def _decided_by_first(value: object, world: int) -> object:
 
 def main(arguments: list[str] | None = None) -> None:
     """Extracts features from the command line: `[torchrun --nproc-per-node 2] -m radiodino_utils.features.extraction ...`."""
-    parser = argparse.ArgumentParser(prog="python -m radiodino_utils.features.extraction", description=main.__doc__)
-    parser.add_argument("--dataset", required=True, help="plain name, npz:PATH or folder:PATH")
-    parser.add_argument("--backbone", required=True, help="plain name or file:PATH")
-    parser.add_argument("--revision", help="branch, tag or commit of the weights on the Hub; main by default")
+    parser = argparse.ArgumentParser(
+        prog="python -m radiodino_utils.features.extraction", description=main.__doc__
+    )
+    parser.add_argument("--dataset", required=True, help="registered name, npz:PATH or folder:PATH")
+    parser.add_argument("--backbone", required=True, help="registered name or file:PATH")
+    parser.add_argument(
+        "--revision", help="branch, tag or commit of the weights on the Hub; main by default"
+    )
     parser.add_argument("--folder", type=Path, help="where feature files are kept")
     parser.add_argument("--engine", default="auto", help="auto, torch or openvino")
-    parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, or auto: bf16 where the processor has it")
-    parser.add_argument("--batch-size", type=int, default=16, help="pictures a forward pass")
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        help="fp32, bf16, fp16, or auto: bf16 where the processor has it",
+    )
+    parser.add_argument("--batch-size", type=int, default=16, help="images a forward pass")
     parser.add_argument("--threads", type=int, help="processors to use; all by default")
     options = vars(parser.parse_args(arguments))
     try:

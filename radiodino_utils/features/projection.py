@@ -16,23 +16,25 @@ from ..core.files import data_folder, make_folder
 from .extraction import Features
 
 
-def project(features: Features, *, seed: int = 0, neighbours: int = 15, min_dist: float = 0.1) -> pd.DataFrame:
+def project(
+    features: Features, *, seed: int = 0, neighbours: int = 15, min_dist: float = 0.1
+) -> pd.DataFrame:
     """Projects the L2-normalised embeddings of all splits to two dimensions by PCA and by UMAP.
 
-    UMAP (McInnes et al., arXiv:1802.03426) runs on one thread with a fixed seed, without which it does not repeat;
-    its coordinates may still differ between processors.
+    UMAP (McInnes et al., arXiv:1802.03426) runs on one thread with a fixed seed, without which it
+    does not repeat; its coordinates may still differ between processors.
 
     Args:
         features: What `extract_features` gives.
         seed: Of UMAP.
-        neighbours: Of UMAP; reduced where there are fewer pictures.
+        neighbours: Of UMAP; reduced where there are fewer images.
         min_dist: Of UMAP.
 
     Returns:
-        One row a picture: dataset, backbone, split, id, class, pca1, pca2, umap1, umap2.
+        One row a image: dataset, backbone, split, id, class, pca1, pca2, umap1, umap2.
 
     Raises:
-        InputError: If features are NaN or infinite, or there are fewer than four pictures.
+        InputError: If features are NaN or infinite, or there are fewer than four images.
     """
     from sklearn.decomposition import PCA
 
@@ -43,17 +45,31 @@ def project(features: Features, *, seed: int = 0, neighbours: int = 15, min_dist
 
         embeddings = _normalised(features)
         if len(embeddings) < 4:
-            raise InputError(f"{features.dataset}: {len(embeddings)} pictures are too few to project; UMAP needs four.")
+            raise InputError(
+                f"{features.dataset}: {len(embeddings)} images are too few to project; UMAP needs four."
+            )
         linear = PCA(2, svd_solver="full").fit_transform(embeddings)
-        options = {"n_neighbors": min(neighbours, len(embeddings) - 1), "min_dist": min_dist, "metric": "cosine"}
+        options = {
+            "n_neighbors": min(neighbours, len(embeddings) - 1),
+            "min_dist": min_dist,
+            "metric": "cosine",
+        }
         curved = UMAP(random_state=seed, n_jobs=1, **options).fit_transform(embeddings)
     table = pd.concat(
-        pd.DataFrame({"split": split, "id": features.ids[split], "class": [features.classes[i] for i in labels]})
+        pd.DataFrame(
+            {
+                "split": split,
+                "id": features.ids[split],
+                "class": [features.classes[i] for i in labels],
+            }
+        )
         for split, labels in features.labels.items()
     ).reset_index(drop=True)
     table.insert(0, "dataset", features.dataset)
     table.insert(1, "backbone", features.sidecar["backbone"]["name"])
-    return table.assign(pca1=linear[:, 0], pca2=linear[:, 1], umap1=curved[:, 0], umap2=curved[:, 1])
+    return table.assign(
+        pca1=linear[:, 0], pca2=linear[:, 1], umap1=curved[:, 0], umap2=curved[:, 1]
+    )
 
 
 def explained_variance(features: Features, *, components: int = 20) -> pd.DataFrame:
@@ -68,7 +84,11 @@ def explained_variance(features: Features, *, components: int = 20) -> pd.DataFr
     from sklearn.decomposition import PCA
 
     embeddings = _normalised(features)
-    share = PCA(min(components, *embeddings.shape), svd_solver="full").fit(embeddings).explained_variance_ratio_
+    share = (
+        PCA(min(components, *embeddings.shape), svd_solver="full")
+        .fit(embeddings)
+        .explained_variance_ratio_
+    )
     return pd.DataFrame(
         {
             "dataset": features.dataset,
@@ -81,7 +101,8 @@ def explained_variance(features: Features, *, components: int = 20) -> pd.DataFr
 
 
 def _require_numba_cache() -> None:
-    """Give numba a folder for what it compiles for UMAP, where it may not write into the environment.
+    """Give numba a folder for what it compiles for UMAP, where it may not write into the
+    environment.
 
     Its own second choice, the home, may not be writable either, and then UMAP cannot be imported.
     """
@@ -90,13 +111,19 @@ def _require_numba_cache() -> None:
     try:
         folder = make_folder(data_folder() / "numba")
     except InputError:
-        folder = tempfile.mkdtemp(prefix="radiodino-numba-")  # of this process alone: numba runs what it finds there
+        folder = tempfile.mkdtemp(
+            prefix="radiodino-numba-"
+        )  # of this process alone: numba runs what it finds there
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["NUMBA_CACHE_DIR"] = str(folder)
 
 
 def _normalised(features: Features) -> np.ndarray:
-    embeddings = np.concatenate([features.embedding(split) for split in features.labels]).astype(np.float64)
+    embeddings = np.concatenate([features.embedding(split) for split in features.labels]).astype(
+        np.float64
+    )
     if not np.isfinite(embeddings).all():
-        raise InputError(f"{features.dataset}: the features hold NaN or infinite values; extract them again.")
+        raise InputError(
+            f"{features.dataset}: the features hold NaN or infinite values; extract them again."
+        )
     return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)

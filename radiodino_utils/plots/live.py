@@ -10,7 +10,8 @@ from .classification import training_curves
 
 
 class LiveMonitor:
-    """Give it to `pretrain` as `on_row`: it draws the curves of the run in one place of the notebook.
+    """Give it to `pretrain` as `on_row`: it draws the curves of the run in one place of the
+    notebook.
 
     Args:
         title: Above the figure.
@@ -26,7 +27,10 @@ class LiveMonitor:
             return
         from IPython.display import display
 
-        figure = training_curves(pd.DataFrame(progress.rows), title=f"{self.title}: step {progress.step} of {progress.steps}")
+        figure = training_curves(
+            pd.DataFrame(progress.rows),
+            title=f"{self.title}: step {progress.step} of {progress.steps}",
+        )
         if self._handle is None:
             self._handle = display(figure, display_id=True)
         else:

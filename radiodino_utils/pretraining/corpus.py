@@ -1,4 +1,4 @@
-"""Unlabelled pictures from folders, lists, archives and MedMNIST files, mixed by weights."""
+"""Unlabelled images from folders, lists, archives and MedMNIST files, mixed by weights."""
 
 import gzip
 import io
@@ -21,24 +21,25 @@ from tqdm.auto import tqdm
 from ..core.errors import InputError
 from ..core.files import require_inside, value_hash
 from ..data.duplicates import as_grey, pixel_digest
-from ..data.images import SUFFIXES, read_picture
-from ..data.registry import PictureSet, dataset_names, load_dataset
+from ..data.images import SUFFIXES, read_image
+from ..data.registry import ImageDataset, dataset_names, load_dataset
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 LISTS = (".txt", ".csv")
-EDGE = 256  # a picture in memory is reduced to this short side; nothing is enlarged
+EDGE = 256  # a image in memory is reduced to this short side; nothing is enlarged
 MEMBER = 1 << 30  # bytes of an archive's member, at most, in the archive and unpacked
-MEMORY = 4e9  # bytes of decoded pictures that are kept in memory; a larger corpus is decoded when asked for
+MEMORY = 4e9  # bytes of decoded images that are kept in memory; a larger corpus is decoded when asked for
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where pictures come from and how often they are drawn.
+    """Where images come from and how often they are drawn.
 
     Attributes:
-        path: A folder, a list (`.txt`), RadImageNet's split (`.csv`), a zip or tar, an npz file in MedMNIST's layout, or the
-            plain name of a labelled set.
-        weight: Share of the draws, relative to the other sources; `None` for the number of its pictures.
+        path: A folder, a list (`.txt`), RadImageNet's split (`.csv`), a zip or tar, an npz file in
+            MedMNIST's layout, or the registered name of a labelled set.
+        weight: Share of the draws, relative to the other sources; `None` for the number of its
+            images.
     """
 
     path: Path
@@ -65,16 +66,17 @@ class Source:
 
 @dataclass
 class Corpus:
-    """Pictures of several sources; draws depend on nothing but the seed and the step.
+    """Images of several sources; draws depend on nothing but the seed and the step.
 
     Attributes:
-        names: One name a picture, `SOURCE/MEMBER`.
-        source_of: Index of the source of each picture, int64, [n].
+        names: One name a image, `SOURCE/MEMBER`.
+        source_of: Index of the source of each image, int64, [n].
         weights: Share of the draws of each source; sums to one.
         sources: Name of each source.
-        unreadable: Name and reason of every picture left out.
-        digests: SHA-256 of each picture's pixels as decoded; empty where pictures are read when asked for.
-        limit: Share of unreadable pictures that is borne.
+        unreadable: Name and reason of every image left out.
+        digests: SHA-256 of each image's pixels as decoded; empty where images are read when asked
+            for.
+        limit: Share of unreadable images that is borne.
     """
 
     names: list[str]
@@ -84,32 +86,36 @@ class Corpus:
     digests: list[str]
     limit: float
     unreadable: list[tuple[str, str]] = field(default_factory=list)
-    _pictures: list[np.ndarray] | None = None
+    _images: list[np.ndarray] | None = None
     _read: list[Callable[[], np.ndarray]] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """A picture, uint8, [height, width]; the next readable one of its source where it cannot be read."""
-        if self._pictures is not None:
-            return self._pictures[index]
+        """A image, uint8, [height, width]; the next readable one of its source where it cannot be read."""
+        if self._images is not None:
+            return self._images[index]
         rows = np.flatnonzero(self.source_of == self.source_of[index])
         for row in np.roll(rows, -int(np.searchsorted(rows, index))):
             try:
                 return self._read[row]()
             except InputError as error:
                 self._leave_out(self.names[row], error)
-        raise InputError(f"{self.sources[self.source_of[index]]}: no picture of the source can be read.")
+        raise InputError(
+            f"{self.sources[self.source_of[index]]}: no image of the source can be read."
+        )
 
     def draw(self, step: int, count: int, *, seed: int, batch_of: str = "mixed") -> np.ndarray:
-        """The pictures of a step: a source by its weight, then a picture of it evenly; with replacement.
+        """The images of a step: a source by its weight, then a image of it evenly; with
+        replacement.
 
         Args:
             step: Which.
-            count: Pictures.
+            count: Images.
             seed: Of the run.
-            batch_of: "group": all from the group of a picture drawn so, each once as long as the group lasts.
+            batch_of: "group": all from the group of a image drawn so, each once as long as the
+                group lasts.
 
         Returns:
             Indices, int64, [count]; always the same for the same arguments.
@@ -120,22 +126,28 @@ class Corpus:
             return np.resize(generator.permutation(members), count)
         starts = np.searchsorted(self.source_of, np.arange(len(self.sources) + 1))
         chosen = generator.choice(len(self.sources), count, p=self.weights)
-        return starts[chosen] + (generator.random(count) * (starts[chosen + 1] - starts[chosen])).astype(np.int64)
+        return starts[chosen] + (
+            generator.random(count) * (starts[chosen + 1] - starts[chosen])
+        ).astype(np.int64)
 
     @cached_property
     def groups(self) -> np.ndarray:
-        """Index of the folder of each picture, int64, [n]; a source without folders is one group."""
+        """Index of the folder of each image, int64, [n]; a source without folders is one group."""
         return np.unique([name.rpartition("/")[0] for name in self.names], return_inverse=True)[1]
 
     @property
     def digest(self) -> str:
-        """A hash of the names, the pictures as far as they were decoded, and the weights."""
-        return value_hash([self.names, self.digests, [round(float(weight), 9) for weight in self.weights]])
+        """A hash of the names, the images as far as they were decoded, and the weights."""
+        return value_hash(
+            [self.names, self.digests, [round(float(weight), 9) for weight in self.weights]]
+        )
 
     def table(self) -> pd.DataFrame:
-        """Pictures and share of the draws of each source."""
+        """Images and share of the draws of each source."""
         counts = np.bincount(self.source_of, minlength=len(self.sources))
-        return pd.DataFrame({"source": self.sources, "pictures": counts, "share of draws": self.weights})
+        return pd.DataFrame(
+            {"source": self.sources, "images": counts, "share of draws": self.weights}
+        )
 
     def _leave_out(self, name: str, error: Exception) -> None:
         if name in (known for known, _ in self.unreadable):
@@ -147,48 +159,57 @@ class Corpus:
 def load_corpus(
     sources: Sequence[Source],
     *,
-    hold_out: Sequence[PictureSet] = (),
+    hold_out: Sequence[ImageDataset] = (),
     limit: float = 0.01,
     memory: float = MEMORY,
     edge: int = EDGE,
 ) -> Corpus:
-    """Finds all pictures of all sources and, where they fit, decodes them into memory once.
+    """Finds all images of all sources and, where they fit, decodes them into memory once.
 
-    Colour becomes grey (luma), as radiology is. Of a labelled set only the training rows are taken. Nothing is extracted
-    from an archive, so no path in it can lead anywhere.
+    Colour becomes grey (luma), as radiology is. Of a labelled set only the training rows are taken.
+    Nothing is extracted from an archive, so no path in it can lead anywhere.
 
     Args:
         sources: Where from.
-        hold_out: Labelled sets: a picture with the very pixels of one of their val or test pictures is left out.
-        limit: Share of unreadable pictures that is borne; they are counted, listed and left out.
-        memory: Bytes of decoded pictures to keep; for a larger corpus pictures are read when asked for.
+        hold_out: Labelled sets: a image with the very pixels of one of their val or test images is
+            left out.
+        limit: Share of unreadable images that is borne; they are counted, listed and left out.
+        memory: Bytes of decoded images to keep; for a larger corpus images are read when asked for.
         edge: Greatest short side in memory, pixels.
 
     Returns:
         The corpus.
 
     Raises:
-        InputError: If a source is missing, empty or damaged, more pictures than the limit are unreadable, or all
-            pictures are the same.
+        InputError: If a source is missing, empty or damaged, more images than the limit are
+            unreadable, or all images are the same.
     """
     if not sources:
-        raise InputError("the corpus is empty: name at least one source of pictures.")
+        raise InputError("the corpus is empty: name at least one source of images.")
     entries = [_entries(source.path) for source in sources]
     names = [Path(source.path.name).stem for source in sources]
     if in_memory := sum(map(len, entries)) * edge * edge * 1.3 <= memory:
         corpus = _decoded(sources, names, entries, hold_out, limit, edge)
     else:
         if hold_out:
-            raise InputError("hold_out: the corpus is too large for the memory to be compared; raise memory or leave it out.")
+            raise InputError(
+                "hold_out: the corpus is too large for the memory to be compared; raise memory or leave it out."
+            )
         corpus = Corpus(
             [f"{name}/{member}" for name, part in zip(names, entries, strict=True) for member, _ in part],
             np.repeat(np.arange(len(entries)), [len(part) for part in entries]),
             _weights(sources, [len(part) for part in entries]),
             names, [], limit, _read=[read for part in entries for _, read in part],
         )  # fmt: skip
-    seen = corpus.digests if in_memory else [pixel_digest(corpus[row]) for row in np.linspace(0, len(corpus) - 1, 64).astype(int)]
+    seen = (
+        corpus.digests
+        if in_memory
+        else [pixel_digest(corpus[row]) for row in np.linspace(0, len(corpus) - 1, 64).astype(int)]
+    )
     if len(set(seen)) == 1 and len(corpus) > 1:
-        raise InputError(f"the {len(corpus)} pictures of the corpus are all the same; there is nothing to learn from them.")
+        raise InputError(
+            f"the {len(corpus)} images of the corpus are all the same; there is nothing to learn from them."
+        )
     return corpus
 
 
@@ -196,63 +217,87 @@ def _decoded(
     sources: Sequence[Source],
     names: Sequence[str],
     entries: Sequence[list],
-    hold_out: Sequence[PictureSet],
+    hold_out: Sequence[ImageDataset],
     limit: float,
     edge: int,
 ) -> Corpus:
     apart = {
-        pixel_digest(as_grey(picture))
+        pixel_digest(as_grey(image))
         for one in hold_out
         for split in ("val", "test")
         if split in one.splits
-        for picture in one.splits[split].pictures
+        for image in one.splits[split].images
     }
     kept, counts, unreadable, total = [], [], [], sum(map(len, entries))
-    with tqdm(total=total, desc="reading the corpus", unit="picture") as bar:
+    with tqdm(total=total, desc="reading the corpus", unit="image") as bar:
         for name, part in zip(names, entries, strict=True):
             before = len(kept)
             for member, read in part:
                 bar.update()
                 try:
-                    picture = read()
+                    image = read()
                 except InputError as error:
                     unreadable.append((f"{name}/{member}", str(error)))
                     continue
-                if (digest := pixel_digest(picture)) not in apart:
-                    kept.append((f"{name}/{member}", digest, _reduced(picture, edge)))
+                if (digest := pixel_digest(image)) not in apart:
+                    kept.append((f"{name}/{member}", digest, _reduced(image, edge)))
             counts.append(len(kept) - before)
             if not counts[-1]:
-                raise InputError(f"{name}: no picture of the source is left ({len(part)} found, none readable and allowed).")
+                raise InputError(
+                    f"{name}: no image of the source is left ({len(part)} found, none readable and allowed)."
+                )
     _check_limit(unreadable, total, limit)
-    titles, digests, pictures = (list(column) for column in zip(*kept, strict=True))
+    titles, digests, images = (list(column) for column in zip(*kept, strict=True))
     source_of = np.repeat(np.arange(len(counts)), counts)
-    return Corpus(titles, source_of, _weights(sources, counts), list(names), digests, limit, unreadable, _pictures=pictures)
+    return Corpus(
+        titles,
+        source_of,
+        _weights(sources, counts),
+        list(names),
+        digests,
+        limit,
+        unreadable,
+        _images=images,
+    )
 
 
 def _check_limit(unreadable: list[tuple[str, str]], total: int, limit: float) -> None:
     if len(unreadable) > limit * total:
         raise InputError(
-            f"{len(unreadable)} of {total} pictures cannot be read, more than the limit of {limit:.1%}; the first: "
+            f"{len(unreadable)} of {total} images cannot be read, more than the limit of {limit:.1%}; the first: "
             f"{unreadable[0][1]}"
         )
 
 
 def _weights(sources: Sequence[Source], counts: Sequence[int]) -> np.ndarray:
-    if any(source.weight is None for source in sources) and not all(source.weight is None for source in sources):
+    if any(source.weight is None for source in sources) and not all(
+        source.weight is None for source in sources
+    ):
         raise InputError("give every source a weight (PATH=WEIGHT), or none.")
-    weights = np.array([count if source.weight is None else source.weight for source, count in zip(sources, counts, strict=True)])
+    weights = np.array(
+        [
+            count if source.weight is None else source.weight
+            for source, count in zip(sources, counts, strict=True)
+        ]
+    )
     return weights / weights.sum()
 
 
 def _entries(path: Path) -> list[tuple[str, Callable[[], np.ndarray]]]:
-    """Name and reader of each picture of a source, in order."""
+    """Name and reader of each image of a source, in order."""
     if not path.exists():
         if str(path) in dataset_names():
             return _training_rows(load_dataset(str(path)))
-        raise InputError(f"{path}: there is no such source of pictures (a path, or a labelled set by its plain name).")
+        raise InputError(
+            f"{path}: there is no such source of images (a path, or a labelled set by its registered name)."
+        )
     name = path.name.lower()
     if path.is_dir():
-        found = [file for file in sorted(path.rglob("*")) if _is_picture(file.relative_to(path).as_posix()) and file.is_file()]
+        found = [
+            file
+            for file in sorted(path.rglob("*"))
+            if _is_image(file.relative_to(path).as_posix()) and file.is_file()
+        ]
         entries = [(file.relative_to(path).as_posix(), _FileReader(file)) for file in found]
     elif name.endswith(ARCHIVES):
         entries = _archive_entries(path)
@@ -265,9 +310,11 @@ def _entries(path: Path) -> list[tuple[str, Callable[[], np.ndarray]]]:
     elif name.endswith(SUFFIXES):
         entries = [(path.name, _FileReader(path))]
     else:
-        raise InputError(f"{path}: not a source of pictures (known: a folder, {', '.join((*ARCHIVES, '.npz', *LISTS))}).")
+        raise InputError(
+            f"{path}: not a source of images (known: a folder, {', '.join((*ARCHIVES, '.npz', *LISTS))})."
+        )
     if not entries:
-        raise InputError(f"{path}: the corpus is empty: the source holds no pictures.")
+        raise InputError(f"{path}: the corpus is empty: the source holds no images.")
     return entries
 
 
@@ -279,8 +326,12 @@ class _Reader:
             return as_grey(self._read())
         except InputError:
             raise
-        except Exception as error:  # decoders of damaged or hostile files raise anything, MemoryError included
-            raise InputError(f"{self}: cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__}).") from error
+        except (
+            Exception
+        ) as error:  # decoders of damaged or hostile files raise anything, MemoryError included
+            raise InputError(
+                f"{self}: cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__})."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -291,7 +342,7 @@ class _FileReader(_Reader):
         return str(self.path)
 
     def _read(self) -> np.ndarray:
-        return read_picture(self.path)
+        return read_image(self.path)
 
 
 @dataclass(frozen=True)
@@ -334,18 +385,33 @@ def _archive_entries(path: Path) -> list[tuple[str, Callable[[], np.ndarray]]]:
     try:
         if path.name.lower().endswith(".zip"):
             with zipfile.ZipFile(path) as archive:
-                members = [info.filename for info in archive.infolist() if _is_picture(info.filename)]
+                members = [info.filename for info in archive.infolist() if _is_image(info.filename)]
             return [(member, _MemberReader(path, member)) for member in sorted(members)]
         with tarfile.open(path) as archive:
-            members = [member for member in archive if member.isfile() and _is_picture(member.name)]
+            members = [member for member in archive if member.isfile() and _is_image(member.name)]
             archive.fileobj.seek(archive.offset)
-            if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes a cut for the end
+            if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(
+                tarfile.BLOCKSIZE
+            ):  # tarfile takes a cut for the end
                 raise tarfile.ReadError("no end mark")
             if path.name.lower().endswith(".tar"):
-                return [(one.name, _MemberReader(path, one.name, one.offset_data, one.size)) for one in members]
+                return [
+                    (one.name, _MemberReader(path, one.name, one.offset_data, one.size))
+                    for one in members
+                ]
             return [(one.name, _ready(archive, one, path)) for one in members]
-    except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, zlib.error, ValueError, NotImplementedError) as error:
-        raise InputError(f"{path}: the archive is damaged or truncated ({error}); copy or download it again.") from error
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        OSError,
+        EOFError,
+        zlib.error,
+        ValueError,
+        NotImplementedError,
+    ) as error:
+        raise InputError(
+            f"{path}: the archive is damaged or truncated ({error}); copy or download it again."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -371,17 +437,25 @@ def _ready(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> _Re
 
 def _check_size(size: int, name: str) -> None:
     if size > MEMBER:
-        raise InputError(f"{name}: {size / 1e9:.1f} GB unpacked, more than the limit of {MEMBER / 1e9:.1f} GB for an image.")
+        raise InputError(
+            f"{name}: {size / 1e9:.1f} GB unpacked, more than the limit of {MEMBER / 1e9:.1f} GB for an image."
+        )
 
 
-def _is_picture(member: str) -> bool:
-    return member.lower().endswith(SUFFIXES) and not Path(member).name.startswith(".") and "__MACOSX" not in member
+def _is_image(member: str) -> bool:
+    return (
+        member.lower().endswith(SUFFIXES)
+        and not Path(member).name.startswith(".")
+        and "__MACOSX" not in member
+    )
 
 
 def _decode(data: bytes, name: str) -> np.ndarray:
     if not data:
         raise InputError(f"{name}: the file is empty (0 bytes).")
-    suffix = next(one for one in sorted(SUFFIXES, key=len, reverse=True) if name.lower().endswith(one))
+    suffix = next(
+        one for one in sorted(SUFFIXES, key=len, reverse=True) if name.lower().endswith(one)
+    )
     if suffix == ".nii.gz":  # unpacked here, where its size has a limit
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             data, suffix = file.read(MEMBER + 1), ".nii"
@@ -391,45 +465,49 @@ def _decode(data: bytes, name: str) -> np.ndarray:
         file.write(data)
         file.flush()
         try:
-            return read_picture(file.name)
+            return read_image(file.name)
         except InputError as error:
             raise InputError(str(error).replace(file.name, name)) from error
 
 
-def _training_rows(labelled: PictureSet) -> list[tuple[str, Callable[[], np.ndarray]]]:
+def _training_rows(labelled: ImageDataset) -> list[tuple[str, Callable[[], np.ndarray]]]:
     if "train" not in labelled.splits:
         raise InputError(
             f"{labelled.name}: the set has no training split to learn from; its splits: {', '.join(labelled.splits)}."
         )
     split = labelled.splits["train"]
-    return [(f"train/{row}", _RowReader(split.pictures, row)) for row in range(len(split))]
+    return [(f"train/{row}", _RowReader(split.images, row)) for row in range(len(split))]
 
 
 @dataclass(frozen=True)
 class _RowReader(_Reader):
-    pictures: Sequence[np.ndarray]
+    images: Sequence[np.ndarray]
     row: int
 
     def __str__(self) -> str:
         return f"train/{self.row}"
 
     def _read(self) -> np.ndarray:
-        return np.asarray(self.pictures[self.row])
+        return np.asarray(self.images[self.row])
 
 
 def _listed(path: Path) -> list[str]:
     if path.suffix == ".txt":
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [
+            line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+        ]
     table = pd.read_csv(path)
     if "filename" not in table:
-        raise InputError(f"{path}: has no column 'filename'; RadImageNet's split CSV has filename and label.")
+        raise InputError(
+            f"{path}: has no column 'filename'; RadImageNet's split CSV has filename and label."
+        )
     return table["filename"].astype(str).tolist()
 
 
-def _reduced(picture: np.ndarray, edge: int) -> np.ndarray:
-    height, width = picture.shape
+def _reduced(image: np.ndarray, edge: int) -> np.ndarray:
+    height, width = image.shape
     if min(height, width) <= edge:
-        return picture
+        return image
     share = edge / min(height, width)
     size = (round(width * share), round(height * share))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))

@@ -23,12 +23,27 @@ def make_parser() -> argparse.ArgumentParser:
         fromfile_prefix_chars="@",
     )
     what = parser.add_argument_group("what to train")
-    what.add_argument("--teacher", action="append", metavar="NAME", help="backbone to learn from; may be given again")
+    what.add_argument(
+        "--teacher",
+        action="append",
+        metavar="NAME",
+        help="backbone to learn from; may be given again",
+    )
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of DistillationConfig, such as "
                       "crops=100000 or start=dinov2-s14-saliency; may be given again")  # fmt: skip
     data = parser.add_argument_group("images")
-    data.add_argument("--data", action="append", metavar="SOURCE[=WEIGHT]", help="as of radiodino_utils.pretraining.command")
-    data.add_argument("--only", type=Path, metavar="FILE", help="take only the images whose SHA-256 this list (CSV) names")
+    data.add_argument(
+        "--data",
+        action="append",
+        metavar="SOURCE[=WEIGHT]",
+        help="as of radiodino_utils.pretraining.command",
+    )
+    data.add_argument(
+        "--only",
+        type=Path,
+        metavar="FILE",
+        help="take only the images whose SHA-256 this list (CSV) names",
+    )
     data.add_argument("--unreadable", type=float, default=0.01, metavar="SHARE", help="share of unreadable images that is "
                       "tolerated (default: 0.01)")  # fmt: skip
     run = parser.add_argument_group("the run")
@@ -36,15 +51,37 @@ def make_parser() -> argparse.ArgumentParser:
                      "backbone.safetensors go")  # fmt: skip
     run.add_argument("--targets", type=Path, metavar="FOLDER", help="where crops and targets are kept, some 100 kB per crop "
                      "(default: targets in the run's folder)")  # fmt: skip
-    run.add_argument("--capacity", type=int, default=50_000, help="crops to keep; a longer run sees them again (default: 50000)")
+    run.add_argument(
+        "--capacity",
+        type=int,
+        default=50_000,
+        help="crops to keep; a longer run sees them again (default: 50000)",
+    )
     run.add_argument("--resume", action="store_true", help="continue the run in the folder; crops may be changed, its schedule "
                      "then goes on from the share that is done")  # fmt: skip
-    run.add_argument("--stop-after", type=float, metavar="MINUTES", help="save and stop after this long; resume goes on")
-    run.add_argument("--save-minutes", type=float, default=5.0, help="minutes between two checkpoints (default: 5)")
-    run.add_argument("--monitor-every", type=int, default=20, help="steps between two rows of the monitor (default: 20)")
+    run.add_argument(
+        "--stop-after",
+        type=float,
+        metavar="MINUTES",
+        help="save and stop after this long; resume goes on",
+    )
+    run.add_argument(
+        "--save-minutes",
+        type=float,
+        default=5.0,
+        help="minutes between two checkpoints (default: 5)",
+    )
+    run.add_argument(
+        "--monitor-every",
+        type=int,
+        default=20,
+        help="steps between two rows of the monitor (default: 20)",
+    )
     run.add_argument("--probe", action="append", default=[], metavar="DATASET", help="labelled set for a kNN probe of the "
                      "student: val images among train images; may be given again")  # fmt: skip
-    run.add_argument("--probe-minutes", type=float, default=15.0, help="minutes between two probes (default: 15)")
+    run.add_argument(
+        "--probe-minutes", type=float, default=15.0, help="minutes between two probes (default: 15)"
+    )
     machine = parser.add_argument_group("the machine")
     machine.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 where the processor "
                          "computes in it (default: auto)")  # fmt: skip
@@ -71,6 +108,7 @@ def _run(options: argparse.Namespace):  # noqa: ANN202
     import torch
 
     from ..backbones.loading import load_backbone
+    from ..core.fabric import resolved_precision
     from ..data.registry import load_dataset
     from .command import settings
     from .corpus import Source, load_corpus
@@ -78,11 +116,12 @@ def _run(options: argparse.Namespace):  # noqa: ANN202
     from .separation import only_listed
     from .teacher_distillation import DistillationConfig, distill
     from .teacher_targets import TargetStore
-    from .trainer import _precision
 
     torch.set_num_threads(options.threads)
     chosen = settings(options.set)
-    if wrong := [name for name in chosen if name not in {field.name for field in fields(DistillationConfig)}]:
+    if wrong := [
+        name for name in chosen if name not in {field.name for field in fields(DistillationConfig)}
+    ]:
         raise InputError(
             f"--set {wrong[0]}: no such setting; known: {', '.join(field.name for field in fields(DistillationConfig))}."
         )
@@ -93,7 +132,7 @@ def _run(options: argparse.Namespace):  # noqa: ANN202
     corpus = load_corpus([Source.parse(text) for text in options.data], limit=options.unreadable)
     corpus = only_listed(corpus, options.only) if options.only else corpus
     print(corpus.table().to_string(index=False, float_format="%.3f"), file=sys.stderr)
-    precision = _precision(options.precision, cuda=False)
+    precision = resolved_precision(options.precision, cuda=False)
     probes = [KnnProbe(load_dataset(name), corpus=corpus) for name in options.probe]
     store = TargetStore(
         options.targets or options.out / "targets", corpus, teachers,

@@ -13,8 +13,8 @@ from ..core.files import atomic
 from .networks import Loss
 
 COLUMNS = (
-    "step", "pictures", "loss", "dino", "ibot", "koleo", "teacher_entropy", "student_entropy", "kl", "feature_std",
-    "effective_rank", "lr", "weight_decay", "momentum", "teacher_temp", "gradient_norm", "pictures_per_second",
+    "step", "images", "loss", "dino", "ibot", "koleo", "teacher_entropy", "student_entropy", "kl", "feature_std",
+    "effective_rank", "lr", "weight_decay", "momentum", "teacher_temp", "gradient_norm", "images_per_second",
     "data_share", "memory_mb", "probe", "probe_auc",
 )  # fmt: skip
 PATIENCE = 5  # rows in a row with a sign before a run is stopped
@@ -30,16 +30,20 @@ def measures(loss: Loss, centre: torch.Tensor, student_temp: float) -> dict[str,
         student_temp: Temperature of the student.
 
     Returns:
-        Entropies (nats; of outputs whose greatest is the logarithm of their number) and KL, each a mean over pictures;
-        `feature_std`: mean over dimensions of the standard deviation of the L2-normalised class tokens, times the root
-        of the width (1 is an even spread, 0 a collapse); `effective_rank`: exponential of the entropy of the singular
-        values of the centred features (Roy and Vetterli, EUSIPCO 2007).
+        Entropies (nats; of outputs whose greatest is the logarithm of their number) and KL, each a
+        mean over images;
+        `feature_std`: mean over dimensions of the standard deviation of the L2-normalised class
+            tokens, times the root
+        of the width (1 is an even spread, 0 a collapse); `effective_rank`: exponential of the
+        entropy of the singular values of the centred features (Roy and Vetterli, EUSIPCO 2007).
     """
     teacher = torch.log_softmax((loss.teacher_logits - centre.view(1, -1)) / loss.teacher_temp, -1)
     student = torch.log_softmax(loss.student_logits / student_temp, -1)
     entropy = -(teacher.exp() * teacher).sum(-1).mean()
     crossed = teacher.exp().chunk(2)[::-1]  # each view against the teacher's other view
-    cross_entropy = -torch.stack([(t * s).sum(-1).mean() for t, s in zip(crossed, student.chunk(2), strict=True)]).mean()
+    cross_entropy = -torch.stack(
+        [(t * s).sum(-1).mean() for t, s in zip(crossed, student.chunk(2), strict=True)]
+    ).mean()
     features = normalize(loss.class_tokens.float(), dim=-1)
     values = torch.linalg.svdvals(features - features.mean(0))
     share = values / values.sum().clamp_min(1e-12)
@@ -56,13 +60,13 @@ def sign_of_collapse(row: dict[str, float], outputs: int) -> str | None:
     """Names the sign of a collapse in a row of the monitor, or gives None."""
     most = math.log(outputs)
     if row["feature_std"] < 0.02:
-        return f"the features of all pictures are nearly equal (spread {row['feature_std']:.4f})"
+        return f"the features of all images are nearly equal (spread {row['feature_std']:.4f})"
     if row["effective_rank"] < 1.5:
         return f"the features lie on a line (effective rank {row['effective_rank']:.2f})"
     if row["teacher_entropy"] > 0.999 * most and abs(row["kl"]) < 1e-3:
         return f"the teacher's outputs are uniform (entropy {row['teacher_entropy']:.3f} of {most:.3f})"
     if row["teacher_entropy"] < 1e-3 and abs(row["kl"]) < 1e-3:
-        return f"one prototype takes every picture (teacher entropy {row['teacher_entropy']:.5f})"
+        return f"one prototype takes every image (teacher entropy {row['teacher_entropy']:.5f})"
     return None
 
 
@@ -79,7 +83,9 @@ class Monitor:
         InputError: If the file is not as it was at that step.
     """
 
-    def __init__(self, path: Path, *, outputs: int, step: int = 0, seal: dict[str, object] | None = None) -> None:
+    def __init__(
+        self, path: Path, *, outputs: int, step: int = 0, seal: dict[str, object] | None = None
+    ) -> None:
         self.path, self.outputs, self._signs = path, outputs, 0
         kept = sealed_rows(path, seal) if step else None
         with atomic(path) as temporary:
@@ -98,14 +104,17 @@ class Monitor:
             InputError: If it shows a collapse, and so did the rows before it.
         """
         with open(self.path, "a", newline="", encoding="utf-8") as file:
-            rounded = {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
+            rounded = {
+                key: f"{value:.6g}" if isinstance(value, float) else value
+                for key, value in row.items()
+            }
             csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n").writerow(rounded)
         sign = sign_of_collapse(row, self.outputs)
         self._signs = self._signs + 1 if sign else 0
         if self._signs >= PATIENCE:
             raise InputError(
                 f"step {row['step']}: the run has collapsed: {sign}; lower lr or teacher_temp, raise koleo_weight "
-                "(method dinov2) or momentum, or check that the pictures differ."
+                "(method dinov2) or momentum, or check that the images differ."
             )
 
 
@@ -126,7 +135,9 @@ def sealed_rows(path: Path, seal: dict[str, object] | None) -> bytes | None:
         return None
     data = path.read_bytes()[: seal["bytes"]] if seal else b""
     if not seal or hashlib.sha256(data).hexdigest() != seal["sha256"]:
-        raise InputError(f"{path}: damaged (not as it was at the checkpoint); put back a copy, or remove it and resume.")
+        raise InputError(
+            f"{path}: damaged (not as it was at the checkpoint); put back a copy, or remove it and resume."
+        )
     return data
 
 

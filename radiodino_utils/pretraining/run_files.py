@@ -18,7 +18,13 @@ from ..core.errors import InputError
 from ..core.files import atomic, value_hash, write_json, write_text
 from .monitor import sealed_rows
 
-RUN, STATE, BACKBONE, MONITOR, CORPUS = "run.json", "last.ckpt", "backbone.safetensors", "monitor.csv", "corpus.txt"
+RUN, STATE, BACKBONE, MONITOR, CORPUS = (
+    "run.json",
+    "last.ckpt",
+    "backbone.safetensors",
+    "monitor.csv",
+    "corpus.txt",
+)
 
 
 def require_run(folder: Path) -> None:
@@ -27,7 +33,9 @@ def require_run(folder: Path) -> None:
     Raises:
         InputError: If one is missing.
     """
-    if missing := [name for name in (RUN, STATE, BACKBONE, MONITOR, CORPUS) if not (folder / name).is_file()]:
+    if missing := [
+        name for name in (RUN, STATE, BACKBONE, MONITOR, CORPUS) if not (folder / name).is_file()
+    ]:
         raise InputError(f"{folder}: holds no {missing[0]}; name the folder of a run.")
 
 
@@ -42,7 +50,9 @@ def verify_run(folder: Path) -> None:
     read_monitor(folder)
     read_digests(folder)
     if (folder / BACKBONE).read_bytes() != _exported(read_state(folder / STATE)):
-        raise InputError(f"{folder / BACKBONE}: is not that of {STATE}, or damaged; resume the run, which exports it again.")
+        raise InputError(
+            f"{folder / BACKBONE}: is not that of {STATE}, or damaged; resume the run, which exports it again."
+        )
 
 
 def read_run(folder: Path) -> dict[str, object]:
@@ -78,9 +88,15 @@ def read_digests(folder: Path) -> list[str]:
     Raises:
         InputError: If the file is missing or damaged.
     """
-    text = (folder / CORPUS).read_bytes().decode(errors="replace") if (folder / CORPUS).is_file() else None
+    text = (
+        (folder / CORPUS).read_bytes().decode(errors="replace")
+        if (folder / CORPUS).is_file()
+        else None
+    )
     if read_run(folder)["corpus_digests"] != value_hash(text):
-        raise InputError(f"{folder / CORPUS}: missing, damaged or not of this run; resume the run, which writes it again.")
+        raise InputError(
+            f"{folder / CORPUS}: missing, damaged or not of this run; resume the run, which writes it again."
+        )
     return text.split()
 
 
@@ -88,21 +104,29 @@ def read_state(path: Path) -> dict[str, object]:
     """Return the checkpoint of a run, its tensors mapped from the file.
 
     Raises:
-        InputError: If there is none, a record fails its checksum, or it holds anything but tensors and plain values.
+        InputError: If there is none, a record fails its checksum, or it holds anything but tensors
+            and plain values.
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; name the {STATE} of a run.")
     try:
         with zipfile.ZipFile(path) as records:
             if broken := records.testzip():
-                raise InputError(f"{path}: damaged ({broken} fails its checksum); put back a copy, or start another run.")
+                raise InputError(
+                    f"{path}: damaged ({broken} fails its checksum); put back a copy, or start another run."
+                )
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        is_state = all(isinstance(state[one], dict) for one in ("student", "teacher", "criterion")) and state["step"] >= 0
+        is_state = (
+            all(isinstance(state[one], dict) for one in ("student", "teacher", "criterion"))
+            and state["step"] >= 0
+        )
     except InputError:
         raise
     except Exception as error:  # of a damaged file zipfile and torch.load raise many kinds
         reason = str(error).partition("\n")[0]
-        raise InputError(f"{path}: not the state of a run, or damaged ({reason}); name the {STATE} of one.") from error
+        raise InputError(
+            f"{path}: not the state of a run, or damaged ({reason}); name the {STATE} of one."
+        ) from error
     if not is_state:
         raise InputError(f"{path}: not the state of a run; name the {STATE} of one.")
     return state
@@ -135,8 +159,14 @@ def export_backbone(folder: Path) -> None:
 
 def _exported(state: dict[str, object]) -> bytes:
     prefix = "backbone.vit."
-    weights = {key.removeprefix(prefix): one for key, one in state["teacher"].items() if key.startswith(prefix)}
-    heads = {"num_heads": str(state["num_heads"])}  # one fact: safetensors writes several in any order
+    weights = {
+        key.removeprefix(prefix): one
+        for key, one in state["teacher"].items()
+        if key.startswith(prefix)
+    }
+    heads = {
+        "num_heads": str(state["num_heads"])
+    }  # one fact: safetensors writes several in any order
     return save({key: one.float().contiguous() for key, one in weights.items()}, heads)
 
 
@@ -152,7 +182,9 @@ def sole_user(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"{folder}: another run is writing into it; wait for its end, or choose another folder.") from error
+            raise InputError(
+                f"{folder}: another run is writing into it; wait for its end, or choose another folder."
+            ) from error
         except OSError:  # a file system without locks: whose the leftovers are cannot be known
             pass
         else:

@@ -26,18 +26,22 @@ def kept(corpus: Corpus, rows: np.ndarray) -> Corpus:
     Raises:
         InputError: If the corpus is not in memory, or a source loses all its images.
     """
-    if corpus._pictures is None:
-        raise InputError("the corpus is too large for the memory to be compared image by image; raise memory.")
+    if corpus._images is None:
+        raise InputError(
+            "the corpus is too large for the memory to be compared image by image; raise memory."
+        )
     counts = np.bincount(corpus.source_of[rows], minlength=len(corpus.sources))
     if not counts.all():
-        raise InputError(f"{corpus.sources[int(np.argmin(counts))]}: no image of the source may be kept; leave it out.")
+        raise InputError(
+            f"{corpus.sources[int(np.argmin(counts))]}: no image of the source may be kept; leave it out."
+        )
     chosen = np.flatnonzero(rows)
     return replace(
         corpus,
         names=[corpus.names[row] for row in chosen],
         digests=[corpus.digests[row] for row in chosen],
         source_of=corpus.source_of[chosen],
-        _pictures=[corpus._pictures[row] for row in chosen],
+        _images=[corpus._images[row] for row in chosen],
     )
 
 
@@ -80,21 +84,26 @@ def least_distances(hashes: np.ndarray, held_out: np.ndarray) -> np.ndarray:
     return index.search(np.ascontiguousarray(hashes), 1)[0][:, 0].astype(np.int64)
 
 
-def thumbnails(pictures: Sequence[np.ndarray], *, size: int = 32) -> np.ndarray:
-    """Return small versions of images with zero mean, whose cosine is the correlation of the grey levels.
+def thumbnails(images: Sequence[np.ndarray], *, size: int = 32) -> np.ndarray:
+    """Return small versions of images with zero mean, whose cosine is the correlation of the grey
+    levels.
 
     Args:
-        pictures: uint8, [height, width] each.
+        images: uint8, [height, width] each.
         size: Edge in pixels.
 
     Returns:
         float32, [n, size x size].
     """
-    small = [resized(np.asarray(one), size, "bilinear").astype(np.float32).ravel() for one in pictures]
+    small = [
+        resized(np.asarray(one), size, "bilinear").astype(np.float32).ravel() for one in images
+    ]
     return np.stack([one - one.mean() + 1e-6 for one in small])
 
 
-def similar_rows(embeddings: np.ndarray, held_out: np.ndarray, *, similarity: float = SIMILARITY) -> np.ndarray:
+def similar_rows(
+    embeddings: np.ndarray, held_out: np.ndarray, *, similarity: float = SIMILARITY
+) -> np.ndarray:
     """Return which rows have a cosine above `similarity` with any held-out one, bool, [n].
 
     Args:
@@ -104,17 +113,23 @@ def similar_rows(embeddings: np.ndarray, held_out: np.ndarray, *, similarity: fl
     """
     units = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in (embeddings, held_out)]
     return np.concatenate(
-        [(part @ units[1].T).max(1) > similarity for part in np.array_split(units[0], len(units[0]) // 1024 + 1)]
+        [
+            (part @ units[1].T).max(1) > similarity
+            for part in np.array_split(units[0], len(units[0]) // 1024 + 1)
+        ]
     )
 
 
-def repeated_rows(hashes: np.ndarray, *, distance: int = 0, within: np.ndarray | None = None) -> np.ndarray:
+def repeated_rows(
+    hashes: np.ndarray, *, distance: int = 0, within: np.ndarray | None = None
+) -> np.ndarray:
     """Return which rows repeat an earlier one.
 
     Args:
         hashes: uint8, [n, 8].
         distance: Greatest number of bits by which repeats differ.
-        within: Number of the corpus of each row, [n]: only repeats across corpora count; all by default.
+        within: Number of the corpus of each row, [n]: only repeats across corpora count; all by
+            default.
 
     Returns:
         bool, [n].
@@ -135,7 +150,13 @@ def write_list(corpus: Corpus, hashes: np.ndarray, path: Path) -> None:
         hashes: uint8, [n, 8].
         path: The file; compressed where it ends in `.gz`.
     """
-    table = pd.DataFrame({"name": corpus.names, "sha256": corpus.digests, "perceptual": [one.tobytes().hex() for one in hashes]})
+    table = pd.DataFrame(
+        {
+            "name": corpus.names,
+            "sha256": corpus.digests,
+            "perceptual": [one.tobytes().hex() for one in hashes],
+        }
+    )
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n", compression="infer")
 
@@ -147,9 +168,11 @@ def read_hashes(path: Path) -> tuple[list[str], np.ndarray]:
     return table["sha256"].tolist(), np.stack(packed)
 
 
-def hashed(pictures: Sequence[np.ndarray]) -> np.ndarray:
+def hashed(images: Sequence[np.ndarray]) -> np.ndarray:
     """Return the perceptual hashes of images and of their mirror images, uint8, [2 n, 8]."""
-    return np.concatenate([perceptual_hashes(pictures), perceptual_hashes([np.asarray(one)[:, ::-1] for one in pictures])])
+    return np.concatenate(
+        [perceptual_hashes(images), perceptual_hashes([np.asarray(one)[:, ::-1] for one in images])]
+    )
 
 
 def only_listed(corpus: Corpus, path: Path) -> Corpus:
@@ -165,7 +188,11 @@ def only_listed(corpus: Corpus, path: Path) -> Corpus:
     try:
         listed = set(pd.read_csv(path, dtype=str)["sha256"])
     except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{path}: not a list of a corpus ({error}); name one with a column sha256.") from error
+        raise InputError(
+            f"{path}: not a list of a corpus ({error}); name one with a column sha256."
+        ) from error
     if absent := listed - set(corpus.digests):
-        raise InputError(f"{path}: names {len(absent)} of {len(listed)} images that the corpus lacks; name all its sources.")
+        raise InputError(
+            f"{path}: names {len(absent)} of {len(listed)} images that the corpus lacks; name all its sources."
+        )
     return kept(corpus, np.isin(corpus.digests, list(listed)))

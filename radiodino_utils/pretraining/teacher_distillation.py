@@ -35,7 +35,8 @@ class DistillationConfig:
 
     Attributes:
         arch: A key of `distillation.ARCHITECTURES`.
-        start: "timm" for timm's initialization, or the name of a larger vision transformer whose weights are selected.
+        start: "timm" for timm's initialization, or the name of a larger vision transformer whose
+            weights are selected.
         crops: Length of the run in crops.
         sizes: Edge of the student's crops in pixels, and the share of the run at which it ends.
         batch_size: Crops per step.
@@ -69,7 +70,9 @@ class DistillationConfig:
         if self.arch not in ARCHITECTURES:
             raise unknown("architecture", self.arch, ARCHITECTURES)
         if self.crops < self.batch_size or self.batch_size < 2:
-            raise InputError(f"crops {self.crops}, batch_size {self.batch_size}: a batch needs two crops, and a run one batch.")
+            raise InputError(
+                f"crops {self.crops}, batch_size {self.batch_size}: a batch needs two crops, and a run one batch."
+            )
         ends = [end for _, end in self.sizes]
         if (
             not self.sizes
@@ -89,13 +92,19 @@ class DistillationConfig:
         """Return the learning rate at a share of the run: a linear rise, then a cosine to zero."""
         if progress < self.warmup:
             return self.lr * progress / self.warmup
-        return self.lr * (1 + math.cos(math.pi * min(1.0, (progress - self.warmup) / (1 - self.warmup)))) / 2
+        return (
+            self.lr
+            * (1 + math.cos(math.pi * min(1.0, (progress - self.warmup) / (1 - self.warmup))))
+            / 2
+        )
 
 
 def selected_weights(large: nn.Module, small: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the weights of a narrower vision transformer, taken from evenly spaced channels and heads of a wider one.
+    """Return the weights of a narrower vision transformer, taken from evenly spaced channels and
+    heads of a wider one.
 
-    The patch embedding and the positions are resampled; layer scale is folded into the projections before it.
+    The patch embedding and the positions are resampled; layer scale is folded into the projections
+    before it.
 
     Args:
         large: timm's vision transformer, of at least the depth and the width.
@@ -111,7 +120,9 @@ def selected_weights(large: nn.Module, small: nn.Module) -> dict[str, torch.Tens
         Xu et al., "Initializing Models with Larger Ones", ICLR 2024.
     """
     if not hasattr(large, "patch_embed") or not hasattr(small, "patch_embed"):
-        raise InputError("start: weights are selected from a vision transformer; name one, or timm.")
+        raise InputError(
+            "start: weights are selected from a vision transformer; name one, or timm."
+        )
     theirs, ours = large.blocks[0].attn, small.blocks[0].attn
     head = small.embed_dim // ours.num_heads
     if (
@@ -141,7 +152,9 @@ def selected_weights(large: nn.Module, small: nn.Module) -> dict[str, torch.Tens
     chosen = {
         "cls_token": state["cls_token"][..., channels],
         "pos_embed": _resampled_positions(large, small, state)[..., channels],
-        "patch_embed.proj.weight": _resampled_patches(state["patch_embed.proj.weight"][channels], small.patch_embed.patch_size),
+        "patch_embed.proj.weight": _resampled_patches(
+            state["patch_embed.proj.weight"][channels], small.patch_embed.patch_size
+        ),
         "patch_embed.proj.bias": state["patch_embed.proj.bias"][channels],
         "norm.weight": state["norm.weight"][channels],
         "norm.bias": state["norm.bias"][channels],
@@ -154,8 +167,12 @@ def selected_weights(large: nn.Module, small: nn.Module) -> dict[str, torch.Tens
     }
     for ours_at, theirs_at in enumerate(depths):
         for layer, (rows, columns) in rows_and_columns.items():
-            chosen[f"blocks.{ours_at}.{layer}.weight"] = state[f"blocks.{theirs_at}.{layer}.weight"][rows][:, columns]
-            chosen[f"blocks.{ours_at}.{layer}.bias"] = state[f"blocks.{theirs_at}.{layer}.bias"][rows]
+            chosen[f"blocks.{ours_at}.{layer}.weight"] = state[
+                f"blocks.{theirs_at}.{layer}.weight"
+            ][rows][:, columns]
+            chosen[f"blocks.{ours_at}.{layer}.bias"] = state[f"blocks.{theirs_at}.{layer}.bias"][
+                rows
+            ]
         for norm in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias"):
             chosen[f"blocks.{ours_at}.{norm}"] = state[f"blocks.{theirs_at}.{norm}"][channels]
     return chosen
@@ -165,18 +182,27 @@ def _evenly(large: int, small: int) -> torch.Tensor:
     return torch.arange(small) * large // small
 
 
-def _resampled_positions(large: nn.Module, small: nn.Module, state: dict[str, torch.Tensor]) -> torch.Tensor:
+def _resampled_positions(
+    large: nn.Module, small: nn.Module, state: dict[str, torch.Tensor]
+) -> torch.Tensor:
     from timm.layers import resample_abs_pos_embed
 
     return resample_abs_pos_embed(
-        state["pos_embed"], list(small.patch_embed.grid_size), old_size=list(large.patch_embed.grid_size), num_prefix_tokens=1
+        state["pos_embed"],
+        list(small.patch_embed.grid_size),
+        old_size=list(large.patch_embed.grid_size),
+        num_prefix_tokens=1,
     )
 
 
 def _resampled_patches(weight: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     from timm.layers import resample_patch_embed
 
-    return weight if tuple(weight.shape[-2:]) == tuple(size) else resample_patch_embed(weight, list(size))
+    return (
+        weight
+        if tuple(weight.shape[-2:]) == tuple(size)
+        else resample_patch_embed(weight, list(size))
+    )
 
 
 class Student(nn.Module):
@@ -191,7 +217,9 @@ class Student(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.vit = for_training(timm.create_model(ARCHITECTURES[config.arch], num_classes=0, dynamic_img_size=True))
+            self.vit = for_training(
+                timm.create_model(ARCHITECTURES[config.arch], num_classes=0, dynamic_img_size=True)
+            )
             width = self.vit.embed_dim
             self.heads = nn.ModuleList(
                 nn.ModuleDict(
@@ -223,10 +251,16 @@ class Student(nn.Module):
         own = _similarities(class_token.float())
         found = {name: [] for name in LOSSES}
         for heads, target in zip(self.heads, targets, strict=True):
-            maps = interpolate(target.maps, size=(grid, grid), mode="area" if grid <= target.maps.shape[-1] else "bilinear")
+            maps = interpolate(
+                target.maps,
+                size=(grid, grid),
+                mode="area" if grid <= target.maps.shape[-1] else "bilinear",
+            )
             maps = maps.flatten(2).transpose(1, 2)
             found["class_token"].append(_distance(heads["class_token"](class_token), target.whole))
-            found["mean_patch_token"].append(_distance(heads["mean_patch_token"](patches.mean(1)), target.whole))
+            found["mean_patch_token"].append(
+                _distance(heads["mean_patch_token"](patches.mean(1)), target.whole)
+            )
             found["map"].append(_distance(heads["map"](patches), maps))
             found["similarity"].append(mse_loss(own, _similarities(target.whole)))
         return {name: torch.stack(parts).mean() for name, parts in found.items()}
@@ -256,9 +290,12 @@ def distill(
 ) -> Progress:
     """Distil teachers into a student.
 
-    Writes into the folder: `run.json`, `monitor.jsonl`, `last.ckpt` (everything for resuming) and `backbone.safetensors`, each
-    whole. SIGTERM and Ctrl-C end the run after the step under way, with a checkpoint. A run may be resumed with another
-    length: its schedule goes on from the share of the run that is done, and `run.json` lists the lengths.
+    Writes into the folder: `run.json`, `monitor.jsonl`, `last.ckpt` (everything for resuming) and
+        `backbone.safetensors`, each
+    whole. SIGTERM and Ctrl-C end the run after the step under way, with a checkpoint. A run may be
+    resumed with another
+    length: its schedule goes on from the share of the run that is done, and `run.json` lists the
+        lengths.
 
     Args:
         config: Settings.
@@ -284,31 +321,50 @@ def distill(
     require_space(folder, 20 * sum(one.numel() for one in student.parameters()))
     decays = [one for one in student.parameters() if one.ndim > 1]
     plain = [one for one in student.parameters() if one.ndim <= 1]
-    groups = [{"params": decays, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": decays, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
     state = {"step": 0, "crops": 0, "progress": 0.0}
     if resume:
         state = _restore(folder / STATE, student, optimizer)
-    write_json(folder / RUN, facts | {"lengths": [*facts["lengths"], {"from_crops": state["crops"], "crops": config.crops}]})
+    write_json(
+        folder / RUN,
+        facts
+        | {"lengths": [*facts["lengths"], {"from_crops": state["crops"], "crops": config.crops}]},
+    )
     _cut_monitor(folder / MONITOR, state["step"])
     clock = Clock()
     began = saved = probed = time.monotonic()
     steps = state["step"] + math.ceil((1 - state["progress"]) * config.crops / config.batch_size)
     report = Progress(folder, state["step"], steps)
-    with asked_to_stop() as signals, tqdm(total=steps, initial=state["step"], desc="distilling", unit="step") as bar:
+    with (
+        asked_to_stop() as signals,
+        tqdm(total=steps, initial=state["step"], desc="distilling", unit="step") as bar,
+    ):
         while state["progress"] < 1 - 1e-9:
             size, lr = config.size_at(state["progress"]), config.lr_at(state["progress"])
-            losses, norm = _one_step(config, store, student, optimizer, state["crops"], size, lr, precision)
+            losses, norm = _one_step(
+                config, store, student, optimizer, state["crops"], size, lr, precision
+            )
             state["step"] += 1
             state["crops"] += config.batch_size
             state["progress"] = min(1.0, state["progress"] + config.batch_size / config.crops)
-            report.step, clock.pictures = state["step"], clock.pictures + config.batch_size
+            report.step, clock.images = state["step"], clock.images + config.batch_size
             is_last = state["progress"] >= 1 - 1e-9
             bar.update()
             if state["step"] % monitor_every == 0 or is_last:
                 values = {name: one.item() for name, one in losses.items()}
                 total = sum(getattr(config, name) * value for name, value in values.items())
-                row = {**state, "size": size, "loss": total, "lr": lr, "gradient_norm": norm, "crops_per_second": clock.read()[0]}
+                row = {
+                    **state,
+                    "size": size,
+                    "loss": total,
+                    "lr": lr,
+                    "gradient_norm": norm,
+                    "crops_per_second": clock.read()[0],
+                }
                 row |= values
                 if probe and (is_last or time.monotonic() - probed > 60 * probe_minutes):
                     row |= probe(student.vit)
@@ -317,7 +373,9 @@ def distill(
                 report.rows.append(row)
                 _append(folder / MONITOR, row)
                 bar.set_postfix(loss=f"{total:.3f}", size=size)
-            stops = bool(signals) or (stop_after is not None and time.monotonic() - began > 60 * stop_after)
+            stops = bool(signals) or (
+                stop_after is not None and time.monotonic() - began > 60 * stop_after
+            )
             if is_last or stops or time.monotonic() - saved > 60 * save_minutes:
                 _save(folder, student, optimizer, state)
                 saved = time.monotonic()
@@ -345,7 +403,9 @@ def _one_step(
         losses = student.losses(standardised(crops, size), [targets[name] for name in store.names])
     total = sum(getattr(config, name) * one for name, one in losses.items())
     if not torch.isfinite(total):
-        raise InputError(f"crop {start}: the loss is {total.item()}: the run diverges; lower lr. The last checkpoint is intact.")
+        raise InputError(
+            f"crop {start}: the loss is {total.item()}: the run diverges; lower lr. The last checkpoint is intact."
+        )
     optimizer.zero_grad()
     total.backward()
     norm = nn.utils.clip_grad_norm_(student.parameters(), config.clip).item()
@@ -381,10 +441,16 @@ def _facts(config: DistillationConfig, store: TargetStore, folder: Path, resume:
     lengths = []
     if there:
         kept = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        differing = [name for name, value in wanted["config"].items() if kept.get("config", {}).get(name) != value]
+        differing = [
+            name
+            for name, value in wanted["config"].items()
+            if kept.get("config", {}).get(name) != value
+        ]
         differing += ["targets"] if kept.get("targets") != wanted["targets"] else []
         if differing:
-            raise InputError(f"{folder}: holds another run ({', '.join(differing)} differ); use its settings or another folder.")
+            raise InputError(
+                f"{folder}: holds another run ({', '.join(differing)} differ); use its settings or another folder."
+            )
         lengths = kept["lengths"]
     corpus = store.corpus
     return wanted | {
@@ -402,15 +468,30 @@ def _restore(path: Path, student: Student, optimizer: torch.optim.Optimizer) -> 
         student.load_state_dict(kept["student"])
         optimizer.load_state_dict(kept["optimizer"])
         return {name: kept[name] for name in ("step", "crops", "progress")}
-    except (KeyError, TypeError, ValueError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise InputError(f"{path}: not the state of such a run ({str(error).splitlines()[0]}); start anew elsewhere.") from error
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+    ) as error:
+        raise InputError(
+            f"{path}: not the state of such a run ({str(error).splitlines()[0]}); start anew elsewhere."
+        ) from error
 
 
 def _save(folder: Path, student: Student, optimizer: torch.optim.Optimizer, state: dict) -> None:
     with atomic(folder / STATE) as temporary:
-        torch.save({"student": student.state_dict(), "optimizer": optimizer.state_dict()} | state, temporary)
+        torch.save(
+            {"student": student.state_dict(), "optimizer": optimizer.state_dict()} | state,
+            temporary,
+        )
     with atomic(folder / BACKBONE) as temporary:
-        save_file({name: one.float().contiguous() for name, one in student.vit.state_dict().items()}, temporary)
+        save_file(
+            {name: one.float().contiguous() for name, one in student.vit.state_dict().items()},
+            temporary,
+        )
 
 
 def _cut_monitor(path: Path, step: int) -> None:
@@ -425,4 +506,12 @@ def _cut_monitor(path: Path, step: int) -> None:
 
 def _append(path: Path, row: dict) -> None:
     with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps({name: round(one, 6) if isinstance(one, float) else one for name, one in row.items()}) + "\n")
+        file.write(
+            json.dumps(
+                {
+                    name: round(one, 6) if isinstance(one, float) else one
+                    for name, one in row.items()
+                }
+            )
+            + "\n"
+        )

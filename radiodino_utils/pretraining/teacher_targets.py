@@ -42,7 +42,9 @@ class CropSettings:
     gamma: tuple[float, float] = (0.7, 1.4)
 
 
-def cut(image: np.ndarray, generator: np.random.Generator, settings: CropSettings, *, size: int = SIZE) -> np.ndarray:
+def cut(
+    image: np.ndarray, generator: np.random.Generator, settings: CropSettings, *, size: int = SIZE
+) -> np.ndarray:
     """Return a random resized crop with changed brightness, contrast and gamma.
 
     Args:
@@ -59,21 +61,28 @@ def cut(image: np.ndarray, generator: np.random.Generator, settings: CropSetting
     ratio = np.exp(generator.uniform(*np.log(settings.aspect)))
     w, h = min(width, np.sqrt(area * ratio)), min(height, np.sqrt(area / ratio))
     left, top = generator.uniform(0, width - w), generator.uniform(0, height - h)
-    crop = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + w, top + h))
+    crop = Image.fromarray(image).resize(
+        (size, size), Image.Resampling.BILINEAR, box=(left, top, left + w, top + h)
+    )
     values = np.asarray(crop, np.float32) / 255
     if generator.random() < settings.flip:
         values = values[:, ::-1]
     values = values ** np.exp(generator.uniform(*np.log(settings.gamma)))
     mean = values.mean()
-    contrast, brightness = (1 + generator.uniform(-most, most) for most in (settings.contrast, settings.brightness))
-    return np.rint(np.clip((values - mean) * contrast + mean * brightness, 0, 1) * 255).astype(np.uint8)
+    contrast, brightness = (
+        1 + generator.uniform(-most, most) for most in (settings.contrast, settings.brightness)
+    )
+    return np.rint(np.clip((values - mean) * contrast + mean * brightness, 0, 1) * 255).astype(
+        np.uint8
+    )
 
 
 class TeacherModel(nn.Module):
     """A teacher with its standardisation: the global target and the map of a batch of grey crops.
 
-    Of a convolutional network the map is its stage of stride 16 and the global target its pooled output; of a vision
-    transformer the patch tokens, and the class token beside the mean patch token.
+    Of a convolutional network the map is its stage of stride 16 and the global target its pooled
+    output; of a vision transformer the patch tokens, and the class token beside the mean patch
+    token.
 
     Args:
         backbone: Backbone returned by `load_backbone`.
@@ -83,7 +92,9 @@ class TeacherModel(nn.Module):
         super().__init__()
         self.model, self.prefix = backbone.model, backbone.num_prefix_tokens
         self.is_transformer = hasattr(backbone.model, "patch_embed")
-        self.register_buffer("mean", torch.tensor(backbone.preprocessing.mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer(
+            "mean", torch.tensor(backbone.preprocessing.mean).view(1, 3, 1, 1) * 255
+        )
         self.register_buffer("std", torch.tensor(backbone.preprocessing.std).view(1, 3, 1, 1) * 255)
         if not self.is_transformer:
             strides = [one["reduction"] for one in backbone.model.feature_info]
@@ -103,7 +114,9 @@ class TeacherModel(nn.Module):
             tokens = self.model.forward_features(standardised)
             patches = tokens[:, self.prefix :]
             grid = int(patches.shape[1] ** 0.5)
-            whole = torch.cat([tokens[:, 0], patches.mean(1)], 1) if self.prefix else patches.mean(1)
+            whole = (
+                torch.cat([tokens[:, 0], patches.mean(1)], 1) if self.prefix else patches.mean(1)
+            )
             return whole, patches.transpose(1, 2).unflatten(2, (grid, grid))
         final, stages = self.model.forward_intermediates(standardised, indices=[self.stage])
         return self.model.forward_head(final), stages[0]
@@ -125,9 +138,10 @@ class Targets:
 class TargetStore:
     """Crops and targets of a run, made in chunks as they are asked for and kept.
 
-    The files: `targets.json` (what they depend on and how many crops are done), `crops.npy` (uint8), and for each teacher
-    `NAME-whole.npy`, `NAME-map.npy` (float16) and `NAME-scale.npz` (mean and deviation of each dimension over the first
-    chunk).
+    The files: `targets.json` (what they depend on and how many crops are done), `crops.npy`
+        (uint8), and for each teacher
+    `NAME-whole.npy`, `NAME-map.npy` (float16) and `NAME-scale.npz` (mean and deviation of each
+    dimension over the first chunk).
 
     Args:
         folder: Where the files are kept.
@@ -140,8 +154,8 @@ class TargetStore:
         threads: Processors that the teachers may use.
 
     Raises:
-        InputError: If the folder's files are of another corpus, teacher, seed or other settings, or are damaged, or the
-            disk is too full.
+        InputError: If the folder's files are of another corpus, teacher, seed or other settings, or
+            are damaged, or the disk is too full.
     """
 
     def __init__(
@@ -157,10 +171,16 @@ class TargetStore:
         threads: int = 1,
     ) -> None:
         if len(corpus) < 2:
-            raise InputError("the corpus has one image; distillation compares images with each other: add some.")
+            raise InputError(
+                "the corpus has one image; distillation compares images with each other: add some."
+            )
         if not teachers:
             raise InputError("no teacher is named; give at least one.")
-        self.folder, self.corpus, self.settings = make_folder(folder), corpus, settings or CropSettings()
+        self.folder, self.corpus, self.settings = (
+            make_folder(folder),
+            corpus,
+            settings or CropSettings(),
+        )
         self.capacity, self.seed = -(-capacity // CHUNK) * CHUNK, seed
         self.identity = {
             "corpus": corpus.digest,
@@ -184,8 +204,12 @@ class TargetStore:
                 known = json.loads(about.read_text(encoding="utf-8"))
                 self.done = int(known.pop("done"))
             except (ValueError, KeyError) as error:
-                raise InputError(f"{about}: the list of targets is damaged; remove the folder to compute them again.") from error
-            if differing := [name for name, value in self.identity.items() if known.get(name) != value]:
+                raise InputError(
+                    f"{about}: the list of targets is damaged; remove the folder to compute them again."
+                ) from error
+            if differing := [
+                name for name, value in self.identity.items() if known.get(name) != value
+            ]:
                 raise InputError(
                     f"{self.folder}: holds the targets of another run ({', '.join(differing)} differ); name another folder."
                 )
@@ -197,10 +221,16 @@ class TargetStore:
             whole, maps = (one.shape[1:] for one in model(probe))
             shapes |= {f"{name}-whole": (whole, np.float16), f"{name}-map": (maps, np.float16)}
         require_space(
-            self.folder, sum(self.capacity * int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in shapes.values())
+            self.folder,
+            sum(
+                self.capacity * int(np.prod(shape)) * np.dtype(kind).itemsize
+                for shape, kind in shapes.values()
+            ),
         )
         self._arrays = {
-            name: np.lib.format.open_memmap(self.folder / f"{name}.npy", "w+", kind, (self.capacity, *shape))
+            name: np.lib.format.open_memmap(
+                self.folder / f"{name}.npy", "w+", kind, (self.capacity, *shape)
+            )
             for name, (shape, kind) in shapes.items()
         }
         self.done = 0
@@ -241,7 +271,8 @@ class TargetStore:
         self._write()
 
     def read(self, start: int, count: int) -> tuple[np.ndarray, dict[str, Targets]]:
-        """Return crops and targets in order, from the beginning again after the last; missing ones are computed.
+        """Return crops and targets in order, from the beginning again after the last; missing ones
+        are computed.
 
         Args:
             start: Number of the first crop since the beginning of the run.
@@ -256,14 +287,24 @@ class TargetStore:
         targets = {}
         for name in self.names:
             scale = self._scale(name)
-            whole = (self._arrays[f"{name}-whole"][rows].astype(np.float32) - scale["whole_mean"]) / scale["whole_std"]
-            maps = self._arrays[f"{name}-map"][rows].astype(np.float32) - scale["map_mean"][:, None, None]
-            targets[name] = Targets(torch.from_numpy(whole), torch.from_numpy(maps / scale["map_std"][:, None, None]))
+            whole = (
+                self._arrays[f"{name}-whole"][rows].astype(np.float32) - scale["whole_mean"]
+            ) / scale["whole_std"]
+            maps = (
+                self._arrays[f"{name}-map"][rows].astype(np.float32)
+                - scale["map_mean"][:, None, None]
+            )
+            targets[name] = Targets(
+                torch.from_numpy(whole), torch.from_numpy(maps / scale["map_std"][:, None, None])
+            )
         return np.asarray(self._arrays["crops"][rows]), targets
 
     def widths(self) -> dict[str, tuple[int, int]]:
         """Return the width of the global target and of the map by teacher."""
-        return {name: (self._arrays[f"{name}-whole"].shape[1], self._arrays[f"{name}-map"].shape[1]) for name in self.names}
+        return {
+            name: (self._arrays[f"{name}-whole"].shape[1], self._arrays[f"{name}-map"].shape[1])
+            for name in self.names
+        }
 
     def _scale(self, name: str) -> dict[str, np.ndarray]:
         if name not in (scales := self.__dict__.setdefault("_scales", {})):
@@ -272,23 +313,39 @@ class TargetStore:
                 with np.load(path) as file:
                     scales[name] = {key: file[key] for key in file.files}
             except (OSError, ValueError, KeyError) as error:
-                raise InputError(f"{path}: is missing or damaged; remove the folder to compute the targets again.") from error
-            for kind in ("whole_std", "map_std"):  # a dimension that hardly moves would be all noise
+                raise InputError(
+                    f"{path}: is missing or damaged; remove the folder to compute the targets again."
+                ) from error
+            for kind in (
+                "whole_std",
+                "map_std",
+            ):  # a dimension that hardly moves would be all noise
                 scales[name][kind] = np.maximum(scales[name][kind], scales[name][kind].mean() / 10)
         return scales[name]
 
 
-def _compiled(teacher: Backbone, precision: str, threads: int) -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:
+def _compiled(
+    teacher: Backbone, precision: str, threads: int
+) -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:
     example, shape = torch.zeros(1, SIZE, SIZE, dtype=torch.uint8), [-1, SIZE, SIZE]
     model = compiled_by_openvino(
-        TeacherModel(teacher), example, shape=shape, precision=precision, threads=threads, hint="LATENCY"
+        TeacherModel(teacher),
+        example,
+        shape=shape,
+        precision=precision,
+        threads=threads,
+        hint="LATENCY",
     )
     return lambda crops: tuple(model([crops]).values())
 
 
 def _mapped(path: Path) -> np.ndarray:
     try:
-        np.load(path, mmap_mode="r")  # numpy lengthens a file that is cut short when it opens it for writing
+        np.load(
+            path, mmap_mode="r"
+        )  # numpy lengthens a file that is cut short when it opens it for writing
         return np.load(path, mmap_mode="r+")
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: the targets are missing or cut short; remove the folder to compute them again.") from error
+        raise InputError(
+            f"{path}: the targets are missing or cut short; remove the folder to compute them again."
+        ) from error

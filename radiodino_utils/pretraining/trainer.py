@@ -1,6 +1,5 @@
 """The training loop of DINO and DINOv2 on Lightning Fabric: checkpoints, resuming, monitor."""
 
-import os
 import resource
 import shutil
 import signal
@@ -15,19 +14,29 @@ from pathlib import Path
 import torch
 from lightly.models.utils import update_momentum
 from lightning.fabric import Fabric, seed_everything
-from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..backbones.loading import Backbone, load_backbone
-from ..core.environment import STARTED, git_revision, launched, versions
+from ..core.environment import git_revision, versions
 from ..core.errors import InputError
+from ..core.fabric import make_fabric
 from ..core.files import atomic, make_folder, require_space
 from .config import Recipe
 from .corpus import Corpus
 from .monitor import Monitor, measures, require_finite
 from .networks import Criterion, Loss, Network, make_pair, parameter_groups, schedule
-from .run_files import BACKBONE, MONITOR, RUN, STATE, export_backbone, read_run, read_state, sole_user, write_run
+from .run_files import (
+    BACKBONE,
+    MONITOR,
+    RUN,
+    STATE,
+    export_backbone,
+    read_run,
+    read_state,
+    sole_user,
+    write_run,
+)
 from .views import Views, ViewSet
 
 SHARED = Path("/dev/shm")  # through which loader processes pass their tensors
@@ -119,37 +128,45 @@ def pretrain(
 ) -> Progress:
     """Pre-trains a backbone.
 
-    Writes into the folder: `run.json` (the plan, the corpus, versions), `corpus.txt` (SHA-256 of its pictures),
-    `monitor.csv`, `last.ckpt` (everything for resuming) and `backbone.safetensors` (the teacher, by timm's names). Each
-    is replaced whole and verified when it is read again. SIGTERM and Ctrl-C end the run after the step under way, with a
-    checkpoint; a second one ends it at once.
+    Writes into the folder: `run.json` (the plan, the corpus, versions), `corpus.txt` (SHA-256 of
+        its images),
+    `monitor.csv`, `last.ckpt` (everything for resuming) and `backbone.safetensors` (the teacher, by
+    timm's names). Each is replaced whole and verified when it is read again. SIGTERM and Ctrl-C end
+    the run after the step under way, with a checkpoint; a second one ends it at once.
 
     Args:
         plan: What to do.
-        corpus: Pictures.
+        corpus: Images.
         folder: Where to.
         running: How.
-        resume: Go on with the run that the folder holds; the same losses as without the interruption.
-        probe: Given the teacher's vision transformer, gives `probe` and perhaps `probe_auc`, fractions.
+        resume: Go on with the run that the folder holds; the same losses as without the
+            interruption.
+        probe: Given the teacher's vision transformer, gives `probe` and perhaps `probe_auc`,
+            fractions.
         on_row: Called after each row of the monitor.
 
     Returns:
         Where the run stands at the end.
 
     Raises:
-        InputError: If the folder holds another run, another process writes into it, one of its files is damaged, the corpus
-            is smaller than a batch, the disk or the shared memory of the workers is full, the loss is not finite, or the run
-            collapses.
+        InputError: If the folder holds another run, another process writes into it, one of its
+            files is damaged, the corpus is smaller than a batch, the disk or the shared memory of
+            the workers is full, the loss is not finite, or the run collapses.
     """
     running = running or Running()
     if len(corpus) < plan.recipe.batch_size:
         raise InputError(
-            f"the corpus has {len(corpus)} pictures, fewer than a batch of {plan.recipe.batch_size}; lower batch_size "
+            f"the corpus has {len(corpus)} images, fewer than a batch of {plan.recipe.batch_size}; lower batch_size "
             "or add some."
         )
     make_folder(folder)
     _check_folder(plan, corpus, folder, resume)
-    fabric = make_fabric(running)
+    fabric = make_fabric(
+        precision=running.precision,
+        accelerator=running.accelerator,
+        devices=running.devices,
+        strategy=running.strategy,
+    )
     per_process, rest = divmod(plan.recipe.batch_size // plan.recipe.accumulate, fabric.world_size)
     if rest or not per_process:
         raise InputError(
@@ -168,51 +185,6 @@ def pretrain(
 def run_folder(name: str = "") -> Path:
     """The folder of that name, or a new temporary one."""
     return Path(name or tempfile.mkdtemp(prefix="radiodino-"))
-
-
-def make_fabric(running: Running) -> Fabric:
-    """Lightning Fabric for one process, several GPUs, or what `torchrun` started.
-
-    Raises:
-        InputError: If the machine has not what is asked for.
-    """
-    _, world, local = launched()
-    devices = running.devices or local
-    strategy = running.strategy if running.strategy != "auto" else "ddp" if max(world, devices) > 1 else "auto"
-    cuda = running.accelerator in ("auto", "cuda") and torch.cuda.is_available()
-    if running.accelerator == "cuda" and not cuda:
-        raise InputError("accelerator cuda: this machine has no GPU that torch can use; choose cpu.")
-    if strategy == "fsdp":
-        if not cuda:
-            raise InputError("strategy fsdp: needs GPUs; use ddp on CPUs.")
-        from lightning.fabric.strategies import FSDPStrategy
-
-        strategy = FSDPStrategy(use_orig_params=True, state_dict_type="full")
-    fabric = Fabric(
-        accelerator="cuda" if cuda else "cpu",
-        devices=devices,
-        num_nodes=world // local,
-        strategy=strategy,
-        precision={"fp32": "32-true", "bf16": "bf16-mixed"}[_precision(running.precision, cuda)],
-        plugins=[TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()],
-    )
-    if devices > local:
-        os.environ[STARTED] = str(devices)
-    try:
-        fabric.launch()
-    finally:
-        if devices > local:
-            del os.environ[STARTED]
-    return fabric
-
-
-def _precision(wanted: str, cuda: bool) -> str:
-    if wanted != "auto":
-        return wanted
-    if cuda:
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    return "bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "fp32"
 
 
 def _identity(plan: Plan, corpus: Corpus) -> dict[str, object]:
@@ -234,10 +206,18 @@ def _check_folder(plan: Plan, corpus: Corpus, folder: Path, resume: bool) -> Non
     if not there:
         return
     kept, wanted = read_run(folder), _identity(plan, corpus)
-    differing = [name for name in ("arch", "seed", "init", "corpus") if kept.get(name) != wanted[name]]
-    differing += [f"recipe's {key}" for key, value in wanted["recipe"].items() if kept["recipe"].get(key) != value]
+    differing = [
+        name for name in ("arch", "seed", "init", "corpus") if kept.get(name) != wanted[name]
+    ]
+    differing += [
+        f"recipe's {key}"
+        for key, value in wanted["recipe"].items()
+        if kept["recipe"].get(key) != value
+    ]
     if differing:
-        raise InputError(f"{folder}: holds another run ({', '.join(differing)} differ); use its settings or another folder.")
+        raise InputError(
+            f"{folder}: holds another run ({', '.join(differing)} differ); use its settings or another folder."
+        )
 
 
 class Run:
@@ -245,35 +225,51 @@ class Run:
 
     Args:
         plan: What to do.
-        corpus: Pictures.
+        corpus: Images.
         folder: Where its files go.
         running: How.
-        fabric: What `make_fabric` gives.
+        fabric: Made by `core.fabric.make_fabric`.
         resume: Start from the folder's checkpoint.
     """
 
-    def __init__(self, plan: Plan, corpus: Corpus, folder: Path, running: Running, fabric: Fabric, resume: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        corpus: Corpus,
+        folder: Path,
+        running: Running,
+        fabric: Fabric,
+        resume: bool = False,
+    ) -> None:
         self.plan, self.recipe, self.corpus, self.folder = plan, plan.recipe, corpus, folder
         self.running, self.fabric, self.is_sharded = running, fabric, running.strategy == "fsdp"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # lightly's heads use the older weight_norm
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # lightly's heads use the older weight_norm
             seed_everything(plan.seed, verbose=False)
             student, teacher = make_pair(plan.arch, self.recipe)
         criterion = Criterion(self.recipe)
         if plan.init:
             _start_from(plan.init, student, teacher, criterion)
         require_space(folder, 40 * sum(one.numel() for one in student.parameters()))
-        optimizer = torch.optim.AdamW(parameter_groups(student, self.recipe), lr=self.recipe.peak_lr, fused=True)
+        optimizer = torch.optim.AdamW(
+            parameter_groups(student, self.recipe), lr=self.recipe.peak_lr, fused=True
+        )
         self.bare = student
         self.student, self.optimizer = fabric.setup(student, optimizer)
-        self.teacher = fabric.setup_module(teacher) if self.is_sharded else fabric.to_device(teacher)
+        self.teacher = (
+            fabric.setup_module(teacher) if self.is_sharded else fabric.to_device(teacher)
+        )
         self.criterion = fabric.to_device(criterion)
         self.step, self.monitor, seal = 0, None, None
         if resume:
             seal = read_state(folder / STATE)["monitor"]
             self.step = fabric.load(folder / STATE, self._state())["step"]
         if fabric.is_global_zero:
-            self.monitor = Monitor(folder / MONITOR, outputs=self.recipe.output_dim, step=self.step, seal=seal)
+            self.monitor = Monitor(
+                folder / MONITOR, outputs=self.recipe.output_dim, step=self.step, seal=seal
+            )
             if resume:
                 export_backbone(folder)  # a run that was killed between the two has an older one
             facts = {
@@ -288,7 +284,9 @@ class Run:
             write_run(folder, _identity(plan, corpus) | facts, corpus.digests)
 
     def train(
-        self, probe: Callable[[torch.nn.Module], dict[str, float]] | None, on_row: Callable[[Progress], None] | None
+        self,
+        probe: Callable[[torch.nn.Module], dict[str, float]] | None,
+        on_row: Callable[[Progress], None] | None,
     ) -> Progress:
         """Makes all steps that are left, with monitor, probe and checkpoints; see `pretrain`."""
         recipe, running = self.recipe, self.running
@@ -298,7 +296,13 @@ class Run:
         began = saved = probed = time.monotonic()
         with (
             _asked_to_stop() as signals,
-            tqdm(total=recipe.steps, initial=self.step, desc="pre-training", unit="step", disable=not is_first) as bar,
+            tqdm(
+                total=recipe.steps,
+                initial=self.step,
+                desc="pre-training",
+                unit="step",
+                disable=not is_first,
+            ) as bar,
         ):
             while self.step < recipe.steps:
                 now = schedule(recipe, self.step)
@@ -307,15 +311,21 @@ class Run:
                 progress.step = self.step
                 bar.update()
                 is_last = self.step == recipe.steps
-                if self.monitor and (self.step % running.monitor_every == 0 or self.step == 1 or is_last):
+                if self.monitor and (
+                    self.step % running.monitor_every == 0 or self.step == 1 or is_last
+                ):
                     row = self._row(loss, now, norm, clock)
-                    if probe and (is_last or time.monotonic() - probed > 60 * running.probe_minutes):
+                    if probe and (
+                        is_last or time.monotonic() - probed > 60 * running.probe_minutes
+                    ):
                         row |= probe(_plain(self.teacher).vit)
                         probed = time.monotonic()
                         clock.restart()
                     progress.rows.append(row)
                     bar.set_postfix(
-                        loss=f"{row['loss']:.3f}", rank=f"{row['effective_rank']:.0f}", data=f"{row['data_share']:.0%}"
+                        loss=f"{row['loss']:.3f}",
+                        rank=f"{row['effective_rank']:.0f}",
+                        data=f"{row['data_share']:.0%}",
                     )
                     self.monitor.write(row)
                     if on_row:
@@ -323,7 +333,11 @@ class Run:
                 minutes = (time.monotonic() - began) / 60
                 is_over = running.stop_after is not None and minutes > running.stop_after
                 stops = self._any(signals or is_over or self.step == running.stop_at)
-                if is_last or stops or self._any(time.monotonic() - saved > 60 * running.save_minutes):
+                if (
+                    is_last
+                    or stops
+                    or self._any(time.monotonic() - saved > 60 * running.save_minutes)
+                ):
                     self._save()
                     saved = time.monotonic()
                 if stops:
@@ -334,7 +348,13 @@ class Run:
 
     def batches(self) -> DataLoader:
         """The views of every step from here on."""
-        data = ViewSet(self.corpus, self.recipe, seed=self.plan.seed, rank=self.fabric.global_rank, world=self.fabric.world_size)
+        data = ViewSet(
+            self.corpus,
+            self.recipe,
+            seed=self.plan.seed,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+        )
         return DataLoader(
             data,
             batch_size=None,
@@ -344,7 +364,9 @@ class Run:
             pin_memory=self.fabric.device.type == "cuda",
         )
 
-    def one_step(self, batches: Iterator[Views], now: dict[str, float], clock: "Clock") -> tuple[Loss, float]:
+    def one_step(
+        self, batches: Iterator[Views], now: dict[str, float], clock: "Clock"
+    ) -> tuple[Loss, float]:
         """Makes a step of the optimiser and of the teacher.
 
         Args:
@@ -353,7 +375,8 @@ class Run:
             clock: Learns how long it waited for the batch.
 
         Returns:
-            The losses (of the last part of an accumulated batch) and the norm of the gradient before clipping.
+            The losses (of the last part of an accumulated batch) and the norm of the gradient
+            before clipping.
         """
         recipe, fabric = self.recipe, self.fabric
         is_frozen = self.step < recipe.freeze_last_layer * recipe.steps
@@ -361,13 +384,19 @@ class Run:
             stands = is_frozen and group["is_last"] and recipe.freeze_by == "rate"
             group["lr"] = 0.0 if stands else now["lr"] * group["lr_scale"]
             group["weight_decay"] = now["weight_decay"] if group["decays"] else 0.0
-        # drop path draws from torch's generator: seeded by the step, so that resuming needs no state of it
+        # drop path draws from torch's generator: seeded by the step, so that resuming needs no
+        # state of it
         torch.manual_seed((self.plan.seed * 1_000_003 + self.step) * 4099 + fabric.global_rank)
         self.student.train()
         for part in range(recipe.accumulate):
             with clock.waiting():
                 views = _next(batches)
-                views = Views(*(fabric.to_device(one) for one in (views.global_views, views.local_views, views.masks)))
+                views = Views(
+                    *(
+                        fabric.to_device(one)
+                        for one in (views.global_views, views.local_views, views.masks)
+                    )
+                )
             with fabric.no_backward_sync(self.student, enabled=part + 1 < recipe.accumulate):
                 with fabric.autocast():
                     loss = self.criterion(self.student, self.teacher, views, now["teacher_temp"])
@@ -380,31 +409,38 @@ class Run:
         self.optimizer.step()
         self.optimizer.zero_grad()
         update_momentum(self.bare, _plain(self.teacher), now["momentum"])
-        clock.pictures += recipe.batch_size
+        clock.images += recipe.batch_size
         return loss, norm
 
     def _clip(self) -> float:
         """Clips the gradient and gives its norm before."""
         clip = self.recipe.clip or float("inf")
         limit = clip if self.is_sharded else float("inf")
-        norm = self.fabric.clip_gradients(self.student, self.optimizer, max_norm=limit, error_if_nonfinite=False)
+        norm = self.fabric.clip_gradients(
+            self.student, self.optimizer, max_norm=limit, error_if_nonfinite=False
+        )
         if not self.is_sharded:
-            parts = [self.bare.backbone.parameters(), *(head.parameters() for head in self.bare.heads)]
+            parts = [
+                self.bare.backbone.parameters(),
+                *(head.parameters() for head in self.bare.heads),
+            ]
             for part in self.bare.parameters() if self.recipe.clip_each else parts:
                 torch.nn.utils.clip_grad_norm_(part, clip)
         return norm.item()
 
-    def _row(self, loss: Loss, now: dict[str, float], norm: float, clock: "Clock") -> dict[str, float]:
+    def _row(
+        self, loss: Loss, now: dict[str, float], norm: float, clock: "Clock"
+    ) -> dict[str, float]:
         rate, share = clock.read()
         return {
             "step": self.step,
-            "pictures": self.step * self.recipe.batch_size,
+            "images": self.step * self.recipe.batch_size,
             "loss": loss.total.item(),
             **{name: part.item() for name, part in loss.parts.items()},
             **measures(loss, self.criterion.dino.center, self.recipe.student_temp),
             **now,
             "gradient_norm": norm,
-            "pictures_per_second": rate,
+            "images_per_second": rate,
             "data_share": share,
             "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
@@ -416,7 +452,12 @@ class Run:
         return bool(self.fabric.all_reduce(torch.tensor(float(bool(value))), reduce_op="sum") > 0)
 
     def _state(self) -> dict[str, object]:
-        return {"student": self.student, "teacher": self.teacher, "criterion": self.criterion, "optimizer": self.optimizer}
+        return {
+            "student": self.student,
+            "teacher": self.teacher,
+            "criterion": self.criterion,
+            "optimizer": self.optimizer,
+        }
 
     def _save(self) -> None:
         is_first, path = self.fabric.is_global_zero, self.folder / STATE
@@ -435,7 +476,9 @@ def _start_from(path: Path, student: Network, teacher: Network, criterion: Crite
             module.load_state_dict(state[name])
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
-        raise InputError(f"{path}: is of another architecture, method or output_dim: {first}") from error
+        raise InputError(
+            f"{path}: is of another architecture, method or output_dim: {first}"
+        ) from error
 
 
 def _require_shared_memory(recipe: Recipe, count: int, workers: int) -> None:
@@ -470,10 +513,10 @@ def _plain(module: torch.nn.Module) -> Network:
 
 
 class Clock:
-    """Pictures per second and the share of the time spent waiting for data, since the last reading.
+    """Images per second and the share of the time spent waiting for data, since the last reading.
 
     Attributes:
-        pictures: Number done; whoever does them adds to it.
+        images: Number done; whoever does them adds to it.
         waited: Seconds.
     """
 
@@ -482,7 +525,7 @@ class Clock:
 
     def restart(self) -> None:
         """Begins anew."""
-        self._start, self.waited, self.pictures = time.monotonic(), 0.0, 0
+        self._start, self.waited, self.images = time.monotonic(), 0.0, 0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -492,9 +535,9 @@ class Clock:
         self.waited += time.monotonic() - since
 
     def read(self) -> tuple[float, float]:
-        """Pictures per second and share of waiting; begins anew."""
+        """Images per second and share of waiting; begins anew."""
         passed = max(time.monotonic() - self._start, 1e-9)
-        result = self.pictures / passed, self.waited / passed
+        result = self.images / passed, self.waited / passed
         self.restart()
         return result
 

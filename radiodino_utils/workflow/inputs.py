@@ -16,19 +16,27 @@ _OPEN_NAMES = re.compile(r"(npz|folder|masks|file):(?=.)")
 _WEIGHTED = re.compile(r"(.+)=[\d.eE+-]+")  # a source of a corpus
 
 
-def fingerprints(parameters: dict[str, object], *, folder: Path = REPOSITORY / "notebooks") -> dict[str, str]:
+def fingerprints(
+    parameters: dict[str, object], *, folder: Path = REPOSITORY / "notebooks"
+) -> dict[str, str]:
     """Fingerprint the files and folders that parameters name, however they are named.
 
     Args:
-        parameters: Of one notebook; every text counts, also inside lists and mappings: names of datasets and backbones, `npz:`,
-            `folder:`, `masks:` and `file:`, `PATH=WEIGHT`, and plain paths.
+        parameters: Of one notebook; every text counts, also inside lists and mappings: names of
+            datasets and backbones, `npz:`, `folder:`, `masks:` and `file:`, `PATH=WEIGHT`, and
+            plain paths.
         folder: What relative paths count from: where notebooks run.
 
     Returns:
-        A hash of names and contents by parameter text; "" where a name has no file on this machine yet. Of more than 256 MB the
-        sizes and times take the place of the contents. Images that a CSV or text list names count as well.
+        A hash of names and contents by parameter text; "" where a name has no file on this machine
+        yet. Of more than 256 MB the sizes and times take the place of the contents. Images that a
+        CSV or text list names count as well.
     """
-    found = {text: paths for text in dict.fromkeys(texts(parameters)) if (paths := _named(text, folder)) is not None}
+    found = {
+        text: paths
+        for text in dict.fromkeys(texts(parameters))
+        if (paths := _named(text, folder)) is not None
+    }
     hashes = {paths: _hash(paths) for paths in set(found.values())}
     return {text: hashes[paths] for text, paths in found.items()}
 
@@ -109,6 +117,13 @@ def _listed(path: Path) -> list[str]:
         with open(path, encoding="utf-8-sig", newline="") as file:
             if path.suffix.lower() == ".txt":
                 return file.read().splitlines()
-            return sorted({name for row in csv.DictReader(file) for key in ("path", "filename") if (name := row.get(key))})
+            return sorted(
+                {
+                    name
+                    for row in csv.DictReader(file)
+                    for key in ("path", "filename")
+                    if (name := row.get(key))
+                }
+            )
     except (OSError, ValueError, csv.Error):  # the notebook says what is wrong with it
         return []

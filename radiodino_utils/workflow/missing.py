@@ -10,16 +10,25 @@ from ..data.registry import missing_dataset
 
 
 def missing_inputs(parameters: Iterable[dict[str, object]]) -> list[Missing]:
-    """Finds the data sets and weights that parameters name and that can be had neither here nor by downloading.
+    """Finds the datasets and weights that parameters name and that can be had neither here nor by
+    downloading.
 
     Args:
-        parameters: Of each notebook; every text that is the name of a data set or backbone counts, alone or in a list.
+        parameters: Of each notebook; every text that is the name of a dataset or backbone counts,
+            alone or in a list.
 
     Returns:
-        What is missing, each name once. A server is asked only where something would be downloaded from it.
+        What is missing, each name once. A server is asked only where something would be downloaded
+        from it.
     """
-    names = dict.fromkeys(name for one in parameters for value in one.values() for name in _texts(value))
-    missing = [one for name in names if (one := missing_dataset(name) or missing_weights(name) or _missing_path(name))]
+    names = dict.fromkeys(
+        name for one in parameters for value in one.values() for name in _texts(value)
+    )
+    missing = [
+        one
+        for name in names
+        if (one := missing_dataset(name) or missing_weights(name) or _missing_path(name))
+    ]
     servers = {_server(one.url): one.url for one in missing if one.url}
     reached = {server for server, url in servers.items() if is_reachable(url)}
     return [one for one in missing if not one.url or _server(one.url) not in reached]
@@ -27,10 +36,12 @@ def missing_inputs(parameters: Iterable[dict[str, object]]) -> list[Missing]:
 
 def describe_missing(missing: Iterable[Missing]) -> str:
     """One line for each missing thing, with how to provide it."""
-    return "\n".join(f"  {one.name}: {one.way_out}" for one in missing)
+    return "\n".join(f"  {one.name}: {one.hint}" for one in missing)
 
 
-def without_missing(parameters: dict[str, object], missing: Iterable[Missing]) -> dict[str, object] | None:
+def without_missing(
+    parameters: dict[str, object], missing: Iterable[Missing]
+) -> dict[str, object] | None:
     """Takes missing names out of the lists in a notebook's parameters.
 
     Args:
@@ -38,7 +49,8 @@ def without_missing(parameters: dict[str, object], missing: Iterable[Missing]) -
         missing: What `missing_inputs` gives.
 
     Returns:
-        The parameters; `None` where a list would be empty or a name stands alone, so that the notebook cannot run.
+        The parameters; `None` where a list would be empty or a name stands alone, so that the
+        notebook cannot run.
     """
     names = {one.name for one in missing}
     kept = {}

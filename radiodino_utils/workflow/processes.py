@@ -1,7 +1,8 @@
-"""Processes that run this checkout with this Python, whatever the shell is set to, and that end with their parent.
+"""Processes that run this checkout with this Python, whatever the shell is set to, and that end
+with their parent.
 
-`python -m radiodino_utils.workflow.processes with FOLDER MODULE ...` runs a Python module, such as pytest, as notebooks are run; the
-folder is for Jupyter's own files.
+`python -m radiodino_utils.workflow.processes with FOLDER MODULE ...` runs a Python module, such as
+pytest, as notebooks are run; the folder is for Jupyter's own files.
 """
 
 import ctypes
@@ -22,28 +23,50 @@ _MODULE = __spec__.name
 _GRACE = 10.0  # seconds from a request to end to the end
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# other packages, kernels and start-up files, other figures, another repository, the ranks of a job that this one is no part of
+# other packages, kernels and start-up files, other figures, another repository, the ranks of a job
+# that this one is no part of
 _FOREIGN = re.compile(
     r"(I?PYTHON|JUPYTER|PAPERMILL|SLURM_|OMPI_|PMIX?_|LSB_|JSM_|TORCHELASTIC_|LT_|PL_|GROUP_|ROLE_|MASTER_)\w*"
     r"|GIT_(DIR|WORK_TREE|INDEX_FILE|OBJECT_DIRECTORY|COMMON_DIR)"
     r"|((LOCAL|NODE)_)?(RANK|WORLD_SIZE)|LOCAL_WORLD_SIZE|JPY_\w+|MPLBACKEND|MATPLOTLIBRC|CDPATH"
 )
 _HARMLESS = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
-_FOLDERS = ("BUSI", "MEDMNIST", "RADIMAGENET", "RADIODINO_DATA", "RADIODINO_FEATURES", "RADIODINO_RESULTS", "HF_HOME")
+_FOLDERS = (
+    "BUSI",
+    "MEDMNIST",
+    "RADIMAGENET",
+    "RADIODINO_DATA",
+    "RADIODINO_FEATURES",
+    "RADIODINO_RESULTS",
+    "HF_HOME",
+)
 
 
 def own_environment() -> dict[str, str]:
-    """The environment variables without those that would make a process run other code, or run it in another way.
+    """The environment variables without those that would make a process run other code, or run it
+    in another way.
 
     Folders that variables name become absolute, since a notebook's folder is not the caller's.
     """
-    kept = {name: text for name, text in os.environ.items() if name in _HARMLESS or not _FOREIGN.fullmatch(name)}
-    kept |= {name: str(Path(kept[name]).expanduser().absolute()) for name in _FOLDERS if kept.get(name)}
-    return kept | {"PYTHONPATH": str(REPOSITORY), "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1", "PYTHONUTF8": "1"}
+    kept = {
+        name: text
+        for name, text in os.environ.items()
+        if name in _HARMLESS or not _FOREIGN.fullmatch(name)
+    }
+    kept |= {
+        name: str(Path(kept[name]).expanduser().absolute()) for name in _FOLDERS if kept.get(name)
+    }
+    return kept | {
+        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUTF8": "1",
+    }
 
 
 def notebook_environment(folder: Path) -> dict[str, str]:
-    """The environment variables for a process that executes notebooks, and the kernel that it finds by the name `KERNEL`.
+    """The environment variables for a process that executes notebooks, and the kernel that it finds
+    by the name `KERNEL`.
 
     Args:
         folder: For Jupyter's and IPython's files, so that none of the user's is read; it is made.
@@ -55,8 +78,12 @@ def notebook_environment(folder: Path) -> dict[str, str]:
     spec.mkdir(parents=True, exist_ok=True)
     # Jupyter puts its own interpreter, which is this one, in place of "python"
     start = ["python", "-m", _MODULE, "child", "ipykernel_launcher", "-f", "{connection_file}"]
-    (spec / "kernel.json").write_text(json.dumps({"argv": start, "display_name": KERNEL, "language": "python"}))
-    jupyter = {f"JUPYTER_{name}": str(folder) for name in ("PATH", "DATA_DIR", "CONFIG_DIR", "RUNTIME_DIR")}
+    (spec / "kernel.json").write_text(
+        json.dumps({"argv": start, "display_name": KERNEL, "language": "python"})
+    )
+    jupyter = {
+        f"JUPYTER_{name}": str(folder) for name in ("PATH", "DATA_DIR", "CONFIG_DIR", "RUNTIME_DIR")
+    }
     settings = {"IPYTHONDIR": str(folder / "ipython"), "JUPYTER_NO_CONFIG": "1"}
     if (matplotlib := importlib.util.find_spec("matplotlib")) and matplotlib.origin:
         settings["MATPLOTLIBRC"] = str(Path(matplotlib.origin).parent / "mpl-data" / "matplotlibrc")
@@ -64,10 +91,11 @@ def notebook_environment(folder: Path) -> dict[str, str]:
 
 
 class Processes:
-    """Run processes that end with this one; at Ctrl-C, SIGTERM or SIGHUP end those under way and start no more.
+    """Run processes that end with this one; at Ctrl-C, SIGTERM or SIGHUP end those under way and
+    start no more.
 
-    The first signal asks them to end and kills those that have not after some seconds, a second one kills them at once, and
-    a third one ends this process.
+    The first signal asks them to end and kills those that have not after some seconds, a second one
+    kills them at once, and a third one ends this process.
 
     Attributes:
         signal: The first signal that came, or 0.
@@ -105,7 +133,9 @@ class Processes:
         for process in list(self._live):
             os.kill(process, number)
 
-    def run(self, module: str, arguments: list[object], *, log: Path, environment: dict[str, str]) -> tuple[int, float]:
+    def run(
+        self, module: str, arguments: list[object], *, log: Path, environment: dict[str, str]
+    ) -> tuple[int, float]:
         """Run a Python module with its output in a log.
 
         Args:
@@ -115,8 +145,9 @@ class Processes:
             environment: All its environment variables.
 
         Returns:
-            The exit code, and the peak memory of its largest process in MB. The operating system counts this process itself
-            before the module takes its place, so no peak is below this process's own.
+            The exit code, and the peak memory of its largest process in MB. The operating system
+            counts this process itself before the module takes its place, so no peak is below this
+            process's own.
 
         Raises:
             OSError: If the log cannot be written.
@@ -127,7 +158,14 @@ class Processes:
         with open(log, "w", encoding="utf-8") as file:
             # a session of its own: Ctrl-C reaches it through `_interrupt` alone
             environment = environment | {"JPY_PARENT_PID": str(os.getpid())}
-            process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, cwd=REPOSITORY, start_new_session=True)
+            process = subprocess.Popen(
+                command,
+                stdout=file,
+                stderr=file,
+                env=environment,
+                cwd=REPOSITORY,
+                start_new_session=True,
+            )
             self._live.add(process.pid)
             if self.signal:
                 os.kill(process.pid, signal.SIGTERM)
@@ -142,13 +180,19 @@ def main() -> None:
     """Become another Python module: a `child` that ends with its parent, or any `with` the environment of notebooks."""
     way, *words = sys.argv[1:]
     if way == "with":
-        os.execve(sys.executable, [sys.executable, "-m", *words[1:]], notebook_environment(Path(words[0])))
+        os.execve(
+            sys.executable, [sys.executable, "-m", *words[1:]], notebook_environment(Path(words[0]))
+        )
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # stays with the process that takes this one's place
+        ctypes.CDLL(None).prctl(
+            _PR_SET_PDEATHSIG, signal.SIGKILL
+        )  # stays with the process that takes this one's place
     if os.getppid() != int(os.environ["JPY_PARENT_PID"]):
         sys.exit("the process that started this one has ended.")
     if str(REPOSITORY) != os.environ["PYTHONPATH"]:
-        sys.exit(f"{REPOSITORY}: this checkout is imported instead of {os.environ['PYTHONPATH']}; remove what redirects Python.")
+        sys.exit(
+            f"{REPOSITORY}: this checkout is imported instead of {os.environ['PYTHONPATH']}; remove what redirects Python."
+        )
     os.execv(sys.executable, [sys.executable, "-m", *words])
 
 

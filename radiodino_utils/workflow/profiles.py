@@ -39,7 +39,11 @@ class Notebook:
     @property
     def title(self) -> str:
         """The first heading."""
-        return next(c for c in cells_of(self.path) if c["cell_type"] == "markdown")["source"].splitlines()[0].lstrip("# ")
+        return (
+            next(c for c in cells_of(self.path) if c["cell_type"] == "markdown")["source"]
+            .splitlines()[0]
+            .lstrip("# ")
+        )
 
 
 def profile_names() -> list[str]:
@@ -51,15 +55,17 @@ def load_profile(profile: str) -> list[Notebook]:
     """Reads the sequence of notebooks with a profile's parameters.
 
     Args:
-        profile: The name of a YAML file in `notebooks/profiles`: parameters of `all` notebooks and of each by its name.
-            A notebook that it does not name is left out. The name is the parameter `profile`, which decides the results folder.
+        profile: The name of a YAML file in `notebooks/profiles`: parameters of `all` notebooks and
+            of each by its name. A notebook that it does not name is left out. The name is the
+            parameter `profile`, which decides the results folder.
 
     Returns:
         The notebooks, each behind those that it needs.
 
     Raises:
-        InputError: If the profile is unknown or no YAML of that form, or names a notebook or a parameter that does not exist, or
-            gives one a value of another type than the notebook does.
+        InputError: If the profile is unknown or no YAML of that form, or names a notebook or a
+            parameter that does not exist, or gives one a value of another type than the notebook
+            does.
     """
     path = _profile_path(profile)
     sequence, values = _read_yaml(NOTEBOOKS / "sequence.yaml"), _read_yaml(path)
@@ -68,7 +74,9 @@ def load_profile(profile: str) -> list[Notebook]:
         if name not in sequence:
             raise InputError(f"{path.name}: {unknown('notebook', str(name), sequence)}")
     if not values:
-        raise InputError(f"{path.name}: names no notebook; name those that it runs, such as '{next(iter(sequence))}: {{}}'.")
+        raise InputError(
+            f"{path.name}: names no notebook; name those that it runs, such as '{next(iter(sequence))}: {{}}'."
+        )
     notebooks = []
     for name, entry in sequence.items():
         if name not in values:
@@ -78,33 +86,51 @@ def load_profile(profile: str) -> list[Notebook]:
         defaults = _defaults(file)
         for parameter, value in parameters.items():
             if parameter not in defaults:
-                raise InputError(f"{path.name}, {name}: {unknown('parameter', str(parameter), defaults)}")
+                raise InputError(
+                    f"{path.name}, {name}: {unknown('parameter', str(parameter), defaults)}"
+                )
             if not _fits(value, *defaults[parameter]):
-                raise InputError(f"{path.name}, {name}: {parameter} is {value!r}; write it like {defaults[parameter][0]!r}.")
+                raise InputError(
+                    f"{path.name}, {name}: {parameter} is {value!r}; write it like {defaults[parameter][0]!r}."
+                )
         if parameters.get("profile", profile) != profile:
             raise InputError(
                 f"{path.name}, {name}: profile is {parameters['profile']!r}; the file's name decides, so leave it out."
             )
         if "profile" in defaults:
             parameters["profile"] = profile
-        _require_parts(parameters, {key: default for key, (default, _) in defaults.items()}, f"{path.name}, {name}")
+        _require_parts(
+            parameters,
+            {key: default for key, (default, _) in defaults.items()},
+            f"{path.name}, {name}",
+        )
         needs = tuple(one for one in entry["needs"] if one in values)
         notebooks.append(Notebook(name, file, needs, entry["timeout"], parameters))
     return notebooks
 
 
 def outline(profile: str) -> list[Notebook]:
-    """Reads a profile without its parameters by Python's own library alone, before anything is installed.
+    """Reads a profile without its parameters by Python's own library alone, before anything is
+    installed.
 
     Raises:
         InputError: If the profile is unknown.
     """
 
     def blocks(path: Path) -> dict[str, str]:
-        return dict(re.findall(r"^(\w+):(.*?)(?=^\w|\Z)", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE))
+        return dict(
+            re.findall(
+                r"^(\w+):(.*?)(?=^\w|\Z)",
+                path.read_text(encoding="utf-8"),
+                re.DOTALL | re.MULTILINE,
+            )
+        )
 
     named = blocks(_profile_path(profile))
-    needs = {name: tuple(re.findall(r"\b\d\d_\w+", block)) for name, block in blocks(NOTEBOOKS / "sequence.yaml").items()}
+    needs = {
+        name: tuple(re.findall(r"\b\d\d_\w+", block))
+        for name, block in blocks(NOTEBOOKS / "sequence.yaml").items()
+    }
     return [
         Notebook(name, NOTEBOOKS / f"{name}.ipynb", tuple(one for one in needed if one in named), 0)
         for name, needed in needs.items()
@@ -143,7 +169,9 @@ def _mapping(values: object, path: Path, name: str) -> dict:
     try:
         json.dumps(values, sort_keys=True)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path.name}: {name} holds a value that is neither text nor number nor list: {error}.") from error
+        raise InputError(
+            f"{path.name}: {name} holds a value that is neither text nor number nor list: {error}."
+        ) from error
     return dict(values or {})
 
 
@@ -159,7 +187,9 @@ def _loader() -> type:
             seen = set()
             for key, _ in node.value:
                 if key.value in seen:
-                    raise yaml.MarkedYAMLError(problem=f"'{key.value}' is there twice", problem_mark=key.start_mark)
+                    raise yaml.MarkedYAMLError(
+                        problem=f"'{key.value}' is there twice", problem_mark=key.start_mark
+                    )
                 seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
             return node
 
@@ -170,7 +200,10 @@ def _loader() -> type:
 
 def _defaults(notebook: Path) -> dict[str, tuple[object, str]]:
     """Value and comment of each name that is assigned in a notebook's cell tagged `parameters`."""
-    source = next((c["source"] for c in cells_of(notebook) if "parameters" in c["metadata"].get("tags", [])), "")
+    source = next(
+        (c["source"] for c in cells_of(notebook) if "parameters" in c["metadata"].get("tags", [])),
+        "",
+    )
     lines, found = source.splitlines(), {}
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign):
@@ -193,7 +226,9 @@ def _fits(value: object, default: object, comment: str = "") -> bool:
         return False
     if isinstance(default, dict):
         return all(_fits(value[key], default[key]) for key in value.keys() & default)
-    return not isinstance(default, list) or not default or all(_fits(one, default[0]) for one in value)
+    return (
+        not isinstance(default, list) or not default or all(_fits(one, default[0]) for one in value)
+    )
 
 
 def _require_parts(parameters: dict, defaults: dict, place: str) -> None:
@@ -201,7 +236,9 @@ def _require_parts(parameters: dict, defaults: dict, place: str) -> None:
     values = defaults | parameters
     for part, whole in (("tuned", "backbones"), ("tuned_datasets", "datasets")):
         if odd := [one for one in values.get(part, []) if one not in values[whole]]:
-            raise InputError(f"{place}: {part} names '{odd[0]}', which {whole} lacks ({', '.join(values[whole])}); add it there.")
+            raise InputError(
+                f"{place}: {part} names '{odd[0]}', which {whole} lacks ({', '.join(values[whole])}); add it there."
+            )
 
 
 def pick(notebooks: list[Notebook], names: list[str]) -> list[Notebook]:
@@ -217,13 +254,17 @@ def pick(notebooks: list[Notebook], names: list[str]) -> list[Notebook]:
     return [by_name[name] for name in names]
 
 
-def provided(notebooks: list[Notebook], chosen: list[Notebook], *, allow_missing: bool) -> list[Notebook]:
-    """Checks, before any work, that every data set and all weights that notebooks need are here or can be downloaded.
+def provided(
+    notebooks: list[Notebook], chosen: list[Notebook], *, allow_missing: bool
+) -> list[Notebook]:
+    """Checks, before any work, that every dataset and all weights that notebooks need are here or
+    can be downloaded.
 
     Args:
         notebooks: Of the profile.
         chosen: Those that shall run; what they need is checked too.
-        allow_missing: Whether missing names are taken out of the parameters, and notebooks that cannot run without them left out.
+        allow_missing: Whether missing names are taken out of the parameters, and notebooks that
+            cannot run without them left out.
 
     Returns:
         The notebooks that can run, with the parameters that can be met.
@@ -239,10 +280,12 @@ def provided(notebooks: list[Notebook], chosen: list[Notebook], *, allow_missing
         name = waiting.pop()
         needed[name] = by_name[name]
         waiting += by_name[name].needs
-    missing = missing_inputs(notebook.parameters for notebook in notebooks if notebook.name in needed)
+    missing = missing_inputs(
+        notebook.parameters for notebook in notebooks if notebook.name in needed
+    )
     if not missing:
         return notebooks
-    lacking = f"this machine lacks {len(missing)} data sets or weights:\n{describe_missing(missing)}"
+    lacking = f"this machine lacks {len(missing)} datasets or weights:\n{describe_missing(missing)}"
     if not allow_missing:
         raise InputError(f"{lacking}\nProvide them, or run what is there with --allow-missing.")
     print(lacking, flush=True)
@@ -254,7 +297,10 @@ def provided(notebooks: list[Notebook], chosen: list[Notebook], *, allow_missing
             kept[notebook.name] = replace(notebook, parameters=parameters)
     if not any(notebook.name in kept for notebook in chosen):
         raise InputError("nothing is left to run: every notebook reads something that is missing.")
-    return [replace(one, needs=tuple(name for name in one.needs if name in kept)) for one in kept.values()]
+    return [
+        replace(one, needs=tuple(name for name in one.needs if name in kept))
+        for one in kept.values()
+    ]
 
 
 def cells_of(notebook: Path) -> list[dict]:
@@ -267,6 +313,10 @@ def cells_of(notebook: Path) -> list[dict]:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         return [cell | {"source": "".join(cell["source"])} for cell in cells]
     except FileNotFoundError as error:
-        raise InputError(f"{notebook}: there is no such notebook; put it there or take it out of the profile.") from error
+        raise InputError(
+            f"{notebook}: there is no such notebook; put it there or take it out of the profile."
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{notebook}: not a notebook that can be read ({error}); write it again.") from error
+        raise InputError(
+            f"{notebook}: not a notebook that can be read ({error}); write it again."
+        ) from error

@@ -55,14 +55,14 @@ _LIMIT = 250  # table lines on the page; longer tables are linked only
 _TABLES = {
     "09_classification": "Classification",
     "09_published": "The published table and what was measured",
-    "09_baselines": "The same data sets in MedMNIST v2 and MedMNIST+",
+    "09_baselines": "The same datasets in MedMNIST v2 and MedMNIST+",
     "07_paired": "Differences between backbones (paired bootstrap)",
     "05_segmentation": "Segmentation",
     "02_features": "Feature files",
 }
 _INTERVALS = (
-    "Intervals are percentile bootstrap 95 % intervals over the test pictures (1000 seeded resamples). They treat the "
-    "pictures as independent and know nothing of other patients or trainings."
+    "Intervals are percentile bootstrap 95 % intervals over the test images (1000 seeded resamples). They treat the "
+    "images as independent and know nothing of other patients or trainings."
 )
 _RANDOM = "Backbones named random-* have random weights: they are a floor to compare with, not a trained RadioDINO."
 
@@ -70,8 +70,8 @@ _RANDOM = "Backbones named random-* have random weights: they are a floor to com
 def build_report(profile: str) -> Path:
     """Writes `report.html` from what the profile's last runs left in its results folder.
 
-    Tables and figures of notebooks that failed, are out of date or left the profile are not shown. Where no run has a record,
-    as in a clone, everything in the folder is.
+    Tables and figures of notebooks that failed, are out of date or left the profile are not shown.
+    Where no run has a record, as in a clone, everything in the folder is.
 
     Args:
         profile: The profile's name.
@@ -87,7 +87,9 @@ def build_report(profile: str) -> Path:
     folder = results_folder(profile)
     tables = {path.stem: read_table(path, dtype=str) for path in _current(folder, "tables/*.csv")}
     if not tables and not recorded(folder):
-        raise InputError(f"{folder / 'tables'}: holds no tables; run the notebooks of the profile first.")
+        raise InputError(
+            f"{folder / 'tables'}: holds no tables; run the notebooks of the profile first."
+        )
     features = tables.get("02_features", pd.DataFrame(columns=["backbone", "weights", "source"]))
     rows = tables.get("09_results", pd.DataFrame(columns=["caveat", "backbone"]))
     caveats = [f"{caveat[0].upper()}{caveat[1:]}." for caveat in rows["caveat"].unique() if caveat]
@@ -101,7 +103,11 @@ def build_report(profile: str) -> Path:
             caveats=caveats,
             notebooks=_notebooks(folder),
             tables=[
-                {"title": _TABLES[name], "html": tables[name].to_html(index=False, border=0), "link": f"tables/{name}.csv"}
+                {
+                    "title": _TABLES[name],
+                    "html": tables[name].to_html(index=False, border=0),
+                    "link": f"tables/{name}.csv",
+                }
                 for name in _TABLES
                 if name in tables and len(tables[name]) <= _LIMIT
             ],
@@ -109,7 +115,9 @@ def build_report(profile: str) -> Path:
             intervals=_INTERVALS,
             figures=[_figure(path, folder) for path in _current(folder, "figures/*.png")],
             provenance=_provenance(folder),
-            backbones=features[["backbone", "weights", "source"]].drop_duplicates().to_html(index=False, border=0),
+            backbones=features[["backbone", "weights", "source"]]
+            .drop_duplicates()
+            .to_html(index=False, border=0),
         )
     )
     write_text(folder / "report.html", page)
@@ -119,7 +127,9 @@ def build_report(profile: str) -> Path:
 def _current(folder: Path, pattern: str) -> list[Path]:
     current = current_files(folder)
     paths = sorted(folder.glob(pattern))
-    return [path for path in paths if current is None or path.relative_to(folder).as_posix() in current]
+    return [
+        path for path in paths if current is None or path.relative_to(folder).as_posix() in current
+    ]
 
 
 def _notebooks(folder: Path) -> list[dict[str, object]]:
@@ -156,7 +166,9 @@ def _as_page(notebook: Path) -> Path:
 def _figure(path: Path, folder: Path) -> dict[str, object]:
     pdf = path.with_suffix(".pdf")
     with Image.open(path) as image:
-        width = round(image.width * 110 / image.info.get("dpi", (200, 200))[0])  # a little above the size in print
+        width = round(
+            image.width * 110 / image.info.get("dpi", (200, 200))[0]
+        )  # a little above the size in print
     return {
         "width": width,
         "title": path.stem.replace("_", " "),
@@ -176,19 +188,23 @@ def _provenance(folder: Path) -> dict[str, str]:
     }
 
 
-_MARK = re.compile(r"(<!-- table: (\S+)(?: columns: (.+?))?(?: rows: (\w+) = (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
+_MARK = re.compile(
+    r"(<!-- table: (\S+)(?: columns: (.+?))?(?: rows: (\w+) = (.+?))? -->\n).*?(<!-- end -->)",
+    re.DOTALL,
+)
 
 
 def readme_with_tables(text: str, folder: Path) -> str:
     """Fills the marked places of a README with Markdown tables from a folder's CSV files.
 
     Args:
-        text: The README; a place is `<!-- table: FILE.csv -->`, perhaps with `columns: NAME, NAME` and after them
-            `rows: NAME = VALUE, VALUE` before the arrow, to `<!-- end -->`.
+        text: The README; a place is `<!-- table: FILE.csv -->`, perhaps with `columns: NAME, NAME`
+            and after them `rows: NAME = VALUE, VALUE` before the arrow, to `<!-- end -->`.
         folder: What the files' paths start from.
 
     Returns:
-        The README with the tables as they are now, and under each of a profile's the processors that made it.
+        The README with the tables as they are now, and under each of a profile's the processors
+        that made it.
 
     Raises:
         InputError: If a file or a column is not there.
@@ -196,27 +212,39 @@ def readme_with_tables(text: str, folder: Path) -> str:
 
     def table(match: re.Match) -> str:
         if not (folder / match[2]).is_file():
-            raise InputError(f"{folder / match[2]}: the README asks for this table and it is not there; run the notebooks first.")
+            raise InputError(
+                f"{folder / match[2]}: the README asks for this table and it is not there; run the notebooks first."
+            )
         frame = read_table(folder / match[2], dtype=str).replace(r"\|", r"\|", regex=True)
         wanted = match[3].split(", ") if match[3] else list(frame)
         if absent := [name for name in (*wanted, match[4] or wanted[0]) if name not in frame]:
-            raise InputError(f"{folder / match[2]}: the README asks for the column {absent[0]} and it is not there.")
+            raise InputError(
+                f"{folder / match[2]}: the README asks for the column {absent[0]} and it is not there."
+            )
         if match[4]:
             frame = frame[frame[match[4]].isin(match[5].split(", "))]
         frame = frame[wanted]
         lines = [frame.columns, ["---"] * len(frame.columns), *frame.to_numpy()]
         where = made_on((folder / match[2]).parents[1])
         caption = f"\nMade on: {where}.\n" * bool(where)
-        return match[1] + "".join(f"| {' | '.join(line)} |\n" for line in lines) + caption + match[6]
+        return (
+            match[1] + "".join(f"| {' | '.join(line)} |\n" for line in lines) + caption + match[6]
+        )
 
     return _MARK.sub(table, text)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Makes a profile's report, and with `--readme` the tables of the README."""
-    parser = argparse.ArgumentParser(prog="python -m radiodino_utils.workflow.report", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m radiodino_utils.workflow.report", description=main.__doc__
+    )
     parser.add_argument("--profile", default="demo", help="whose results")
-    parser.add_argument("--readme", action="store_true", help="fill the README's tables instead (of whatever profile)")
+    parser.add_argument(
+        "--readme",
+        action="store_true",
+        help="fill the README's tables instead (of whatever profile)",
+    )
     options = parser.parse_args(arguments)
     try:
         if options.readme:

@@ -14,8 +14,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from tools.model_card import shipped_rows
-
+from ..backbones.bundled import evaluation_rows
 from ..core.errors import InputError
 from ..core.files import REPOSITORY, results_folder
 from ..evaluation.published import beside_baselines, compare_published, published_table
@@ -45,7 +44,19 @@ NOT_COVERED = {
 }
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 _INTERVAL = re.compile(r"(-?\d+\.\d+)(?: %)?(?: ± \d+\.\d+)? \[(-?\d+\.\d+), (-?\d+\.\d+)\]")
-_SCORES = ["dataset", "backbone", "probe", "seed", "fold", "id", "class", "tp", "fp", "fn", "labelled"]
+_SCORES = [
+    "dataset",
+    "backbone",
+    "probe",
+    "seed",
+    "fold",
+    "id",
+    "class",
+    "tp",
+    "fp",
+    "fn",
+    "labelled",
+]
 Tables = dict[str, pd.DataFrame]
 
 
@@ -54,11 +65,12 @@ def verify_results(folder: Path, *, notebooks: Path | None = None) -> tuple[list
 
     Args:
         folder: With `tables/` and `predictions/`.
-        notebooks: A folder of notebooks; of those that were executed for this profile every value with an interval must be
-            one of the tables'.
+        notebooks: A folder of notebooks; of those that were executed for this profile every value
+            with an interval must be one of the tables'.
 
     Returns:
-        A sentence for each thing that does not match, and one for each table that cannot be recomputed from predictions.
+        A sentence for each thing that does not match, and one for each table that cannot be
+        recomputed from predictions.
 
     Raises:
         InputError: If the folder holds no tables.
@@ -68,28 +80,45 @@ def verify_results(folder: Path, *, notebooks: Path | None = None) -> tuple[list
         raise InputError(f"{folder / 'tables'}: holds no tables to verify; run the profile first.")
     tables = {name: read_table(path, dtype=str) for name, path in paths.items()}
     expected, faults = {}, []
-    wanted = {name for name, (makes, _) in _SOURCES.items() if any(table in tables for table in makes)}
+    wanted = {
+        name for name, (makes, _) in _SOURCES.items() if any(table in tables for table in makes)
+    }
     there = {path.stem for path in (folder / "predictions").glob("*.parquet")}
-    faults += [f"predictions/{name}.parquet: no table is computed from such a file" for name in sorted(there - set(_SOURCES))]
+    faults += [
+        f"predictions/{name}.parquet: no table is computed from such a file"
+        for name in sorted(there - set(_SOURCES))
+    ]
     for name in sorted(wanted | (there & set(_SOURCES))):
         try:
             expected |= _SOURCES[name][1](folder / "predictions" / f"{name}.parquet")
         except InputError as error:
             faults.append(str(error))
     expected |= _collected(folder, tables, faults)
-    known = {table for makes, _ in _SOURCES.values() for table in makes} | set(_COLLECTED) | set(NOT_COVERED)
+    known = (
+        {table for makes, _ in _SOURCES.values() for table in makes}
+        | set(_COLLECTED)
+        | set(NOT_COVERED)
+    )
     for name in sorted(set(tables) | set(expected)):
         if name not in known:
             faults.append(f"tables/{name}.csv: nothing says how to recompute it")
         elif name in expected and name not in tables:
             faults.append(f"tables/{name}.csv: is missing")
         elif name in expected:
-            faults += [f"tables/{name}.csv: {fault}" for fault in _differences(_as_text(expected[name]), tables[name])]
-    card = _as_text(shipped_rows())
+            faults += [
+                f"tables/{name}.csv: {fault}"
+                for fault in _differences(_as_text(expected[name]), tables[name])
+            ]
+    card = _as_text(evaluation_rows())
     faults += contradictions(tables | {"the model card": card})
     if notebooks:
-        faults += _notebook_faults(notebooks, folder.name, [*expected.values(), *tables.values(), card])
-    return faults, [f"tables/{name}.csv ({NOT_COVERED[name]})" for name in sorted(set(tables) & set(NOT_COVERED))]
+        faults += _notebook_faults(
+            notebooks, folder.name, [*expected.values(), *tables.values(), card]
+        )
+    return faults, [
+        f"tables/{name}.csv ({NOT_COVERED[name]})"
+        for name in sorted(set(tables) & set(NOT_COVERED))
+    ]
 
 
 def contradictions(tables: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -99,7 +128,8 @@ def contradictions(tables: Mapping[str, pd.DataFrame]) -> list[str]:
         tables: By name tables of text cells; those that are no result rows are ignored.
 
     Returns:
-        A sentence for each dataset, protocol, backbone, split, metric, seed (and number of labelled images) with two values.
+        A sentence for each dataset, protocol, backbone, split, metric, seed (and number of labelled
+        images) with two values.
     """
     keys = ["dataset", "protocol", "backbone", "split", "metric", "seed", "labelled"]
     parts = []
@@ -115,15 +145,23 @@ def contradictions(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     faults = []
     for key, part in rows[rows.duplicated(keys, keep=False)].groupby(keys, sort=False):
         if any(_gap(one, part["value"].iloc[0]) for one in part["value"]):
-            values = ", ".join(f"{row.value} ({row.table})" for row in part.drop_duplicates("value").itertuples())
-            faults.append(f"two numbers for one protocol: {', '.join(one for one in key if one)}: {values}")
+            values = ", ".join(
+                f"{row.value} ({row.table})" for row in part.drop_duplicates("value").itertuples()
+            )
+            faults.append(
+                f"two numbers for one protocol: {', '.join(one for one in key if one)}: {values}"
+            )
     return faults
 
 
-def _classified(path: Path, *, shown: Iterable[str] | None = None) -> tuple[pd.DataFrame, list, dict]:
+def _classified(
+    path: Path, *, shown: Iterable[str] | None = None
+) -> tuple[pd.DataFrame, list, dict]:
     predictions, facts = read_predictions(path)
     options = {name: facts[name] for name in ("seed", "resamples")}
-    rows = pd.concat([classification_rows(one, **options) for one in predictions], ignore_index=True)
+    rows = pd.concat(
+        [classification_rows(one, **options) for one in predictions], ignore_index=True
+    )
     return rows[rows["metric"].isin(shown)] if shown else rows, predictions, facts
 
 
@@ -164,20 +202,42 @@ def _learning_curve(path: Path) -> Tables:
 
 
 def _explained(path: Path) -> Tables:
-    scores, facts = read_scores(path, ["backbone", "weights", "seen_in_pretraining", "map", "picture", *METRICS])
+    scores, facts = read_scores(
+        path, ["backbone", "weights", "seen_in_pretraining", "map", "image", *METRICS]
+    )
     seed, parts = facts["seed"], dict(tuple(scores.groupby("backbone", sort=False)))
-    options = {"dataset": facts["dataset"], "split": facts["split"], "seed": seed, "caveat": facts["caveat"]}
-    models = [SimpleNamespace(name=name, fingerprint=part["weights"].iloc[0]) for name, part in parts.items()]
+    options = {
+        "dataset": facts["dataset"],
+        "split": facts["split"],
+        "seed": seed,
+        "caveat": facts["caveat"],
+    }
+    models = [
+        SimpleNamespace(name=name, fingerprint=part["weights"].iloc[0])
+        for name, part in parts.items()
+    ]
     seen = {name: part["seen_in_pretraining"].iloc[0] for name, part in parts.items()}
-    tables = [explanation_rows(parts[one.name], one, seen_in_pretraining=seen[one.name], **options) for one in models]
+    tables = [
+        explanation_rows(parts[one.name], one, seen_in_pretraining=seen[one.name], **options)
+        for one in models
+    ]
     rows = pd.concat(tables, ignore_index=True)
     last = models[-1].name
     pairs = {f"{one.name} against {last}": (parts[one.name], parts[last]) for one in models[:-1]}
     for name, part in parts.items():
-        pairs |= {f"{name} against {control}": (part, part[part["map"] == control]) for control in ("even", "centre")}
-    verdicts = [against_control(*pair, seed=seed).assign(comparison=name) for name, pair in pairs.items()]
+        pairs |= {
+            f"{name} against {control}": (part, part[part["map"] == control])
+            for control in ("even", "centre")
+        }
+    verdicts = [
+        against_control(*pair, seed=seed).assign(comparison=name) for name, pair in pairs.items()
+    ]
     wide = wide_table(rows, metrics=tuple(METRICS))
-    return {"06_faithfulness_rows": rows, "06_faithfulness": wide, "06_against_controls": pd.concat(verdicts)}
+    return {
+        "06_faithfulness_rows": rows,
+        "06_faithfulness": wide,
+        "06_against_controls": pd.concat(verdicts),
+    }
 
 
 def _diversity(path: Path) -> Tables:
@@ -190,9 +250,15 @@ def _diversity(path: Path) -> Tables:
 _SOURCES: dict[str, tuple[tuple[str, ...], Callable[[Path], Tables]]] = {
     "03_k_curve": (("03_k_curve",), _curve),
     "03_knn_rows": (("03_knn_rows", "03_twins"), _knn),
-    "05_segmentation_rows": (("05_segmentation_rows", "05_distance_rows", "05_segmentation"), _segmented),
+    "05_segmentation_rows": (
+        ("05_segmentation_rows", "05_distance_rows", "05_segmentation"),
+        _segmented,
+    ),
     "05_learning_curve": (("05_learning_curve",), _learning_curve),
-    "06_faithfulness_rows": (("06_faithfulness_rows", "06_faithfulness", "06_against_controls"), _explained),
+    "06_faithfulness_rows": (
+        ("06_faithfulness_rows", "06_faithfulness", "06_against_controls"),
+        _explained,
+    ),
     "06_head_diversity": (("06_head_diversity",), _diversity),
     "07_probe_rows": (("07_probe_rows", "07_paired"), _probes),
     "07_fewshot_rows": (("07_fewshot_rows",), partial(_plain, shown=SHOWN)),
@@ -208,8 +274,15 @@ def _collected(folder: Path, tables: Tables, faults: list[str]) -> Tables:
         return {}
     try:
         rows = collect_rows(folder / "tables")
-        people = rows[(rows["task"] == "classification") & ~rows["protocol"].str.startswith("fewshot-")]
-        made = (rows, wide_table(people), published_table(compare_published(rows)), beside_baselines(rows))
+        people = rows[
+            (rows["task"] == "classification") & ~rows["protocol"].str.startswith("fewshot-")
+        ]
+        made = (
+            rows,
+            wide_table(people),
+            published_table(compare_published(rows)),
+            beside_baselines(rows),
+        )
         return dict(zip(_COLLECTED, made, strict=True))
     except (InputError, ValueError, TypeError) as error:  # a cell that is no number
         faults.append(f"tables of notebook 09: {str(error).splitlines()[0]}")
@@ -229,7 +302,11 @@ def _differences(made: pd.DataFrame, written: pd.DataFrame) -> list[str]:
         return [f"has {len(written)} rows; recomputed are {len(made)}"]
     faults = []
     for column in [name for name in made if name != "git"]:  # which commit made it
-        bad = [row for row, pair in enumerate(zip(made[column], written[column], strict=True)) if _gap(*pair)]
+        bad = [
+            row
+            for row, pair in enumerate(zip(made[column], written[column], strict=True))
+            if _gap(*pair)
+        ]
         if bad:
             row, more = bad[0], f" and {len(bad) - 1} more" if len(bad) > 1 else ""
             faults.append(
@@ -256,22 +333,46 @@ def _notebook_faults(folder: Path, profile: str, tables: Iterable[pd.DataFrame])
     known = set()
     for table in tables:
         if {"value", "ci_low", "ci_high"} <= set(table):
-            rows = table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in ("value", "ci_low", "ci_high")})
-            merged = over_seeds(rows)[["value", "ci_low", "ci_high"]] if set(COLUMNS) <= set(rows) else rows
+            rows = table.assign(
+                **{
+                    name: pd.to_numeric(table[name], errors="coerce")
+                    for name in ("value", "ci_low", "ci_high")
+                }
+            )
+            merged = (
+                over_seeds(rows)[["value", "ci_low", "ci_high"]]
+                if set(COLUMNS) <= set(rows)
+                else rows
+            )
             for part in (rows, merged):
                 for numbers in part[["value", "ci_low", "ci_high"]].itertuples(index=False):
-                    known |= {tuple(f"{scale * one:.{digits}f}" for one in numbers) for scale in (1, 100) for digits in (1, 2, 3)}
-        for text in (cell for column in table.select_dtypes(["object", "str"]) for cell in table[column]):
+                    known |= {
+                        tuple(f"{scale * one:.{digits}f}" for one in numbers)
+                        for scale in (1, 100)
+                        for digits in (1, 2, 3)
+                    }
+        for text in (
+            cell for column in table.select_dtypes(["object", "str"]) for cell in table[column]
+        ):
             known |= set(_INTERVAL.findall(str(text)))
     faults = []
     for path in sorted(folder.glob("*.ipynb")):
-        cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+        cells = [
+            cell
+            for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+            if cell["cell_type"] == "code"
+        ]
         if not any(f'profile = "{profile}"' in "".join(cell["source"]) for cell in cells):
             continue
         for position, cell in enumerate(cells, 1):
-            shown = dict.fromkeys(match for text in map(_shown, cell["outputs"]) for match in _INTERVAL.finditer(text))
+            shown = dict.fromkeys(
+                match for text in map(_shown, cell["outputs"]) for match in _INTERVAL.finditer(text)
+            )
             wrong = dict.fromkeys(match[0] for match in shown if match.groups() not in known)
-            faults += [f"{path.name}, code cell {position}: '{one}' is no value of the tables" for one in wrong]
+            faults += [
+                f"{path.name}, code cell {position}: '{one}' is no value of the tables"
+                for one in wrong
+            ]
     return faults
 
 
@@ -283,24 +384,36 @@ def _shown(output: dict) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Recomputes the numbers of committed results from their prediction files; lists what does not match and exits 1 then."""
-    parser = argparse.ArgumentParser(prog="python -m radiodino_utils.workflow.verify", description=main.__doc__)
-    parser.add_argument("--profile", action="append", help="whose results; may be given again; all by default")
+    parser = argparse.ArgumentParser(
+        prog="python -m radiodino_utils.workflow.verify", description=main.__doc__
+    )
+    parser.add_argument(
+        "--profile", action="append", help="whose results; may be given again; all by default"
+    )
     options = parser.parse_args(arguments)
     readme = REPOSITORY / "README.md"
     faults = []
     try:
-        for profile in options.profile or [path.name for path in sorted((REPOSITORY / "results").iterdir()) if path.is_dir()]:
+        for profile in options.profile or [
+            path.name for path in sorted((REPOSITORY / "results").iterdir()) if path.is_dir()
+        ]:
             folder = results_folder(profile)
             found, beyond = verify_results(folder, notebooks=REPOSITORY / "notebooks")
-            print(f"{folder}: {len(found)} differences; not covered: {', '.join(beyond) or 'nothing'}; all figures")
+            print(
+                f"{folder}: {len(found)} differences; not covered: {', '.join(beyond) or 'nothing'}; all figures"
+            )
             faults += [f"{profile}: {one}" for one in found]
-        if readme_with_tables(readme.read_text(encoding="utf-8"), REPOSITORY) != readme.read_text(encoding="utf-8"):
+        if readme_with_tables(readme.read_text(encoding="utf-8"), REPOSITORY) != readme.read_text(
+            encoding="utf-8"
+        ):
             faults.append(
                 "README.md: its tables are not those of the results; run python -m radiodino_utils.workflow.report --readme"
             )
     except InputError as error:
         parser.exit(2, f"{error}\n")
-    print("not covered: benchmarks (times and memory), numbers in prose, numbers of notebooks without an interval")
+    print(
+        "not covered: benchmarks (times and memory), numbers in prose, numbers of notebooks without an interval"
+    )
     if faults:
         print("\n".join(faults))
         sys.exit(1)

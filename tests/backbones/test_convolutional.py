@@ -20,9 +20,9 @@ from radiodino_utils.features.engines import as_tensor, make_engine
 from radiodino_utils.features.extraction import extract_features
 from radiodino_utils.features.patch_maps import dense_backbone, extract_patch_maps
 
-from ..synthetic_segmentation import made_segmentation
+from ..synthetic_segmentation import synthetic_segmentation
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (70, 90), np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (70, 90), np.uint8)
 FP32 = {"engine": "torch", "precision": "fp32"}
 
 
@@ -48,11 +48,17 @@ def halves(tmp_path):
 
 
 def test_features_are_the_global_average_pool_on_both_engines(network):
-    batch = network.seen(PICTURE)[None, ..., None].copy()
-    one, other = (make_engine(network, engine=engine, precision="fp32")(batch) for engine in ("torch", "openvino"))
+    batch = network.seen(IMAGE)[None, ..., None].copy()
+    one, other = (
+        make_engine(network, engine=engine, precision="fp32")(batch)
+        for engine in ("torch", "openvino")
+    )
     with torch.inference_mode():
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (network.preprocessing.mean, network.preprocessing.std))
-        pooled = network.model((as_tensor(network, PICTURE) / 255 - mean) / std)
+        mean, std = (
+            torch.tensor(values).view(1, 3, 1, 1)
+            for values in (network.preprocessing.mean, network.preprocessing.std)
+        )
+        pooled = network.model((as_tensor(network, IMAGE) / 255 - mean) / std)
     assert len(one) == len(other) == 1 and one[0].shape == (1, network.embedding_dim)
     np.testing.assert_allclose(one[0], pooled, atol=1e-4)
     np.testing.assert_allclose(one[0], other[0], atol=1e-3)
@@ -65,32 +71,38 @@ def test_probes_and_knn_read_its_features(network, halves):
 
 
 def test_fine_tuning_lowers_its_loss(network, halves):
-    quick = FineTuning(lr=1e-3, batch_size=8, epochs=3, warmup_epochs=1, precision="fp32", dropout=0.0)
+    quick = FineTuning(
+        lr=1e-3, batch_size=8, epochs=3, warmup_epochs=1, precision="fp32", dropout=0.0
+    )
     losses = finetune(network, halves, recipe=quick).curve["loss"]
     assert losses.iloc[-1] < losses.iloc[0]
-    with pytest.raises(InputError, match="has no attention for LoRA to adapt; use the protocol finetune"):
+    with pytest.raises(
+        InputError, match="has no attention for LoRA to adapt; use the protocol finetune"
+    ):
         finetune(network, halves, recipe=RECIPES["lora"])
 
 
 def test_grad_cam_weighs_its_last_stage(network):
     reference = np.random.default_rng(1).normal(size=network.embedding_dim).astype(np.float32)
     probe = Similarity(reference)
-    heat = grad_cam(network, probe, PICTURE, 0)
+    heat = grad_cam(network, probe, IMAGE, 0)
     caught = []
     stage = network.model.get_submodule(network.model.feature_info[-1]["module"])
     hook = stage.register_forward_hook(lambda module, inputs, output: caught.append(output))
-    score = Scores(network, probe)(as_tensor(network, PICTURE).requires_grad_(True))[0, 0]
+    score = Scores(network, probe)(as_tensor(network, IMAGE).requires_grad_(True))[0, 0]
     hook.remove()
     weights = torch.autograd.grad(score, caught[0])[0].mean((2, 3), keepdim=True)
     wanted = nn.functional.relu((weights * caught[0]).sum(1))[0].detach()
     assert heat.shape == (2, 2)
-    np.testing.assert_allclose(heat, (wanted - wanted.min()) / (wanted.max() - wanted.min() + 1e-7), atol=1e-3)
+    np.testing.assert_allclose(
+        heat, (wanted - wanted.min()) / (wanted.max() - wanted.min() + 1e-7), atol=1e-3
+    )
 
 
 def test_dense_maps_are_its_stage_of_stride_16(network):
     dense = dense_backbone(network, size=96)
     width = next(one["num_chs"] for one in network.model.feature_info if one["reduction"] == 16)
-    features = extract_patch_maps(network, made_segmentation(), size=96, **FP32)
+    features = extract_patch_maps(network, synthetic_segmentation(), size=96, **FP32)
     assert features.maps.shape == (13, width, 6, 6) and dense.patch_size == 16
     with torch.inference_mode():
         final, stages = network.model.forward_intermediates(torch.ones(1, 3, 96, 96))
@@ -103,7 +115,7 @@ def test_dense_maps_are_its_stage_of_stride_16(network):
 @pytest.mark.parametrize("read", [attention_maps, patch_tokens])
 def test_what_needs_tokens_says_so(network, read):
     with pytest.raises(InputError, match="has no attention to show; choose a vision transformer"):
-        read(network, PICTURE)
+        read(network, IMAGE)
 
 
 def test_a_size_that_is_no_multiple_of_its_stride(network):

@@ -45,7 +45,7 @@ FAMILIES = {
     "vit_pe_core_tiny_patch16_384": {},
     "vit_little_patch16_reg4_gap_256": {"embed_dim": 192, "num_heads": 3},
 }
-PICTURE = np.random.default_rng(0).integers(0, 256, (40, 36), np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (40, 36), np.uint8)
 
 
 def made(name, **options):
@@ -59,21 +59,23 @@ def made(name, **options):
 
 def embedding(backbone):
     with torch.inference_mode():
-        return FeatureModel(backbone).eval()(as_tensor(backbone, PICTURE).permute(0, 2, 3, 1))[0]
+        return FeatureModel(backbone).eval()(as_tensor(backbone, IMAGE).permute(0, 2, 3, 1))[0]
 
 
 def expected(backbone):
     how = backbone.preprocessing
     mean, std = (torch.tensor(one).view(1, 3, 1, 1) * 255 for one in (how.mean, how.std))
     with torch.inference_mode():
-        return backbone.model((as_tensor(backbone, PICTURE) - mean) / std)
+        return backbone.model((as_tensor(backbone, IMAGE) - mean) / std)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_embedding_is_what_the_model_gives(name):
     backbone = from_model(name, made(name), "made")
     torch.testing.assert_close(embedding(backbone), expected(backbone), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(embedding(with_blocks(backbone, 2)), expected(backbone), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        embedding(with_blocks(backbone, 2)), expected(backbone), atol=1e-5, rtol=1e-5
+    )
 
 
 @given(
@@ -87,8 +89,16 @@ def test_the_embedding_is_what_the_model_gives(name):
 def test_the_embedding_is_what_the_model_gives_for_every_pooling(
     pooling, class_token, registers, fc_norm, final_norm, include_prefix
 ):
-    options = {"class_token": class_token or pooling == "token", "reg_tokens": registers, "fc_norm": fc_norm}
-    options |= {"global_pool": pooling, "final_norm": final_norm, "pool_include_prefix": include_prefix}
+    options = {
+        "class_token": class_token or pooling == "token",
+        "reg_tokens": registers,
+        "fc_norm": fc_norm,
+    }
+    options |= {
+        "global_pool": pooling,
+        "final_norm": final_norm,
+        "pool_include_prefix": include_prefix,
+    }
     backbone = from_model("tiny", tiny_transformer(**options), "made")
     found, wanted = embedding(backbone), expected(backbone)
     if wanted.ndim == 3:  # pools nothing
@@ -100,14 +110,14 @@ def test_the_embedding_is_what_the_model_gives_for_every_pooling(
 @pytest.mark.parametrize("name", FAMILIES)
 def test_maps_follow_the_embedding_or_are_refused(name):
     backbone = from_model(name, made(name), "made")
-    heat = grad_cam(backbone, Similarity(np.ones(backbone.embedding_dim, np.float32)), PICTURE, 0)
+    heat = grad_cam(backbone, Similarity(np.ones(backbone.embedding_dim, np.float32)), IMAGE, 0)
     assert heat.shape == tuple(backbone.model.patch_embed.grid_size)
     if backbone.outputs[0] == "pooled_token":
         with pytest.raises(InputError, match=f"^{name}: its embedding is pooled by "):
-            attention_maps(backbone, PICTURE)
+            attention_maps(backbone, IMAGE)
         assert with_attention([backbone]) == []
     else:
-        attention = attention_maps(backbone, PICTURE)
+        attention = attention_maps(backbone, IMAGE)
         np.testing.assert_allclose(attention.rows.sum(-1), 1, atol=1e-5)
         np.testing.assert_allclose(attention.embedding, expected(backbone)[0], atol=1e-4)
 
@@ -116,13 +126,27 @@ def test_maps_follow_the_embedding_or_are_refused(name):
 def test_lora_reaches_every_block_of_every_family(name, halves):  # noqa: F811
     backbone = from_model(name, made(name), "made")
     before = {key: one.clone() for key, one in backbone.model.state_dict().items()}
-    recipe = FineTuning(lr=1e-2, lora_rank=2, batch_size=48, epochs=2, warmup_epochs=0, precision="fp32", dropout=0.0)
+    recipe = FineTuning(
+        lr=1e-2,
+        lora_rank=2,
+        batch_size=48,
+        epochs=2,
+        warmup_epochs=0,
+        precision="fp32",
+        dropout=0.0,
+    )
     run = finetune(backbone, halves, recipe=recipe)
     state = load_file(run.checkpoint)
     assert all(torch.equal(one, before[key]) for key, one in backbone.model.state_dict().items())
     changed = {key for key in before if not torch.equal(before[key], state[key])}
-    projections = {key for key in before if key.endswith(("qkv.weight", "q_proj.weight", "k_proj.weight", "v_proj.weight"))}
-    assert changed == {key for key in projections if key.startswith("blocks.")} and len(changed) in (2, 6)
+    projections = {
+        key
+        for key in before
+        if key.endswith(("qkv.weight", "q_proj.weight", "k_proj.weight", "v_proj.weight"))
+    }
+    assert changed == {key for key in projections if key.startswith("blocks.")} and len(
+        changed
+    ) in (2, 6)
     reloaded = timm.create_model(name, num_classes=2, **(SMALL | FAMILIES[name])).eval()
     reloaded.load_state_dict(state)
     tuned = from_model("tuned", reloaded, "made")
@@ -134,8 +158,12 @@ def test_lora_reaches_every_block_of_every_family(name, halves):  # noqa: F811
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_run_that_would_change_nothing_is_refused(rank, halves):  # noqa: F811
     name = "vit_tiny_patch16_224"
-    recipe = FineTuning(lr=1e-2, lora_rank=rank, batch_size=48, epochs=2, warmup_epochs=0, precision="fp32")
-    with pytest.raises(InputError, match=f"^{name}: a step trains none of the .* since lr 0 is too small"):
+    recipe = FineTuning(
+        lr=1e-2, lora_rank=rank, batch_size=48, epochs=2, warmup_epochs=0, precision="fp32"
+    )
+    with pytest.raises(
+        InputError, match=f"^{name}: a step trains none of the .* since lr 0 is too small"
+    ):
         finetune(from_model(name, made(name), "made"), halves, recipe=replace(recipe, lr=0.0))
     frozen = from_model(name, made(name).requires_grad_(False), "made")
     if rank:

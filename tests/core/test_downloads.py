@@ -24,7 +24,9 @@ def no_waiting(monkeypatch):
 
 def fetch(server, folder, name="set.npz", md5=MD5):
     url = server if isinstance(server, str) else server.url
-    return download(f"{url}/files/{name}?download=1", folder / name, expected=md5, way_out="name its folder")
+    return download(
+        f"{url}/files/{name}?download=1", folder / name, expected=md5, hint="name its folder"
+    )
 
 
 def test_a_file_comes_whole_and_is_fetched_once(tmp_path):
@@ -32,7 +34,9 @@ def test_a_file_comes_whole_and_is_fetched_once(tmp_path):
         assert fetch(server, tmp_path / "new").read_bytes() == CONTENT
         fetch(server, tmp_path / "new")
     assert server.ranges == [None]
-    assert [path.name for path in (tmp_path / "new").iterdir() if not path.name.startswith(".")] == ["set.npz"]
+    assert [
+        path.name for path in (tmp_path / "new").iterdir() if not path.name.startswith(".")
+    ] == ["set.npz"]
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -44,7 +48,10 @@ def test_a_cut_connection_is_resumed(tmp_path, ranges):
 
 def test_a_connection_that_is_always_cut_goes_on_at_the_next_call(tmp_path):
     with web_server({"set.npz": CONTENT}, cuts=downloads.ATTEMPTS, cut_at=0) as server:
-        with pytest.raises(InputError, match=r"set\.npz.*: the connection was cut 5 times; try again: 0\.0 MB are kept, or name"):
+        with pytest.raises(
+            InputError,
+            match=r"set\.npz.*: the connection was cut 5 times; try again: 0\.0 MB are kept, or name",
+        ):
             fetch(server, tmp_path)
         (tmp_path / "set.npz.part").write_bytes(CONTENT[:1000])
         assert fetch(server, tmp_path).read_bytes() == CONTENT
@@ -57,7 +64,8 @@ def test_a_busy_server_is_asked_again(tmp_path):
     with (
         web_server({"set.npz": CONTENT}, busy=99) as server,
         pytest.raises(
-            InputError, match=r"other\.npz.*: the server is busy \(HTTP 503\), 5 times; try again later; name its folder\."
+            InputError,
+            match=r"other\.npz.*: the server is busy \(HTTP 503\), 5 times; try again later; name its folder\.",
         ),
     ):
         fetch(server, tmp_path, "other.npz")
@@ -65,21 +73,31 @@ def test_a_busy_server_is_asked_again(tmp_path):
 
 
 def test_what_the_server_does_not_have(tmp_path):
-    with web_server({}) as server, pytest.raises(InputError, match=r"no such file \(HTTP 404\); name its folder\."):
+    with (
+        web_server({}) as server,
+        pytest.raises(InputError, match=r"no such file \(HTTP 404\); name its folder\."),
+    ):
         fetch(server, tmp_path)
     assert len(server.ranges) == 1
 
 
 def test_no_server(tmp_path):
-    with pytest.raises(InputError, match=r"127\.0\.0\.1:9.*the server cannot be reached \(.*refused\); name its folder\."):
+    with pytest.raises(
+        InputError,
+        match=r"127\.0\.0\.1:9.*the server cannot be reached \(.*refused\); name its folder\.",
+    ):
         fetch(NOWHERE, tmp_path)
 
 
 def test_another_file_than_expected_is_not_kept(tmp_path):
     with web_server({"set.npz": CONTENT[:-1]}) as server:
-        with pytest.raises(InputError, match=rf"wrong MD5: \w+ instead of {MD5}; the file was removed"):
+        with pytest.raises(
+            InputError, match=rf"wrong MD5: \w+ instead of {MD5}; the file was removed"
+        ):
             fetch(server, tmp_path)
-        (tmp_path / "set.npz.part").write_bytes(b"x" * len(CONTENT))  # longer than the file: nothing is left to send
+        (tmp_path / "set.npz.part").write_bytes(
+            b"x" * len(CONTENT)
+        )  # longer than the file: nothing is left to send
         with pytest.raises(InputError, match="wrong MD5"):
             fetch(server, tmp_path)
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
@@ -93,7 +111,10 @@ def test_reachable():
 
 def test_a_server_that_asks_for_a_long_wait(tmp_path):
     with web_server({"set.npz": CONTENT}, busy=1, retry_after="86400") as server:
-        with pytest.raises(InputError, match=r"busy \(HTTP 503\) and asks to wait 86400 s; try again then, or name its folder\."):
+        with pytest.raises(
+            InputError,
+            match=r"busy \(HTTP 503\) and asks to wait 86400 s; try again then, or name its folder\.",
+        ):
             fetch(server, tmp_path)
         assert fetch(server, tmp_path).read_bytes() == CONTENT
 
@@ -103,12 +124,20 @@ def test_a_short_wait_is_kept_and_said(tmp_path, capsys):
         start = time.monotonic()
         fetch(server, tmp_path)
     assert time.monotonic() - start >= 1
-    assert "set.npz: the server is busy (HTTP 503); attempt 2 of 5 in 1 s." in capsys.readouterr().out
+    assert (
+        "set.npz: the server is busy (HTTP 503); attempt 2 of 5 in 1 s." in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
     ("asked", "seconds"),
-    [("120", 120), ("", 0), ("soon", 0), ("-5", 0), (formatdate(time.time() + 3600, usegmt=True), pytest.approx(3600, abs=60))],
+    [
+        ("120", 120),
+        ("", 0),
+        ("soon", 0),
+        ("-5", 0),
+        (formatdate(time.time() + 3600, usegmt=True), pytest.approx(3600, abs=60)),
+    ],
 )
 def test_what_a_server_may_ask_for(asked, seconds):
     assert retry_after({"Retry-After": asked}) == seconds
@@ -116,7 +145,10 @@ def test_what_a_server_may_ask_for(asked, seconds):
 
 def test_redirects_without_end(tmp_path):
     sentence = r"the download failed \(Exceeded 30 redirects.*name its folder\."
-    with web_server({"set.npz": CONTENT}, redirect=True) as server, pytest.raises(InputError, match=sentence):
+    with (
+        web_server({"set.npz": CONTENT}, redirect=True) as server,
+        pytest.raises(InputError, match=sentence),
+    ):
         fetch(server, tmp_path)
 
 
@@ -130,12 +162,17 @@ def test_a_disk_that_fills_up_while_a_file_of_unknown_length_comes(tmp_path):
     folder = tmp_path / "mounted"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", folder]
-    if not sys.platform.startswith("linux") or subprocess.run(mount, capture_output=True).returncode:
+    if (
+        not sys.platform.startswith("linux")
+        or subprocess.run(mount, capture_output=True).returncode
+    ):
         pytest.skip("mounting a small file system is not permitted here")
     try:
         with (
             web_server({"set.npz": CONTENT}, chunked=True) as server,
-            pytest.raises(InputError, match=r"set\.npz\.part: no disk space is left; .*RADIODINO_DATA"),
+            pytest.raises(
+                InputError, match=r"set\.npz\.part: no disk space is left; .*RADIODINO_DATA"
+            ),
         ):
             fetch(server, folder)
     finally:

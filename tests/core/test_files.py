@@ -24,7 +24,13 @@ from radiodino_utils.core.files import (  # fmt: skip
     write_text,
 )
 
-JSON = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.lists(st.integers(), max_size=3)
+JSON = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=5)
+    | st.lists(st.integers(), max_size=3)
+)
 
 
 def test_folders_follow_the_environment(monkeypatch, tmp_path):
@@ -35,7 +41,11 @@ def test_folders_follow_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("RADIODINO_RESULTS")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert data_folder().name == "radiodino"
-    for name, folder in (("DATA", data_folder), ("FEATURES", features_folder), ("RESULTS", lambda: results_folder("demo"))):
+    for name, folder in (
+        ("DATA", data_folder),
+        ("FEATURES", features_folder),
+        ("RESULTS", lambda: results_folder("demo")),
+    ):
         monkeypatch.setenv(f"RADIODINO_{name}", "~/x")
         assert folder() == Path.home() / "x"
         monkeypatch.delenv(f"RADIODINO_{name}")
@@ -69,12 +79,18 @@ def test_a_file_in_the_way_is_an_input_error(tmp_path):
 
 
 def test_a_read_only_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere: what the system says is set here
-    with pytest.raises(InputError, match=r"results: the folder is read-only; make it writable or choose another"):
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: False
+    )  # root may write anywhere: what the system says is set here
+    with pytest.raises(
+        InputError, match=r"results: the folder is read-only; make it writable or choose another"
+    ):
         write_json(tmp_path / "results" / "a.json", {})
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes to read-only folders")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes to read-only folders"
+)
 def test_a_read_only_folder_for_real(tmp_path):
     tmp_path.chmod(0o500)
     try:
@@ -91,7 +107,10 @@ def mounted(tmp_path):
     folder = tmp_path / "mounted"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder]
-    if not sys.platform.startswith("linux") or subprocess.run(mount, capture_output=True).returncode:
+    if (
+        not sys.platform.startswith("linux")
+        or subprocess.run(mount, capture_output=True).returncode
+    ):
         pytest.skip("mounting a small file system is not permitted here")
     yield folder
     subprocess.run(["umount", folder], check=True)
@@ -109,7 +128,9 @@ def test_a_disk_that_is_full(mounted):
     array = np.random.default_rng(0).random((400, 400))
     for name, write in WRITERS.items():
         with (
-            pytest.raises(InputError, match=rf"{name}\.npy: no disk space is left; .*RADIODINO_DATA"),
+            pytest.raises(
+                InputError, match=rf"{name}\.npy: no disk space is left; .*RADIODINO_DATA"
+            ),
             atomic(mounted / f"{name}.npy") as path,
         ):
             write(path, array)
@@ -125,7 +146,10 @@ def test_a_disk_that_is_read_only(mounted):
 
 def test_space_is_asked_for_beforehand(tmp_path):
     require_space(tmp_path, 1)
-    with pytest.raises(InputError, match=r"no disk space: 1000000000000 MB are needed and \d+ MB are free; .*RADIODINO_DATA"):
+    with pytest.raises(
+        InputError,
+        match=r"no disk space: 1000000000000 MB are needed and \d+ MB are free; .*RADIODINO_DATA",
+    ):
         require_space(tmp_path, 10**18)
 
 
@@ -159,4 +183,7 @@ def test_a_misspelt_name_is_guessed(name, position):
 
 
 def test_a_name_with_nothing_near_lists_all():
-    assert str(unknown("profile", "zzz", ["demo", "breast"])) == "unknown profile 'zzz'; known: breast, demo."
+    assert (
+        str(unknown("profile", "zzz", ["demo", "breast"]))
+        == "unknown profile 'zzz'; known: breast, demo."
+    )

@@ -10,7 +10,11 @@ from radiodino_utils.core.wheels import fetch
 @pytest.fixture
 def closed(monkeypatch):
     """No index can be reached."""
-    closed = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": "/dev/null", "PIP_NO_CACHE_DIR": "1"}
+    closed = {
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_NO_CACHE_DIR": "1",
+    }
     for name, value in (closed | {"PIP_NO_INDEX": "", "PIP_FIND_LINKS": ""}).items():
         monkeypatch.setenv(name, value)
 
@@ -19,12 +23,18 @@ def test_a_wheel_that_is_there_is_not_fetched_again(tmp_path, monkeypatch):
     wheel = tmp_path / "made-1.0-py3-none-any.whl"
     wheel.write_bytes(b"content")
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("fetched again"))
-    assert fetch("made==1.0", hashlib.sha256(b"content").hexdigest(), what="numbers", folder=tmp_path) == wheel
+    assert (
+        fetch("made==1.0", hashlib.sha256(b"content").hexdigest(), what="numbers", folder=tmp_path)
+        == wheel
+    )
 
 
 def test_a_damaged_wheel_is_not_taken(tmp_path, closed):
     wheel = tmp_path / "made-1.0-py3-none-any.whl"
     wheel.write_bytes(b"cont")
-    with pytest.raises(InputError, match=r"^made==1\.0: pip cannot fetch numbers; check the network or pip's index settings"):
+    with pytest.raises(
+        InputError,
+        match=r"^made==1\.0: pip cannot fetch numbers; check the network or pip's index settings",
+    ):
         fetch("made==1.0", hashlib.sha256(b"content").hexdigest(), what="numbers", folder=tmp_path)
     assert list(tmp_path.iterdir()) == [wheel]

@@ -4,21 +4,27 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from radiodino_utils.data.duplicates import connected_groups, duplicate_groups, near_pairs, perceptual_hashes, pixel_hashes
+from radiodino_utils.data.duplicates import (
+    connected_groups,
+    duplicate_groups,
+    near_pairs,
+    perceptual_hashes,
+    pixel_hashes,
+)
 
 
 def blocks(seed, size=64):
-    """A picture of coarse random blocks."""
+    """A image of coarse random blocks."""
     grid = np.random.default_rng(seed).integers(0, 256, (8, 8), np.uint8)
     return np.asarray(Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def test_copies_share_a_group_however_they_were_changed():
-    picture, other = blocks(0), blocks(1)
-    darker = (picture * 0.8).astype(np.uint8)
-    smaller = np.asarray(Image.fromarray(picture).resize((50, 40)))
-    colour = np.repeat(picture[..., None], 3, 2)
-    groups = duplicate_groups([picture, other, darker, smaller, colour, picture, other])
+    image, other = blocks(0), blocks(1)
+    darker = (image * 0.8).astype(np.uint8)
+    smaller = np.asarray(Image.fromarray(image).resize((50, 40)))
+    colour = np.repeat(image[..., None], 3, 2)
+    groups = duplicate_groups([image, other, darker, smaller, colour, image, other])
     assert groups.tolist() == [0, 1, 0, 0, 0, 0, 1]
     assert groups.dtype == np.int64
 
@@ -29,7 +35,12 @@ def test_pixel_hashes_tell_shapes_apart():
 
 
 @given(
-    arrays(np.uint8, st.tuples(st.integers(2, 30), st.just(8)), elements=st.sampled_from([0, 1, 3, 7, 255])), st.integers(0, 64)
+    arrays(
+        np.uint8,
+        st.tuples(st.integers(2, 30), st.just(8)),
+        elements=st.sampled_from([0, 1, 3, 7, 255]),
+    ),
+    st.integers(0, 64),
 )
 def test_pairs_are_those_of_the_definition(hashes, distance):
     pairs, distances = near_pairs(hashes, distance=distance)

@@ -16,8 +16,8 @@ from radiodino_utils.pretraining.corpus import Source, load_corpus
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Writes a picture of one grey value for each name."""
+def images(tmp_path):
+    """Writes a image of one grey value for each name."""
 
     def write(names, root=tmp_path):
         for value, name in enumerate(names):
@@ -29,12 +29,12 @@ def pictures(tmp_path):
 
 
 @pytest.fixture
-def listed(tmp_path, pictures):
-    """Writes a CSV list of rows and the pictures that it names."""
+def listed(tmp_path, images):
+    """Writes a CSV list of rows and the images that it names."""
 
     def write(rows, columns="path label split group", absent=()):
         table = pd.DataFrame(rows, columns=columns.split())
-        pictures([path for path in table.get("path", []) if path and path not in absent])
+        images([path for path in table.get("path", []) if path and path not in absent])
         table.to_csv(tmp_path / "list.csv", index=False)
         return f"folder:{tmp_path / 'list.csv'}"
 
@@ -52,10 +52,13 @@ ROWS = [
 def test_a_list_with_splits_and_groups(listed):
     dataset = load_dataset(listed(ROWS))
     assert dataset.classes == ("heart", "lung")
-    assert {name: split.labels.tolist() for name, split in dataset.splits.items()} == {"train": [1, 0], "test": [1, 0]}
+    assert {name: split.labels.tolist() for name, split in dataset.splits.items()} == {
+        "train": [1, 0],
+        "test": [1, 0],
+    }
     assert list(dataset.splits["test"].ids) == ["c.png", "d.png"]
     assert list(dataset.splits["train"].groups) == ["p1", "p2"]
-    assert [int(one[0, 0]) for one in dataset.splits["test"].pictures[:]] == [2, 3]
+    assert [int(one[0, 0]) for one in dataset.splits["test"].images[:]] == [2, 3]
 
 
 def test_a_list_without_splits(listed):
@@ -64,12 +67,12 @@ def test_a_list_without_splits(listed):
     assert dataset.splits["all"].groups is None
 
 
-def test_the_digest_changes_with_the_list_and_the_files(listed, pictures, tmp_path):
+def test_the_digest_changes_with_the_list_and_the_files(listed, images, tmp_path):
     name = listed(ROWS)
     before = load_dataset(name).digest
-    pictures(["a/1.png"])
+    images(["a/1.png"])
     assert load_dataset(name).digest == before  # written anew, the same content
-    pictures(["x.png", "a/1.png"])
+    images(["x.png", "a/1.png"])
     changed = load_dataset(name).digest
     path = tmp_path / "list.csv"
     text = path.read_text()
@@ -81,20 +84,38 @@ def test_the_digest_changes_with_the_list_and_the_files(listed, pictures, tmp_pa
 
 def test_a_list_declares_its_positive_class(listed):
     rows = [(path, {"lung": "COVID", "heart": "Normal"}[label]) for path, label, *_ in ROWS]
-    assert load_dataset(listed(rows, "path label")).positive == "Normal"  # the last one in sorted order
+    assert (
+        load_dataset(listed(rows, "path label")).positive == "Normal"
+    )  # the last one in sorted order
     assert load_dataset(listed(rows, "path label"), positive="COVID").positive == "COVID"
     marked = [(*row, "COVID" if i == 2 else "") for i, row in enumerate(rows)]
     dataset = load_dataset(listed(marked, "path label positive"))
     assert (dataset.positive, summary([dataset])["positive"].item()) == ("COVID", "COVID")
-    for declared, message in ({2: "covid"}, "positive class 'covid'"), ({1: "COVID", 2: "Normal"}, "names COVID, Normal; only"):
+    for declared, message in (
+        ({2: "covid"}, "positive class 'covid'"),
+        ({1: "COVID", 2: "Normal"}, "names COVID, Normal; only"),
+    ):
         with pytest.raises(InputError, match=message):
-            load_dataset(listed([(*row, declared.get(i, "")) for i, row in enumerate(rows)], "path label positive"))
+            load_dataset(
+                listed(
+                    [(*row, declared.get(i, "")) for i, row in enumerate(rows)],
+                    "path label positive",
+                )
+            )
 
 
 FAULTS = {
-    "no label column": ([row[:1] for row in ROWS], {"columns": "path"}, r"the columns label are missing; it has path"),
-    "nothing": ([], {}, "lists no pictures"),
-    "missing files": (ROWS, {"absent": ("b.png", "c.png")}, r"2 of 4 listed files are missing, first 'b\.png'"),
+    "no label column": (
+        [row[:1] for row in ROWS],
+        {"columns": "path"},
+        r"the columns label are missing; it has path",
+    ),
+    "nothing": ([], {}, "lists no images"),
+    "missing files": (
+        ROWS,
+        {"absent": ("b.png", "c.png")},
+        r"2 of 4 listed files are missing, first 'b\.png'",
+    ),
     "an empty label": ([*ROWS, ("e.png", "", "test", "p5")], {}, "line 6: the label is empty"),
     "an unknown split": (
         [*ROWS, ("e.png", "lung", "dev", "p5")],
@@ -104,15 +125,19 @@ FAULTS = {
     "an unknown label": (
         [*ROWS, ("e.png", "bone", "test", "p5")],
         {},
-        "unknown label 'bone' in test: train has no picture of it",
+        "unknown label 'bone' in test: train has no image of it",
     ),
-    "a class of one": ([*ROWS, ("e.png", "bone", "train", "p5")], {}, "the class 'bone' has one picture"),
-    "a picture in two splits": (
+    "a class of one": (
+        [*ROWS, ("e.png", "bone", "train", "p5")],
+        {},
+        "the class 'bone' has one image",
+    ),
+    "a image in two splits": (
         [*ROWS, ROWS[0][:2] + ("test", "p9")],
         {},
         r"splits overlap: path 'a/1\.png' is in train and test",
     ),
-    "a picture twice": ([*ROWS, ROWS[0]], {}, r"'a/1\.png' is listed twice"),
+    "a image twice": ([*ROWS, ROWS[0]], {}, r"'a/1\.png' is listed twice"),
     "a patient in two splits": (
         [*ROWS, ("e.png", "lung", "val", "p1")],
         {},
@@ -140,21 +165,28 @@ def test_files_that_are_no_lists(tmp_path):
         load_dataset(f"folder:{tmp_path / 'broken.csv'}")
 
 
-def test_a_class_folder_with_one_picture(pictures):
-    root = pictures(["train/a/1.png", "test/a/2.png", "train/b/3.png"])
-    with pytest.raises(InputError, match="the class 'b' has one picture; it cannot be both learnt and tested"):
+def test_a_class_folder_with_one_image(images):
+    root = images(["train/a/1.png", "test/a/2.png", "train/b/3.png"])
+    with pytest.raises(
+        InputError, match="the class 'b' has one image; it cannot be both learnt and tested"
+    ):
         load_dataset(f"folder:{root}")
 
 
 @pytest.fixture
-def radimagenet(tmp_path, pictures):
+def radimagenet(tmp_path, images):
     """Writes RadImageNet's layout: 165 classes, and a CSV of filename and label for each split."""
 
     def write(name="{label}{number:06d}.png", extra=()):
         root = tmp_path / "radimagenet"
         classes = [
             f"{modality}/{part}/finding-{number}"
-            for modality, part, count in (("CT", "abd", 28), ("CT", "lung", 6), ("MR", "knee", 116), ("US", "gb", 15))
+            for modality, part, count in (
+                ("CT", "abd", 28),
+                ("CT", "lung", 6),
+                ("MR", "knee", 116),
+                ("US", "gb", 15),
+            )
             for number in range(count)
         ]
         number = 0
@@ -164,8 +196,11 @@ def radimagenet(tmp_path, pictures):
                 number += 1
                 file = name.format(label=one.rpartition("/")[2], number=number)
                 rows.append((f"radiology_ai/{one}/{file}", one.replace("/", "_")))
-            table = pd.DataFrame([*rows, *(row[1:] for row in extra if row[0] == split)], columns=["filename", "label"])
-            pictures(table["filename"], root)
+            table = pd.DataFrame(
+                [*rows, *(row[1:] for row in extra if row[0] == split)],
+                columns=["filename", "label"],
+            )
+            images(table["filename"], root)
             table.to_csv(root / f"RadiologyAI_{split}.csv", index=False)
         return root
 
@@ -174,7 +209,10 @@ def radimagenet(tmp_path, pictures):
 
 def test_radimagenet_in_its_layout(radimagenet, monkeypatch, tiny_backbone):
     root = radimagenet()
-    with pytest.raises(InputError, match=r"RadImageNet is not there; request it at https://www\.radimagenet\.com .* RADIMAGENET"):
+    with pytest.raises(
+        InputError,
+        match=r"RadImageNet is not there; request it at https://www\.radimagenet\.com .* RADIMAGENET",
+    ):
         load_dataset("radimagenet")
     monkeypatch.setenv("RADIMAGENET", str(root))
     dataset = load_dataset("radimagenet")
@@ -184,7 +222,9 @@ def test_radimagenet_in_its_layout(radimagenet, monkeypatch, tiny_backbone):
     assert dataset.classes[dataset.splits["val"].labels[0]] == "CT_abd_finding-0"
     assert "patients are not known" in dataset.caveat
     assert dataset.splits["val"].groups is None
-    features = extract_features(tiny_backbone, dataset, engine="torch", precision="fp32", batch_size=64)
+    features = extract_features(
+        tiny_backbone, dataset, engine="torch", precision="fp32", batch_size=64
+    )
     assert features.embedding("test").shape == (165, 128)
     assert features.ids["test"] == dataset.splits["test"].ids
 
@@ -210,9 +250,11 @@ def test_faulty_split_files_of_radimagenet(radimagenet, row, message):
         load_dataset("radimagenet", folder=radimagenet(extra=[row]))
 
 
-def test_pictures_are_read_only_when_asked_for(radimagenet, monkeypatch):
+def test_images_are_read_only_when_asked_for(radimagenet, monkeypatch):
     root = radimagenet()
-    monkeypatch.setattr("radiodino_utils.data.images.read_picture", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(
+        "radiodino_utils.data.images.read_image", lambda path: pytest.fail(f"{path} was read")
+    )
     assert len(load_dataset("radimagenet", folder=root).splits["train"]) == 165
 
 
@@ -220,7 +262,9 @@ def test_the_digest_follows_content_behind_the_same_size_time_and_name(tmp_path)
     for name, value in (("one", 3), ("other", 4)):
         for label in "ab":
             (tmp_path / name / label).mkdir(parents=True)
-            Image.fromarray(np.full((4, 6), value, np.uint8)).save(tmp_path / name / label / "1.bmp")
+            Image.fromarray(np.full((4, 6), value, np.uint8)).save(
+                tmp_path / name / label / "1.bmp"
+            )
     (tmp_path / "link").symlink_to(tmp_path / "one")
     before = load_dataset(f"folder:{tmp_path / 'link'}").digest
     assert before == load_dataset(f"folder:{tmp_path / 'one'}").digest
@@ -247,12 +291,15 @@ def test_large_sets_are_identified_without_reading_them(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("way", ["../outside.png", "{}/outside.png", "a/../../outside.png"])
-def test_paths_out_of_the_lists_folder_need_the_option(way, tmp_path, pictures, monkeypatch):
-    pictures(["outside.png", "set/a/b.png"])
+def test_paths_out_of_the_lists_folder_need_the_option(way, tmp_path, images, monkeypatch):
+    images(["outside.png", "set/a/b.png"])
     path = tmp_path / "set" / "list.csv"
-    pd.DataFrame({"path": [way.format(tmp_path), "a/b.png"], "label": ["x", "x"]}).to_csv(path, index=False)
+    pd.DataFrame({"path": [way.format(tmp_path), "a/b.png"], "label": ["x", "x"]}).to_csv(
+        path, index=False
+    )
     with pytest.raises(
-        InputError, match=r"list\.csv: '.*outside\.png' lies outside the list's folder; .*RADIODINO_OUTSIDE_PATHS=1"
+        InputError,
+        match=r"list\.csv: '.*outside\.png' lies outside the list's folder; .*RADIODINO_OUTSIDE_PATHS=1",
     ):
         load_dataset(f"folder:{path}")
     (tmp_path / "set" / "list.txt").write_text(way.format(tmp_path))
@@ -262,20 +309,26 @@ def test_paths_out_of_the_lists_folder_need_the_option(way, tmp_path, pictures, 
     assert len(load_dataset(f"folder:{path}").splits["all"]) == 2
 
 
-def test_the_key_follows_what_is_replaced_in_memory(tiny_backbone, made_set):
-    dataset, fp32 = made_set(), {"engine": "torch", "precision": "fp32"}
+def test_the_key_follows_what_is_replaced_in_memory(tiny_backbone, synthetic_set):
+    dataset, fp32 = synthetic_set(), {"engine": "torch", "precision": "fp32"}
     test = dataset.splits["test"]
     first = extract_features(tiny_backbone, dataset, **fp32)
     for changed in (
         replace(test, labels=test.labels[::-1]),
-        replace(test, pictures=np.array(test.pictures[::-1])),
-        replace(test, pictures=test.pictures[::-1]),
-        replace(test, pictures=list(test.pictures)[::-1]),
+        replace(test, images=np.array(test.images[::-1])),
+        replace(test, images=test.images[::-1]),
+        replace(test, images=list(test.images)[::-1]),
         replace(test, ids=[f"other {name}" for name in test.ids]),
     ):
-        other = extract_features(tiny_backbone, replace(dataset, splits={**dataset.splits, "test": changed}), **fp32)
+        other = extract_features(
+            tiny_backbone, replace(dataset, splits={**dataset.splits, "test": changed}), **fp32
+        )
         assert other.path != first.path
-        assert other.labels["test"].tolist() == changed.labels.tolist() and other.ids["test"] == list(changed.ids)
-        turned = changed.pictures is not test.pictures
-        np.testing.assert_allclose(other.embedding("test"), first.embedding("test")[:: -1 if turned else 1], atol=1e-5)
-    assert extract_features(tiny_backbone, made_set(), **fp32).path == first.path
+        assert other.labels["test"].tolist() == changed.labels.tolist() and other.ids[
+            "test"
+        ] == list(changed.ids)
+        turned = changed.images is not test.images
+        np.testing.assert_allclose(
+            other.embedding("test"), first.embedding("test")[:: -1 if turned else 1], atol=1e-5
+        )
+    assert extract_features(tiny_backbone, synthetic_set(), **fp32).path == first.path

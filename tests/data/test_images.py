@@ -12,7 +12,7 @@ from pydicom.pixels import convert_color_space
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.data.images import padded, read_picture, resized
+from radiodino_utils.data.images import padded, read_image, resized
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*scaled from")
 GREY = np.arange(60, dtype=np.uint8).reshape(6, 10) * 4
@@ -27,14 +27,14 @@ def saved(array, path, mode=None, **options):
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "gif"])
 def test_grey_stays_grey(tmp_path, suffix):
-    picture = read_picture(saved(GREY, tmp_path / f"a.{suffix}"))
-    assert picture.dtype == np.uint8
-    np.testing.assert_array_equal(picture if picture.ndim == 2 else picture[..., 0], GREY)
+    image = read_image(saved(GREY, tmp_path / f"a.{suffix}"))
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image if image.ndim == 2 else image[..., 0], GREY)
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
 def test_colour_stays_colour(tmp_path, suffix):
-    np.testing.assert_array_equal(read_picture(saved(COLOUR, tmp_path / f"a.{suffix}")), COLOUR)
+    np.testing.assert_array_equal(read_image(saved(COLOUR, tmp_path / f"a.{suffix}")), COLOUR)
 
 
 def test_palette(tmp_path):
@@ -42,63 +42,76 @@ def test_palette(tmp_path):
     image.putpalette([255, 0, 0, 0, 255, 0, 10, 20, 30] + [0] * 759)
     image.save(tmp_path / "palette.png")
     expected = [[[255, 0, 0], [0, 255, 0]], [[10, 20, 30], [0, 255, 0]]]
-    assert read_picture(tmp_path / "palette.png").tolist() == expected
+    assert read_image(tmp_path / "palette.png").tolist() == expected
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_transparency_is_laid_over_black(tmp_path, mode):
     image = Image.fromarray(COLOUR).convert(mode)
-    image.putalpha(Image.fromarray(np.where(np.arange(60).reshape(6, 10) < 30, 0, 255).astype(np.uint8)))
+    image.putalpha(
+        Image.fromarray(np.where(np.arange(60).reshape(6, 10) < 30, 0, 255).astype(np.uint8))
+    )
     image.save(tmp_path / "layer.png")
-    picture = read_picture(tmp_path / "layer.png")
-    opaque = COLOUR if mode == "RGBA" else np.repeat(np.asarray(Image.fromarray(COLOUR).convert("L"))[..., None], 3, -1)
-    assert not picture[:3].any()
-    np.testing.assert_array_equal(picture[3:], opaque[3:])
+    image = read_image(tmp_path / "layer.png")
+    opaque = (
+        COLOUR
+        if mode == "RGBA"
+        else np.repeat(np.asarray(Image.fromarray(COLOUR).convert("L"))[..., None], 3, -1)
+    )
+    assert not image[:3].any()
+    np.testing.assert_array_equal(image[3:], opaque[3:])
 
 
 def test_cmyk(tmp_path):
-    picture = read_picture(saved(COLOUR, tmp_path / "cmyk.tif", "CMYK"))
-    np.testing.assert_array_equal(picture, COLOUR)
-    assert read_picture(saved(COLOUR, tmp_path / "cmyk.jpg", "CMYK")).shape == (6, 10, 3)
+    image = read_image(saved(COLOUR, tmp_path / "cmyk.tif", "CMYK"))
+    np.testing.assert_array_equal(image, COLOUR)
+    assert read_image(saved(COLOUR, tmp_path / "cmyk.jpg", "CMYK")).shape == (6, 10, 3)
 
 
 def test_one_bit(tmp_path):
     bits = GREY > 100
-    np.testing.assert_array_equal(read_picture(saved(bits, tmp_path / "bits.png")), bits * np.uint8(255))
+    np.testing.assert_array_equal(
+        read_image(saved(bits, tmp_path / "bits.png")), bits * np.uint8(255)
+    )
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_16_bits_are_scaled_and_it_is_said(tmp_path, name):
     values = np.array([[1000, 1500], [2000, 3000]], np.uint16)
     path = saved(values, tmp_path / name)
-    with pytest.warns(UserWarning, match=rf"{name}: scaled from 1000\.\.3000 to 0\.\.255; give a window"):
-        assert read_picture(path).tolist() == [[0, 64], [128, 255]]
+    with pytest.warns(
+        UserWarning, match=rf"{name}: scaled from 1000\.\.3000 to 0\.\.255; give a window"
+    ):
+        assert read_image(path).tolist() == [[0, 64], [128, 255]]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert read_picture(path, window=(1500, 2000)).tolist() == [[0, 0], [255, 255]]
+        assert read_image(path, window=(1500, 2000)).tolist() == [[0, 0], [255, 255]]
 
 
 def test_floating_point_and_its_nan(tmp_path):
     values = np.array([[-1.0, 0.0, 1.0]], np.float32)
-    assert read_picture(saved(values, tmp_path / "f.tif")).tolist() == [[0, 128, 255]]
+    assert read_image(saved(values, tmp_path / "f.tif")).tolist() == [[0, 128, 255]]
     values[0, 1] = np.nan
-    with pytest.raises(InputError, match=r"g\.tif: the picture holds NaN or infinite values"):
-        read_picture(saved(values, tmp_path / "g.tif"))
+    with pytest.raises(InputError, match=r"g\.tif: the image holds NaN or infinite values"):
+        read_image(saved(values, tmp_path / "g.tif"))
 
 
-def test_a_constant_picture_of_16_bits_is_black(tmp_path):
-    assert not read_picture(saved(np.full((3, 3), 700, np.uint16), tmp_path / "flat.png")).any()
+def test_a_constant_image_of_16_bits_is_black(tmp_path):
+    assert not read_image(saved(np.full((3, 3), 700, np.uint16), tmp_path / "flat.png")).any()
 
 
 @pytest.mark.parametrize("window", [(5, 5), (240, -160)])
 def test_empty_windows_are_refused(tmp_path, window):
     with pytest.raises(InputError, match=r"a\.png: the window .* is empty"):
-        read_picture(saved(GREY, tmp_path / "a.png"), window=window)
+        read_image(saved(GREY, tmp_path / "a.png"), window=window)
 
 
 def dicom(path, pixels, *, interpretation="MONOCHROME2", **tags):
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
+        SecondaryCaptureImageStorage,
+        generate_uid(),
+    )
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     file = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
     frames = pixels.ndim - 2 - (tags.get("SamplesPerPixel", 1) == 3)
@@ -122,34 +135,44 @@ HU = np.array([[-1000, -160], [40, 240]], np.int16)
 
 
 def test_dicom_in_hounsfield_units(tmp_path):
-    path = dicom(tmp_path / "ct.dcm", (HU + 1024).astype(np.uint16), RescaleSlope=1, RescaleIntercept=-1024)
-    assert read_picture(path, window=(-160, 240)).tolist() == [[0, 0], [128, 255]]
-    assert read_picture(path).tolist() == [[0, 173], [214, 255]]
+    path = dicom(
+        tmp_path / "ct.dcm", (HU + 1024).astype(np.uint16), RescaleSlope=1, RescaleIntercept=-1024
+    )
+    assert read_image(path, window=(-160, 240)).tolist() == [[0, 0], [128, 255]]
+    assert read_image(path).tolist() == [[0, 173], [214, 255]]
 
 
 def test_dicom_has_its_own_window(tmp_path):
     path = dicom(tmp_path / "ct.dcm", HU, WindowCenter=[40, -600], WindowWidth=[400, 1500])
-    assert read_picture(path).tolist() == [[0, 0], [128, 255]]
-    assert read_picture(path, window=(-1000, -160)).tolist() == [[0, 255], [255, 255]]
-    half = dicom(tmp_path / "half.dcm", HU, WindowCenter=40)  # a centre without a width is no window
-    assert read_picture(half).tolist() == [[0, 173], [214, 255]]
+    assert read_image(path).tolist() == [[0, 0], [128, 255]]
+    assert read_image(path, window=(-1000, -160)).tolist() == [[0, 255], [255, 255]]
+    half = dicom(
+        tmp_path / "half.dcm", HU, WindowCenter=40
+    )  # a centre without a width is no window
+    assert read_image(half).tolist() == [[0, 173], [214, 255]]
 
 
 def test_dicom_monochrome1_is_turned(tmp_path):
     values = np.array([[0, 100], [200, 255]], np.uint8)
-    one, two = (dicom(tmp_path / f"{name}.dcm", values, interpretation=name) for name in ("MONOCHROME1", "MONOCHROME2"))
-    assert (255 - read_picture(one)).tolist() == read_picture(two).tolist() == values.tolist()
+    one, two = (
+        dicom(tmp_path / f"{name}.dcm", values, interpretation=name)
+        for name in ("MONOCHROME1", "MONOCHROME2")
+    )
+    assert (255 - read_image(one)).tolist() == read_image(two).tolist() == values.tolist()
 
 
 def test_dicom_without_a_suffix(tmp_path):
-    assert read_picture(dicom(tmp_path / "IM0001", HU), window=(-160, 240)).tolist() == [[0, 0], [128, 255]]
+    assert read_image(dicom(tmp_path / "IM0001", HU), window=(-160, 240)).tolist() == [
+        [0, 0],
+        [128, 255],
+    ]
 
 
 @pytest.mark.parametrize("space", ["RGB", "YBR_FULL"])
 def test_dicom_in_colour(tmp_path, space):
     stored = COLOUR if space == "RGB" else convert_color_space(COLOUR, "RGB", space)
-    picture = read_picture(dicom(tmp_path / "us.dcm", stored, interpretation=space, SamplesPerPixel=3))
-    np.testing.assert_allclose(picture.astype(int), COLOUR, atol=2)
+    image = read_image(dicom(tmp_path / "us.dcm", stored, interpretation=space, SamplesPerPixel=3))
+    np.testing.assert_allclose(image.astype(int), COLOUR, atol=2)
 
 
 def test_dicom_with_a_palette(tmp_path):
@@ -161,10 +184,15 @@ def test_dicom_with_a_palette(tmp_path):
             f"{name}PaletteColorLookupTableDescriptor": [256, 0, 16],
             f"{name}PaletteColorLookupTableData": table.tobytes(),
         }
-    path = dicom(tmp_path / "us.dcm", np.array([[0, 1, 2]], np.uint8), interpretation="PALETTE COLOR", **tables)
-    picture = read_picture(path)
-    assert picture.dtype == np.uint8
-    assert picture.tolist() == [[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]
+    path = dicom(
+        tmp_path / "us.dcm",
+        np.array([[0, 1, 2]], np.uint8),
+        interpretation="PALETTE COLOR",
+        **tables,
+    )
+    image = read_image(path)
+    assert image.dtype == np.uint8
+    assert image.tolist() == [[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]
 
 
 def test_dicom_frames(tmp_path):
@@ -172,21 +200,23 @@ def test_dicom_frames(tmp_path):
         [[0, 255 - 9], [0, 0]], np.uint8
     )
     path = dicom(tmp_path / "cine.dcm", frames, WindowCenter=128, WindowWidth=256)
-    assert read_picture(path)[0, 0] == 2
-    assert read_picture(path, index=4)[0, 0] == 4
+    assert read_image(path)[0, 0] == 2
+    assert read_image(path, index=4)[0, 0] == 4
     for index in (5, -6):
-        with pytest.raises(InputError, match=rf"cine\.dcm: frame {index} is outside the file's 5 frames"):
-            read_picture(path, index=index)
+        with pytest.raises(
+            InputError, match=rf"cine\.dcm: frame {index} is outside the file's 5 frames"
+        ):
+            read_image(path, index=index)
 
 
 def test_dicom_that_is_none(tmp_path):
     (tmp_path / "no.dcm").write_bytes(b"not DICOM at all" * 20)
     with pytest.raises(InputError, match=r"no\.dcm: the DICOM file cannot be decoded"):
-        read_picture(tmp_path / "no.dcm")
+        read_image(tmp_path / "no.dcm")
     path = dicom(tmp_path / "cut.dcm", HU)
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(InputError, match=r"cut\.dcm: the DICOM file cannot be decoded"):
-        read_picture(path)
+        read_image(path)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
@@ -197,67 +227,92 @@ def test_nifti_lies_as_radiologists_see_it(tmp_path, suffix, flips):
     affine = np.diag([*flips, 1.0])
     stored = volume[tuple(slice(None, None, flip) for flip in flips)]
     nibabel.save(nibabel.Nifti1Image(stored, affine), tmp_path / f"v{suffix}")
-    top = read_picture(tmp_path / f"v{suffix}", index=2, window=(0, 100))
+    top = read_image(tmp_path / f"v{suffix}", index=2, window=(0, 100))
     assert top.shape == (5, 4)
     assert top[0, 0] == 255  # anterior up, the patient's right at the left
     assert top.sum() == 255
-    assert not read_picture(tmp_path / f"v{suffix}", window=(0, 100)).any()  # the middle slice
+    assert not read_image(tmp_path / f"v{suffix}", window=(0, 100)).any()  # the middle slice
 
 
 def test_nifti_that_is_wrong(tmp_path):
     good = tmp_path / "good.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).integers(0, 99, (20, 20, 3)).astype(np.int16), np.eye(4)), good)
-    with pytest.raises(InputError, match=r"good\.nii\.gz: slice 3 is outside the volume of 3 slices"):
-        read_picture(good, index=3)
-    nibabel.save(nibabel.Nifti1Image(np.zeros((2, 2, 2, 2), np.int16), np.eye(4)), tmp_path / "four.nii")
-    with pytest.raises(InputError, match=r"four\.nii: a volume of shape \(2, 2, 2, 2\); only 2-D and 3-D"):
-        read_picture(tmp_path / "four.nii")
+    nibabel.save(
+        nibabel.Nifti1Image(
+            np.random.default_rng(0).integers(0, 99, (20, 20, 3)).astype(np.int16), np.eye(4)
+        ),
+        good,
+    )
+    with pytest.raises(
+        InputError, match=r"good\.nii\.gz: slice 3 is outside the volume of 3 slices"
+    ):
+        read_image(good, index=3)
+    nibabel.save(
+        nibabel.Nifti1Image(np.zeros((2, 2, 2, 2), np.int16), np.eye(4)), tmp_path / "four.nii"
+    )
+    with pytest.raises(
+        InputError, match=r"four\.nii: a volume of shape \(2, 2, 2, 2\); only 2-D and 3-D"
+    ):
+        read_image(tmp_path / "four.nii")
     content = good.read_bytes()
     for keep in (1, 20, len(content) // 2, len(content) * 3 // 4):
         (tmp_path / "cut.nii.gz").write_bytes(content[:keep])
-        with pytest.raises(InputError, match=r"cut\.nii\.gz: the NIfTI file is damaged or truncated"):
-            read_picture(tmp_path / "cut.nii.gz", index=2)
-    (tmp_path / "flipped.nii.gz").write_bytes(content[:60] + bytes(byte ^ 255 for byte in content[60:90]) + content[90:])
+        with pytest.raises(
+            InputError, match=r"cut\.nii\.gz: the NIfTI file is damaged or truncated"
+        ):
+            read_image(tmp_path / "cut.nii.gz", index=2)
+    (tmp_path / "flipped.nii.gz").write_bytes(
+        content[:60] + bytes(byte ^ 255 for byte in content[60:90]) + content[90:]
+    )
     with pytest.raises(InputError, match=r"flipped\.nii\.gz: the NIfTI file is damaged"):
-        read_picture(tmp_path / "flipped.nii.gz")
+        read_image(tmp_path / "flipped.nii.gz")
 
 
 def test_missing_empty_and_other_files(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere\.png: there is no such picture file"):
-        read_picture(tmp_path / "nowhere.png")
+    with pytest.raises(InputError, match=r"nowhere\.png: there is no such image file"):
+        read_image(tmp_path / "nowhere.png")
     for name in ("empty.png", "empty.dcm", "empty.nii.gz"):
         (tmp_path / name).touch()
         with pytest.raises(InputError, match=rf"{name}: the file is empty \(0 bytes\)"):
-            read_picture(tmp_path / name)
+            read_image(tmp_path / name)
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(InputError, match=r"text\.png: not a picture that can be read \(known: \.png"):
-        read_picture(tmp_path / "text.png")
+    with pytest.raises(InputError, match=r"text\.png: not a image that can be read \(known: \.png"):
+        read_image(tmp_path / "text.png")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(suffix=st.sampled_from(["png", "jpg", "tif", "gif", "bmp", "webp"]), share=st.floats(0, 0.999), flip=st.booleans())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    suffix=st.sampled_from(["png", "jpg", "tif", "gif", "bmp", "webp"]),
+    share=st.floats(0, 0.999),
+    flip=st.booleans(),
+)
 def test_damage_is_an_input_error_or_harmless(tmp_path, suffix, share, flip):
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     content = saved(noise, tmp_path / f"whole.{suffix}").read_bytes()
     position, broken = int(share * len(content)), tmp_path / f"broken.{suffix}"
-    damaged = content[:position] + bytes([content[position] ^ 255]) + content[position + 1 :] if flip else content[:position]
+    damaged = (
+        content[:position] + bytes([content[position] ^ 255]) + content[position + 1 :]
+        if flip
+        else content[:position]
+    )
     broken.write_bytes(damaged)
     try:
-        picture = read_picture(broken)
+        image = read_image(broken)
     except InputError as error:
         assert f"broken.{suffix}: " in str(error)
     else:
-        assert picture.dtype == np.uint8
-        assert picture.ndim in (2, 3)
+        assert image.dtype == np.uint8
+        assert image.ndim in (2, 3)
 
 
-def test_a_truncated_picture_is_never_half_read(tmp_path):
+def test_a_truncated_image_is_never_half_read(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
     for suffix in ("png", "jpg", "tif", "bmp"):
         path = saved(noise, tmp_path / f"a.{suffix}")
         path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
         with pytest.raises(InputError, match=rf"a\.{suffix}: "):
-            read_picture(path)
+            read_image(path)
 
 
 @settings(max_examples=30, deadline=None)
@@ -270,30 +325,30 @@ def test_a_truncated_picture_is_never_half_read(tmp_path):
     interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
 )
 def test_resizing_keeps_kind_and_constants(height, width, size, value, colour, interpolation):
-    picture = np.full((height, width, 3) if colour else (height, width), value, np.uint8)
-    result = resized(picture, size, interpolation)
-    assert result.shape == (size, size, *picture.shape[2:])
+    image = np.full((height, width, 3) if colour else (height, width), value, np.uint8)
+    result = resized(image, size, interpolation)
+    assert result.shape == (size, size, *image.shape[2:])
     assert (result == value).all()
-    assert (result is picture) == (height == width == size)
+    assert (result is image) == (height == width == size)
 
 
 def test_resizing_is_pils(tmp_path):
-    picture = np.random.default_rng(0).integers(0, 256, (37, 53), np.uint8)
-    expected = np.asarray(Image.fromarray(picture).resize((16, 16), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(resized(picture, 16, "bilinear"), expected)
+    image = np.random.default_rng(0).integers(0, 256, (37, 53), np.uint8)
+    expected = np.asarray(Image.fromarray(image).resize((16, 16), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(resized(image, 16, "bilinear"), expected)
 
 
 def test_pydicom_is_of_the_version_whose_colours_are_known():
     assert int(pydicom.__version__.split(".")[0]) >= 3
 
 
-def test_padding_lays_the_picture_in_the_middle_of_the_mean_colour():
-    picture = np.full((4, 2), 9, np.uint8)
-    square = padded(picture, 8, (0.5, 0.25, 0.0))
+def test_padding_lays_the_image_in_the_middle_of_the_mean_colour():
+    image = np.full((4, 2), 9, np.uint8)
+    square = padded(image, 8, (0.5, 0.25, 0.0))
     assert square.shape == (8, 8, 3) and (square[2:6, 3:5] == 9).all()
     assert square[0, 0].tolist() == [128, 64, 0] and (square != 9).any(-1).sum() == 64 - 8
 
 
-def test_a_picture_that_is_larger_than_the_square_is_not_padded():
-    with pytest.raises(InputError, match="a picture of 9 x 4 pixels does not fit into 8 x 8"):
+def test_a_image_that_is_larger_than_the_square_is_not_padded():
+    with pytest.raises(InputError, match="a image of 9 x 4 pixels does not fit into 8 x 8"):
         padded(np.zeros((9, 4), np.uint8), 8, (0.0, 0.0, 0.0))

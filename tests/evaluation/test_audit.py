@@ -3,26 +3,30 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from radiodino_utils.data.registry import PictureSet, Split, load_dataset
+from radiodino_utils.data.registry import ImageDataset, Split, load_dataset
 from radiodino_utils.evaluation import audit
 from radiodino_utils.evaluation.audit import audit_dataset, leaked_rows
 from radiodino_utils.evaluation.predictions import prediction, without_rows
 from tests.data.test_duplicates import blocks
 
-from ..synthetic import made_features
+from ..synthetic import synthetic_features
 
 
-def made(**pictures):
-    """A set of named splits of (picture, label) pairs."""
+def made(**images):
+    """A set of named splits of (image, label) pairs."""
     splits = {
-        name: Split([one for one, _ in part], np.array([label for _, label in part]), [f"{name}/{i}" for i in range(len(part))])
-        for name, part in pictures.items()
+        name: Split(
+            [one for one, _ in part],
+            np.array([label for _, label in part]),
+            [f"{name}/{i}" for i in range(len(part))],
+        )
+        for name, part in images.items()
     }
-    return PictureSet("made", ("a", "b"), splits, "digest")
+    return ImageDataset("made", ("a", "b"), splits, "digest")
 
 
-def darker(picture):
-    return (picture * 0.8).astype(np.uint8)
+def darker(image):
+    return (image * 0.8).astype(np.uint8)
 
 
 TRAIN = [(blocks(seed), seed % 2) for seed in range(8)]
@@ -47,7 +51,7 @@ def test_leaked_rows_are_those_with_a_duplicate_in_the_known_splits():
 
 
 def test_predictions_without_leaked_rows():
-    features = made_features()
+    features = synthetic_features()
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), 30)
     one = prediction(features, protocol="knn", split="test", probabilities=probabilities, choice={})
     rest = without_rows(one, np.array([0, 29]))
@@ -57,36 +61,52 @@ def test_predictions_without_leaked_rows():
     assert rest.caveat == "without 2 images that have a twin in train or val"
 
 
-def test_faulty_pictures_are_listed():
+def test_faulty_images_are_listed():
     white = blocks(5).copy()
     white[:16] = 255
-    faulty = audit_dataset(made(all=[(blocks(0), 0), (np.full((9, 9), 7, np.uint8), 1), (white, 1)])).faulty
-    assert faulty[["row", "class", "fault"]].values.tolist() == [[1, "b", "constant"], [2, "b", "saturated"]]
+    faulty = audit_dataset(
+        made(all=[(blocks(0), 0), (np.full((9, 9), 7, np.uint8), 1), (white, 1)])
+    ).faulty
+    assert faulty[["row", "class", "fault"]].values.tolist() == [
+        [1, "b", "constant"],
+        [2, "b", "saturated"],
+    ]
 
 
 def test_drift_of_size_and_intensity():
     larger = [(np.asarray(Image.fromarray(one).resize((96, 64))), label) for one, label in TRAIN]
     dark = [(one // 4, label) for one, label in TRAIN]
-    drift = audit_dataset(made(train=TRAIN, val=larger, test=dark)).drift.set_index(["split_1", "split_2", "quantity"])
-    assert drift.loc[("train", "val", "width"), ["median_1", "median_2", "ks"]].tolist() == [64, 96, 1]
+    drift = audit_dataset(made(train=TRAIN, val=larger, test=dark)).drift.set_index(
+        ["split_1", "split_2", "quantity"]
+    )
+    assert drift.loc[("train", "val", "width"), ["median_1", "median_2", "ks"]].tolist() == [
+        64,
+        96,
+        1,
+    ]
     assert drift.loc[("train", "val", "height"), "ks"] == 0
     assert drift.loc[("train", "test", "mean"), "p"] < 0.001
 
 
 def test_embeddings_find_what_the_hash_does_not():
-    features = made_features(sizes={"train": 40, "test": 20}, classes=30, noise=0.01, width=16)
-    pictures = {
-        split: [(blocks(100 + row if split == "train" else 200 + row), label) for row, label in enumerate(labels)]
+    features = synthetic_features(sizes={"train": 40, "test": 20}, classes=30, noise=0.01, width=16)
+    images = {
+        split: [
+            (blocks(100 + row if split == "train" else 200 + row), label)
+            for row, label in enumerate(labels)
+        ]
         for split, labels in features.labels.items()
     }
-    copies = [(darker(picture), label) for picture, label in pictures["train"][:12]]  # known pairs say what "alike" is
+    copies = [
+        (darker(image), label) for image, label in images["train"][:12]
+    ]  # known pairs say what "alike" is
     rows = features.arrays["train"]["class_token"]
     features.arrays["val"] = {"class_token": rows[:12] + np.float32(0.02)}
-    dataset = PictureSet(
+    dataset = ImageDataset(
         "made",
         features.classes,
         {name: Split([p for p, _ in part], np.array([y for _, y in part]), [f"{name}/{i}" for i in range(len(part))])
-         for name, part in (pictures | {"val": copies}).items()},
+         for name, part in (images | {"val": copies}).items()},
         "digest",
     )  # fmt: skip
     found = audit_dataset(dataset, features=features)
@@ -97,14 +117,14 @@ def test_embeddings_find_what_the_hash_does_not():
 
 
 def test_too_few_known_pairs_say_nothing_about_embeddings():
-    features = made_features(sizes={"train": 8, "test": 4}, classes=2)
+    features = synthetic_features(sizes={"train": 8, "test": 4}, classes=2)
     pairs = audit_dataset(made(train=TRAIN, test=TEST), features=features).pairs
     assert set(pairs["kind"]) == {"exact", "near"}
     assert pairs["similarity"].notna().all()
 
 
-def test_the_command_writes_the_tables(tmp_path, made_set, capsys):
-    made_set((6, 3, 4), size=64)
+def test_the_command_writes_the_tables(tmp_path, synthetic_set, capsys):
+    synthetic_set((6, 3, 4), size=64)
     audit.main(["--dataset", f"npz:{tmp_path / 'made.npz'}", "--out", str(tmp_path / "out")])
     assert "6 train, 3 val, 4 test" in capsys.readouterr().out
     tables = sorted(path.name for path in (tmp_path / "out").iterdir())
@@ -118,5 +138,12 @@ def test_the_command_writes_the_tables(tmp_path, made_set, capsys):
 @pytest.mark.data
 def test_the_known_pair_of_breastmnist_is_found(shared_data):
     pairs = audit_dataset(load_dataset("breastmnist-64", folder=shared_data / "medmnist")).pairs
-    known = pairs[pairs["row_1"].eq(115) & pairs["split_1"].eq("train") & pairs["row_2"].eq(76) & pairs["split_2"].eq("test")]
-    assert known[["kind", "class_1", "class_2"]].values.tolist() == [["exact", "malignant", "normal, benign"]]
+    known = pairs[
+        pairs["row_1"].eq(115)
+        & pairs["split_1"].eq("train")
+        & pairs["row_2"].eq(76)
+        & pairs["split_2"].eq("test")
+    ]
+    assert known[["kind", "class_1", "class_2"]].values.tolist() == [
+        ["exact", "malignant", "normal, benign"]
+    ]

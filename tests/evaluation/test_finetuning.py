@@ -35,11 +35,15 @@ def test_it_learns_keeps_the_best_epoch_and_leaves_the_backbone_alone(tiny_backb
     run = finetune(tiny_backbone, halves, recipe=replace(QUICK, epochs=6), on_epoch=rows.append)
     one = run.prediction
     assert (one.probabilities.argmax(1) == one.labels).mean() > 0.9
-    assert (one.protocol, one.split, one.seed) == ("finetune", "test", 0) and one.probabilities.sum(1) == pytest.approx(1)
+    assert (one.protocol, one.split, one.seed) == ("finetune", "test", 0) and one.probabilities.sum(
+        1
+    ) == pytest.approx(1)
     assert len(rows) == len(run.curve) == 6
     best = run.curve["f1_macro"].idxmax() + 1
     assert one.choice == {"epoch": f"{best} of 6"}
-    assert all(torch.equal(one, before[name]) for name, one in tiny_backbone.model.state_dict().items())
+    assert all(
+        torch.equal(one, before[name]) for name, one in tiny_backbone.model.state_dict().items()
+    )
     assert load_file(run.checkpoint)["head.weight"].shape == (2, 128)
 
 
@@ -57,12 +61,18 @@ def test_a_run_that_is_there_is_not_made_again_and_another_setting_is(tiny_backb
 
 
 def test_a_seed_repeats(tiny_backbone, halves, tmp_path):
-    first, again = (finetune(tiny_backbone, halves, recipe=QUICK, folder=tmp_path / name) for name in "ab")
-    np.testing.assert_allclose(first.prediction.probabilities, again.prediction.probabilities, atol=1e-5)
+    first, again = (
+        finetune(tiny_backbone, halves, recipe=QUICK, folder=tmp_path / name) for name in "ab"
+    )
+    np.testing.assert_allclose(
+        first.prediction.probabilities, again.prediction.probabilities, atol=1e-5
+    )
 
 
 def test_the_schedule_warms_up_and_falls(tiny_backbone, halves):
-    rates = finetune(tiny_backbone, halves, recipe=replace(QUICK, epochs=6, warmup_epochs=2)).curve["lr"]
+    rates = finetune(tiny_backbone, halves, recipe=replace(QUICK, epochs=6, warmup_epochs=2)).curve[
+        "lr"
+    ]
     assert rates[0] < rates[1] <= QUICK.lr and rates[2] > 0.8 * QUICK.lr
     assert rates[2:].is_monotonic_decreasing and rates.iloc[-1] < 0.1 * QUICK.lr
 
@@ -77,7 +87,10 @@ def test_lora_trains_the_adapters_alone_and_merges_them(tiny_backbone, halves):
 
 def test_another_size_and_layer_decay(tiny_backbone, halves):
     run = finetune(tiny_backbone, halves, recipe=replace(QUICK, epochs=2, size=48, layer_decay=0.5))
-    assert run.prediction.choice["size"] == 48 and load_file(run.checkpoint)["pos_embed"].shape[1] == 10
+    assert (
+        run.prediction.choice["size"] == 48
+        and load_file(run.checkpoint)["pos_embed"].shape[1] == 10
+    )
 
 
 def test_seeds_in_parallel_are_those_in_turn(weights_file, halves, tmp_path):
@@ -87,13 +100,26 @@ def test_seeds_in_parallel_are_those_in_turn(weights_file, halves, tmp_path):
     in_turn = finetune_seeds(backbone, halves, [0, 1], folder=tmp_path / "b", **options)
     for one, other in zip(together, in_turn, strict=True):
         assert one.prediction.seed == other.prediction.seed
-        np.testing.assert_allclose(one.prediction.probabilities, other.prediction.probabilities, atol=1e-4)
+        np.testing.assert_allclose(
+            one.prediction.probabilities, other.prediction.probabilities, atol=1e-4
+        )
 
 
 def test_the_recipe_is_the_inferred_one():
     recipe = RECIPES["finetune"]
-    assert (recipe.lr, recipe.weight_decay, recipe.batch_size, recipe.epochs, recipe.warmup_epochs) == (1e-5, 0.01, 128, 40, 10)
-    assert (recipe.warmup_clip, recipe.clip, recipe.dropout, recipe.class_weights) == (0.5, 1.0, 0.4, "sqrt")
+    assert (
+        recipe.lr,
+        recipe.weight_decay,
+        recipe.batch_size,
+        recipe.epochs,
+        recipe.warmup_epochs,
+    ) == (1e-5, 0.01, 128, 40, 10)
+    assert (recipe.warmup_clip, recipe.clip, recipe.dropout, recipe.class_weights) == (
+        0.5,
+        1.0,
+        0.4,
+        "sqrt",
+    )
     assert (recipe.flip, recipe.rotation, recipe.crop) == (0.5, 7.0, (0.85, 1.0))
 
 
@@ -103,7 +129,10 @@ def test_the_recipe_is_the_inferred_one():
         ({"warmup_epochs": 3}, "warmup_epochs 3: must be fewer than the 3 epochs"),
         ({"class_weights": "root"}, "unknown class_weights 'root'"),
         ({"layer_decay": 0.9, "lora_rank": 4}, "layer_decay and lora_rank: LoRA trains no layers"),
-        ({"lr": 1e30, "warmup_epochs": 0}, "epoch 1: the loss is NaN or infinite; use a smaller lr"),
+        (
+            {"lr": 1e30, "warmup_epochs": 0},
+            "epoch 1: the loss is NaN or infinite; use a smaller lr",
+        ),
     ],
 )
 def test_settings_that_cannot_be(tiny_backbone, halves, changes, message):

@@ -6,10 +6,16 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.evaluation import knn
-from radiodino_utils.evaluation.knn import classify_knn, knn_curve, knn_probabilities, nearest, votes
+from radiodino_utils.evaluation.knn import (
+    classify_knn,
+    knn_curve,
+    knn_probabilities,
+    nearest,
+    votes,
+)
 from radiodino_utils.evaluation.results import COLUMNS, curve_rows
 
-from ..synthetic import made_features
+from ..synthetic import synthetic_features
 
 
 def problem(seed, *, bank=40, queries=12, width=5, classes=3):
@@ -20,7 +26,7 @@ def problem(seed, *, bank=40, queries=12, width=5, classes=3):
 
 
 def literal_dino(bank, labels, queries, *, k, classes, temperature):
-    """DINO's definition, a picture and a neighbour at a time, in float64."""
+    """DINO's definition, a image and a neighbour at a time, in float64."""
     answer = []
     for query in queries.astype(np.float64):
         similarities = []
@@ -34,7 +40,12 @@ def literal_dino(bank, labels, queries, *, k, classes, temperature):
     return np.array(answer)
 
 
-@given(seed=st.integers(0, 10**6), k=st.integers(1, 60), bank=st.integers(1, 50), queries=st.integers(1, 25))
+@given(
+    seed=st.integers(0, 10**6),
+    k=st.integers(1, 60),
+    bank=st.integers(1, 50),
+    queries=st.integers(1, 25),
+)
 def test_weighted_vote_is_dinos_definition(seed, k, bank, queries):
     features, labels, asked = problem(seed, bank=bank, queries=queries)
     ours = knn_probabilities(features, labels, asked, ks=(k,), classes=4)[k]
@@ -46,7 +57,9 @@ def test_weighted_vote_is_dinos_definition(seed, k, bank, queries):
 def test_weighted_vote_is_scikit_learns_with_equivalent_weights(seed, k):
     bank, labels, queries = problem(seed)
     weights = lambda distances: np.exp((1 - distances) / 0.07)  # noqa: E731
-    theirs = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=weights).fit(bank, labels)
+    theirs = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=weights).fit(
+        bank, labels
+    )
     ours = knn_probabilities(bank, labels, queries, ks=(k,), classes=int(labels.max()) + 1)[k]
     np.testing.assert_allclose(ours[:, theirs.classes_], theirs.predict_proba(queries), atol=2e-4)
 
@@ -60,13 +73,17 @@ def test_plain_vote_is_scikit_learns(metric, seed, k):
     np.testing.assert_allclose(ours[:, theirs.classes_], theirs.predict_proba(queries), atol=1e-12)
 
 
-@given(seed=st.integers(0, 10**6), ks=st.lists(st.integers(1, 50), min_size=1, max_size=6, unique=True))
+@given(
+    seed=st.integers(0, 10**6), ks=st.lists(st.integers(1, 50), min_size=1, max_size=6, unique=True)
+)
 def test_one_search_for_all_k_equals_separate_searches(seed, ks):
     bank, labels, queries = problem(seed)
     together = knn_probabilities(bank, labels, queries, ks=ks, classes=3)
     assert set(together) == set(ks)
     for k in ks:
-        np.testing.assert_allclose(together[k], knn_probabilities(bank, labels, queries, ks=(k,), classes=3)[k], atol=1e-6)
+        np.testing.assert_allclose(
+            together[k], knn_probabilities(bank, labels, queries, ks=(k,), classes=3)[k], atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
@@ -123,7 +140,9 @@ def test_k_above_the_bank_takes_all_of_it():
 def test_one_query_and_none():
     bank, labels, queries = problem(0)
     one = knn_probabilities(bank, labels, queries[:1], ks=(1, 20), classes=3)
-    np.testing.assert_allclose(one[20], knn_probabilities(bank, labels, queries, ks=(20,), classes=3)[20][:1], atol=1e-6)
+    np.testing.assert_allclose(
+        one[20], knn_probabilities(bank, labels, queries, ks=(20,), classes=3)[20][:1], atol=1e-6
+    )
     assert knn_probabilities(bank, labels, queries[:0], ks=(3,), classes=3)[3].shape == (0, 3)
 
 
@@ -136,10 +155,14 @@ def test_a_class_absent_from_the_bank_has_probability_zero():
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 30), bank=st.integers(2, 30))
 def test_leaving_self_out_equals_a_bank_without_it(seed, k, bank):
     features, labels, _ = problem(seed, bank=bank)
-    ours = knn_probabilities(features, labels, features, ks=(k,), classes=3, exclude=np.arange(bank))[k]
+    ours = knn_probabilities(
+        features, labels, features, ks=(k,), classes=3, exclude=np.arange(bank)
+    )[k]
     for i in range(bank):
         rest = np.arange(bank) != i
-        alone = knn_probabilities(features[rest], labels[rest], features[i : i + 1], ks=(k,), classes=3)[k]
+        alone = knn_probabilities(
+            features[rest], labels[rest], features[i : i + 1], ks=(k,), classes=3
+        )[k]
         np.testing.assert_allclose(ours[i], alone[0], atol=1e-5)
 
 
@@ -185,17 +208,26 @@ def test_nan_features_are_an_error(place, value, metric):
         ({"metric": "cosin", "temperature": None}, "unknown metric 'cosin'; did you mean cosine"),
         ({"queries": np.zeros((2, 9))}, "different backbones"),
         ({"bank": np.zeros((0, 5)), "bank_labels": np.zeros(0, int)}, "bank of the kNN is empty"),
-        ({"bank": np.ones((1, 5)), "bank_labels": np.zeros(1, int), "exclude": np.zeros(12, int)}, "nothing but the query"),
+        (
+            {
+                "bank": np.ones((1, 5)),
+                "bank_labels": np.zeros(1, int),
+                "exclude": np.zeros(12, int),
+            },
+            "nothing but the query",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(options, message):
     bank, labels, queries = problem(0)
     with pytest.raises(InputError, match=message):
-        knn_probabilities(**{"bank": bank, "bank_labels": labels, "queries": queries, "ks": (3,)} | options)
+        knn_probabilities(
+            **{"bank": bank, "bank_labels": labels, "queries": queries, "ks": (3,)} | options
+        )
 
 
 def test_k_is_chosen_on_validation_only():
-    features = made_features(noise=2.0)
+    features = synthetic_features(noise=2.0)
     ks = (1, 3, 10, 30)
     chosen = classify_knn(features, ks=ks)
     features.labels["test"][:] = (features.labels["test"] + 1) % 3
@@ -204,65 +236,83 @@ def test_k_is_chosen_on_validation_only():
     curve = curve_rows(knn_curve(features, ks=ks, splits=("val",)))
     accuracy = curve[curve["metric"] == "accuracy"].set_index("k")["value"]
     assert chosen.choice["k"] == min(accuracy.index[accuracy == accuracy.max()])
-    assert {classify_knn(made_features(noise=2.0, seed=s), ks=ks).choice["k"] for s in range(6)} != {chosen.choice["k"]}
+    assert {
+        classify_knn(synthetic_features(noise=2.0, seed=s), ks=ks).choice["k"] for s in range(6)
+    } != {chosen.choice["k"]}
 
 
 def test_of_equal_validation_accuracies_the_smallest_k_is_taken():
-    assert classify_knn(made_features(noise=0.01), ks=(20, 5, 1, 10)).choice == {"k": 1}
+    assert classify_knn(synthetic_features(noise=0.01), ks=(20, 5, 1, 10)).choice == {"k": 1}
 
 
 @pytest.mark.parametrize(("protocol", "k"), [("knn1", 1), ("knn11", 11), ("knn20", 20)])
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_plain_protocols_are_scikit_learns(protocol, k, metric):
-    features = made_features(noise=2.0)
+    features = synthetic_features(noise=2.0)
     ours = classify_knn(features, protocol=protocol, metric=metric)
-    theirs = KNeighborsClassifier(k, metric=metric).fit(features.embedding("train"), features.labels["train"])
-    np.testing.assert_array_equal(ours.probabilities.argmax(1), theirs.predict(features.embedding("test")))
-    np.testing.assert_allclose(ours.probabilities, theirs.predict_proba(features.embedding("test")), atol=1e-12)
+    theirs = KNeighborsClassifier(k, metric=metric).fit(
+        features.embedding("train"), features.labels["train"]
+    )
+    np.testing.assert_array_equal(
+        ours.probabilities.argmax(1), theirs.predict(features.embedding("test"))
+    )
+    np.testing.assert_allclose(
+        ours.probabilities, theirs.predict_proba(features.embedding("test")), atol=1e-12
+    )
     assert (ours.protocol, ours.split, ours.choice) == (protocol, "test", {"k": k})
 
 
 def test_knn11_is_euclidean_by_default():
-    features = made_features(noise=2.0)
+    features = synthetic_features(noise=2.0)
     features.arrays["train"]["class_token"] *= np.linspace(0.2, 5, 60, dtype=np.float32)[:, None]
-    default, cosine = (classify_knn(features, protocol="knn11", **option) for option in ({}, {"metric": "cosine"}))
+    default, cosine = (
+        classify_knn(features, protocol="knn11", **option) for option in ({}, {"metric": "cosine"})
+    )
     theirs = KNeighborsClassifier(11).fit(features.embedding("train"), features.labels["train"])
-    np.testing.assert_allclose(default.probabilities, theirs.predict_proba(features.embedding("test")), atol=1e-12)
+    np.testing.assert_allclose(
+        default.probabilities, theirs.predict_proba(features.embedding("test")), atol=1e-12
+    )
     assert not np.allclose(default.probabilities, cosine.probabilities)
 
 
 def test_a_set_without_validation_has_the_plain_votes_only():
-    features = made_features(sizes={"train": 60, "test": 30})
+    features = synthetic_features(sizes={"train": 60, "test": 30})
     assert classify_knn(features, protocol="knn11").probabilities.shape == (30, 3)
     with pytest.raises(InputError, match="has no split val.*knn1, knn11 and knn20 need no val"):
         classify_knn(features)
     with pytest.raises(InputError, match="made: has no split val"):
         knn_curve(features)
     with pytest.raises(InputError, match="has no split train, test"):
-        classify_knn(made_features(sizes={"all": 30}), protocol="knn1")
+        classify_knn(synthetic_features(sizes={"all": 30}), protocol="knn1")
 
 
 def test_unknown_protocols_are_named():
     with pytest.raises(InputError, match="unknown kNN protocol 'knn12'; did you mean"):
-        classify_knn(made_features(), protocol="knn12")
+        classify_knn(synthetic_features(), protocol="knn12")
 
 
 def test_the_curve_holds_result_rows_of_every_k_and_split():
-    features = made_features(noise=2.0)
+    features = synthetic_features(noise=2.0)
     curve = curve_rows(knn_curve(features, ks=(1, 7, 500)), seed=3)
     assert set(COLUMNS) | {"k"} == set(curve.columns)
-    assert len(curve) == 3 * 2 * 5 and set(curve["seed"]) == {3} and set(curve["protocol"]) == {"knn"}
+    assert (
+        len(curve) == 3 * 2 * 5 and set(curve["seed"]) == {3} and set(curve["protocol"]) == {"knn"}
+    )
     assert curve.groupby("split")["n"].first().to_dict() == {"test": 30, "val": 24}
-    own = knn_probabilities(features.embedding("train"), features.labels["train"], features.embedding("test"), ks=(7,))[7]
+    own = knn_probabilities(
+        features.embedding("train"), features.labels["train"], features.embedding("test"), ks=(7,)
+    )[7]
     at = curve[(curve["k"] == 7) & (curve["split"] == "test") & (curve["metric"] == "accuracy")]
     assert at["value"].item() == (own.argmax(1) == features.labels["test"]).mean()
 
 
 def test_a_common_k_needs_no_validation_and_no_more_rows_than_there_are():
-    features = made_features(noise=2.0)
+    features = synthetic_features(noise=2.0)
     one = classify_knn(features, protocol="knn-k20")
     assert (one.protocol, one.choice) == ("knn-k20", {"k": 20})
-    by_hand = knn_probabilities(features.embedding("train"), features.labels["train"], features.embedding("test"), ks=(20,))[20]
+    by_hand = knn_probabilities(
+        features.embedding("train"), features.labels["train"], features.embedding("test"), ks=(20,)
+    )[20]
     np.testing.assert_allclose(one.probabilities, by_hand)
-    few = made_features(sizes={"train": 9, "test": 6})
+    few = synthetic_features(sizes={"train": 9, "test": 6})
     assert classify_knn(few, protocol="knn-k20").choice == {"k": 9}

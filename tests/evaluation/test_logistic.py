@@ -47,8 +47,12 @@ def test_a_class_that_the_train_split_lacks():
 
 def test_class_weights_favour_the_rare_class():
     features = made(classes=2, noise=2.5)
-    features.labels["train"][:] = np.arange(90) % 9 == 0  # labels by chance: the weights alone decide
-    plain, balanced = (classify_logistic(features, strengths=(1e-4,), balanced=one) for one in (False, True))
+    features.labels["train"][:] = (
+        np.arange(90) % 9 == 0
+    )  # labels by chance: the weights alone decide
+    plain, balanced = (
+        classify_logistic(features, strengths=(1e-4,), balanced=one) for one in (False, True)
+    )
     assert (plain.protocol, balanced.protocol) == ("logistic", "logistic-balanced")
     assert balanced.probabilities[:, 1].mean() > plain.probabilities[:, 1].mean() + 0.2
 
@@ -56,8 +60,12 @@ def test_class_weights_favour_the_rare_class():
 def test_a_train_split_of_one_class_and_a_missing_split():
     features = made(classes=2)
     features.labels["train"][:] = 0
-    with pytest.raises(InputError, match="made: all pictures of the train split are of one class; a probe needs two"):
+    with pytest.raises(
+        InputError, match="made: all images of the train split are of one class; a probe needs two"
+    ):
         classify_logistic(features)
     del features.labels["val"]
-    with pytest.raises(InputError, match="made: has no split val; the logistic probe chooses C on val"):
+    with pytest.raises(
+        InputError, match="made: has no split val; the logistic probe chooses C on val"
+    ):
         classify_logistic(features)

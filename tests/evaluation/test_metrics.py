@@ -29,30 +29,43 @@ def problem(seed, *, n=60, classes=4, levels=None):
 
 
 def by_scikit_learn(labels, scores):
-    """The same metrics a call each; classes without pictures or without others have no AUC."""
+    """The same metrics a call each; classes without images or without others have no AUC."""
     predicted, classes = scores.argmax(1), scores.shape[1]
     with np.errstate(invalid="ignore"):
         aucs = [
-            sk.roc_auc_score(labels == c, scores[:, c]) if 0 < (labels == c).sum() < len(labels) else np.nan
+            sk.roc_auc_score(labels == c, scores[:, c])
+            if 0 < (labels == c).sum() < len(labels)
+            else np.nan
             for c in (range(classes) if classes != 2 else [1])
         ]
     hit = predicted == labels
     bins = np.minimum((scores.max(1) * BINS).astype(int), BINS - 1)
     gaps = [abs(scores.max(1)[bins == one].sum() - hit[bins == one].sum()) for one in range(BINS)]
-    recalls = [np.mean(predicted[labels == c] == c) if (labels == c).any() else np.nan for c in (1, 0)]
+    recalls = [
+        np.mean(predicted[labels == c] == c) if (labels == c).any() else np.nan for c in (1, 0)
+    ]
     return (dict(zip(BINARY_METRICS, recalls, strict=True)) if classes == 2 else {}) | {
         "ece": sum(gaps) / len(labels),
         "accuracy": sk.accuracy_score(labels, predicted),
-        "balanced_accuracy": np.mean([np.mean(predicted[labels == c] == c) for c in np.unique(labels)]),
+        "balanced_accuracy": np.mean(
+            [np.mean(predicted[labels == c] == c) for c in np.unique(labels)]
+        ),
         "f1_macro": sk.f1_score(labels, predicted, average="macro"),
         "auc": np.nan if np.isnan(aucs).all() else np.nanmean(aucs),
     }
 
 
-@given(seed=st.integers(0, 10**6), n=st.integers(1, 60), classes=st.integers(2, 6), levels=st.sampled_from([None, 2, 5]))
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(1, 60),
+    classes=st.integers(2, 6),
+    levels=st.sampled_from([None, 2, 5]),
+)
 def test_values_are_scikit_learns(seed, n, classes, levels):
     labels, scores = problem(seed, n=n, classes=classes, levels=levels)
-    ours = {name: one.value for name, one in classification_metrics(labels, scores, resamples=1).items()}
+    ours = {
+        name: one.value for name, one in classification_metrics(labels, scores, resamples=1).items()
+    }
     expected = by_scikit_learn(labels, scores)
     assert set(ours) == {*METRICS, *(BINARY_METRICS if classes == 2 else ())}
     for name in ours:
@@ -64,7 +77,9 @@ def test_balanced_accuracy_is_scikit_learns():
     labels[labels == 3] = 0
     scores[:, 3] = 0
     expected = sk.balanced_accuracy_score(labels, scores.argmax(1))
-    assert classification_metrics(labels, scores, resamples=1)["balanced_accuracy"].value == pytest.approx(expected)
+    assert classification_metrics(labels, scores, resamples=1)[
+        "balanced_accuracy"
+    ].value == pytest.approx(expected)
 
 
 @given(seed=st.integers(0, 10**6), classes=st.integers(2, 8))
@@ -88,12 +103,16 @@ def test_intervals_are_those_of_a_literal_loop(n, classes):
     """scikit-learn on each of the same resamples; small sets, so that classes are absent from many of them."""
     labels, scores = problem(1, n=n, classes=classes, levels=8)
     counts = np.random.default_rng(5).multinomial(n, np.full(n, 1 / n), 200)
-    loop = [by_scikit_learn(np.repeat(labels, one), np.repeat(scores, one, axis=0)) for one in counts]
+    loop = [
+        by_scikit_learn(np.repeat(labels, one), np.repeat(scores, one, axis=0)) for one in counts
+    ]
     absent = sum(len(np.unique(np.repeat(labels, one))) < classes for one in counts)
     assert absent > 50 or classes != 6
     for name, interval in classification_metrics(labels, scores, resamples=200, seed=5).items():
         low, high = np.nanpercentile([one[name] for one in loop], [2.5, 97.5])
-        np.testing.assert_allclose((interval.low, interval.high), (low, high), atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(
+            (interval.low, interval.high), (low, high), atol=1e-12, err_msg=name
+        )
 
 
 @settings(max_examples=25)
@@ -118,7 +137,9 @@ def test_resamples_in_blocks_equal_those_at_once(monkeypatch):
     whole = classification_metrics(labels, scores, resamples=50)
     monkeypatch.setattr(metrics, "_BLOCK", 7 * len(labels))
     for name, one in classification_metrics(labels, scores, resamples=50).items():
-        np.testing.assert_allclose((one.low, one.high), (whole[name].low, whole[name].high), atol=1e-12)
+        np.testing.assert_allclose(
+            (one.low, one.high), (whole[name].low, whole[name].high), atol=1e-12
+        )
 
 
 def test_the_interval_has_the_width_that_theory_says():
@@ -130,7 +151,7 @@ def test_the_interval_has_the_width_that_theory_says():
     assert one.high - one.low == pytest.approx(2 * 1.96 * np.sqrt(0.7 * 0.3 / 1000), rel=0.15)
 
 
-def test_one_picture_has_no_auc_and_all_else():
+def test_one_image_has_no_auc_and_all_else():
     one = classification_metrics(np.array([1]), np.array([[0.2, 0.5, 0.3]]))
     assert (one["accuracy"].value, one["accuracy"].low, one["accuracy"].high) == (1, 1, 1)
     assert one["f1_macro"].value == 1
@@ -166,20 +187,29 @@ def test_calibration_error_is_torchmetrics():
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     labels, scores = problem(3, n=300)
-    expected = multiclass_calibration_error(torch.tensor(scores), torch.tensor(labels), 4, n_bins=BINS)
-    assert classification_metrics(labels, scores, resamples=0)["ece"].value == pytest.approx(float(expected), abs=1e-6)
+    expected = multiclass_calibration_error(
+        torch.tensor(scores), torch.tensor(labels), 4, n_bins=BINS
+    )
+    assert classification_metrics(labels, scores, resamples=0)["ece"].value == pytest.approx(
+        float(expected), abs=1e-6
+    )
 
 
 def test_the_reliability_table_holds_the_calibration_error():
     labels, scores = problem(4, n=200)
     table = reliability(labels, scores)
     error = ((table["confidence"] - table["accuracy"]).abs() * table["n"]).sum() / table["n"].sum()
-    assert table["n"].sum() == 200 and classification_metrics(labels, scores, resamples=0)["ece"].value == pytest.approx(error)
+    assert table["n"].sum() == 200 and classification_metrics(labels, scores, resamples=0)[
+        "ece"
+    ].value == pytest.approx(error)
 
 
 def test_sensitivity_is_that_of_the_positive_class():
     labels, scores = problem(5, classes=2)
-    one, other = (classification_metrics(labels, scores, positive=positive, resamples=20) for positive in (0, 1))
+    one, other = (
+        classification_metrics(labels, scores, positive=positive, resamples=20)
+        for positive in (0, 1)
+    )
     assert one["sensitivity"] == other["specificity"] and one["specificity"] == other["sensitivity"]
     assert other["sensitivity"].value == pytest.approx(sk.recall_score(labels, scores.argmax(1)))
 
@@ -187,18 +217,21 @@ def test_sensitivity_is_that_of_the_positive_class():
 def test_paired_differences_are_narrower_than_unpaired_ones():
     labels, scores = problem(6, n=300)
     worse = scores.copy()
-    worse[:15] = 1 - worse[:15]  # the same but for a few pictures
+    worse[:15] = 1 - worse[:15]  # the same but for a few images
     gap = paired_differences(labels, scores, worse, resamples=300)["accuracy"]
-    first, second = (classification_metrics(labels, one, resamples=300)["accuracy"] for one in (scores, worse))
+    first, second = (
+        classification_metrics(labels, one, resamples=300)["accuracy"] for one in (scores, worse)
+    )
     assert gap.value == pytest.approx(first.value - second.value)
     assert gap.low <= gap.value <= gap.high and gap.high - gap.low < 0.5 * (first.high - first.low)
 
 
 def test_a_classifier_does_not_differ_from_itself():
     labels, scores = problem(7)
-    assert {(one.value, one.low, one.high) for one in paired_differences(labels, scores, scores, resamples=50).values()} == {
-        (0, 0, 0)
-    }
+    assert {
+        (one.value, one.low, one.high)
+        for one in paired_differences(labels, scores, scores, resamples=50).values()
+    } == {(0, 0, 0)}
 
 
 def test_the_mean_of_few():

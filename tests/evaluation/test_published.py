@@ -5,12 +5,17 @@ import pandas as pd
 import pytest
 
 from radiodino_utils.core.files import REPOSITORY
-from radiodino_utils.evaluation.published import beside_baselines, compare_published, published, published_table
-from tests.evaluation.test_results import made_rows
+from radiodino_utils.evaluation.published import (
+    beside_baselines,
+    compare_published,
+    published,
+    published_table,
+)
+from tests.evaluation.test_results import synthetic_rows
 
 
 def released(**changes):
-    return made_rows(**({"backbone": "radiodino-s16", "dataset": "breastmnist-224"} | changes))
+    return synthetic_rows(**({"backbone": "radiodino-s16", "dataset": "breastmnist-224"} | changes))
 
 
 @pytest.mark.parametrize(
@@ -31,14 +36,23 @@ def released(**changes):
 def test_published_numbers_are_not_measured_by_anything_else(changes):
     compared = compare_published(released(**changes))
     assert len(compared) == len(published("radiodino"))
-    assert compared["value"].isna().all() and compared["verdict"].str.startswith("not measured: ").all()
+    assert (
+        compared["value"].isna().all()
+        and compared["verdict"].str.startswith("not measured: ").all()
+    )
 
 
-TOLD = {("BreastMNIST", "classification"): ("breastmnist-224", "knn11")}  # as if the paper's text were known
+TOLD = {
+    ("BreastMNIST", "classification"): ("breastmnist-224", "knn11")
+}  # as if the paper's text were known
 
 
 def verdict_of(rows, dataset="BreastMNIST", **options):
-    return compare_published(rows, **options).query(f"dataset == '{dataset}' and metric == 'accuracy'").iloc[0]
+    return (
+        compare_published(rows, **options)
+        .query(f"dataset == '{dataset}' and metric == 'accuracy'")
+        .iloc[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,12 +94,22 @@ def test_another_protocol_or_precision_gets_no_verdict(changes, reason):
     ],
 )
 def test_what_the_source_does_not_state_cannot_be_compared(dataset, name, backbone, unknown):
-    rows = released(dataset=name, backbone=backbone, protocol="knn1", value=0.9, ci_low=0.1, ci_high=1.0)
-    assert verdict_of(rows, dataset)["verdict"] == f"not comparable: the published {unknown} is not public"
+    rows = released(
+        dataset=name, backbone=backbone, protocol="knn1", value=0.9, ci_low=0.1, ci_high=1.0
+    )
+    assert (
+        verdict_of(rows, dataset)["verdict"]
+        == f"not comparable: the published {unknown} is not public"
+    )
 
 
 def test_radimagenet_is_met_by_knn1_alone():
-    rows = pd.concat([released(dataset="radimagenet", backbone="radiodino-t16", protocol=one) for one in ("knn1", "knn11")])
+    rows = pd.concat(
+        [
+            released(dataset="radimagenet", backbone="radiodino-t16", protocol=one)
+            for one in ("knn1", "knn11")
+        ]
+    )
     measured = compare_published(rows).dropna(subset="value")
     assert set(measured["dataset"]) == {"RadImageNet"} and set(measured["protocol"]) == {"knn1"}
 
@@ -97,27 +121,48 @@ def test_every_line_says_why_it_is_not_measured():
         "not measured: no tiny weights are released",
     }
     some = compare_published(released()).set_index("dataset")["verdict"]
-    assert set(some["PneumoniaMNIST"]) == {"not measured: radiodino-s16 was not run on PneumoniaMNIST"}
+    assert set(some["PneumoniaMNIST"]) == {
+        "not measured: radiodino-s16 was not run on PneumoniaMNIST"
+    }
 
 
 def test_several_protocols_and_seeds_stand_beside_a_number():
-    runs = [released(protocol="finetune", seed=seed, value=value) for seed, value in ((0, 0.9), (1, 0.8))]
+    runs = [
+        released(protocol="finetune", seed=seed, value=value)
+        for seed, value in ((0, 0.9), (1, 0.8))
+    ]
     table = published_table(compare_published(pd.concat([*runs, released()])))
-    lines = table[(table["dataset"] == "BreastMNIST") & (table["metric"] == "accuracy")].set_index("protocol")
+    lines = table[(table["dataset"] == "BreastMNIST") & (table["metric"] == "accuracy")].set_index(
+        "protocol"
+    )
     assert set(lines.index) == {"finetune", "knn11"}
-    assert lines.loc["finetune", "measured %"].startswith("85.00 ± 7.07 [") and lines.loc["finetune", "difference"] == "-6.67"
+    assert (
+        lines.loc["finetune", "measured %"].startswith("85.00 ± 7.07 [")
+        and lines.loc["finetune", "difference"] == "-6.67"
+    )
 
 
 def test_measured_rows_stand_beside_the_baselines_of_their_set():
-    rows = pd.concat([released(backbone="pixels", dataset=f"breastmnist-{size}", value=size / 1000) for size in (28, 224)])
+    rows = pd.concat(
+        [
+            released(backbone="pixels", dataset=f"breastmnist-{size}", value=size / 1000)
+            for size in (28, 224)
+        ]
+    )
     table = beside_baselines(rows)
     line = table[(table["source"] == "measured here") & (table["dataset"] == "BreastMNIST")].iloc[0]
     assert (line["model"], line["protocol"]) == ("pixels (no backbone)", "knn11")
-    assert line["accuracy %, 28"].startswith("2.8 [") and line["accuracy %, 224"].startswith("22.4 [")
-    assert {"MedMNIST+", "MedMNIST v2", "RadioDINO README"} < set(table.loc[table["dataset"] == "BreastMNIST", "source"])
-    dino = table[(table["dataset"] == "BreastMNIST") & (table["model"] == "DINO ViT-B/16") & (table["protocol"] == "knn11")].iloc[
-        0
-    ]
+    assert line["accuracy %, 28"].startswith("2.8 [") and line["accuracy %, 224"].startswith(
+        "22.4 ["
+    )
+    assert {"MedMNIST+", "MedMNIST v2", "RadioDINO README"} < set(
+        table.loc[table["dataset"] == "BreastMNIST", "source"]
+    )
+    dino = table[
+        (table["dataset"] == "BreastMNIST")
+        & (table["model"] == "DINO ViT-B/16")
+        & (table["protocol"] == "knn11")
+    ].iloc[0]
     assert dino["accuracy %, 224"] == "87.18"
 
 
@@ -145,5 +190,8 @@ def test_published_numbers_are_those_of_the_reference(name, file):
 
 def test_no_published_number_is_beyond_a_percentage():
     assert published("radiodino")["value_percent"].between(0, 100).all()
-    assert published("medmnist_plus")["mean"].between(0, 100).all() and published("medmnist_v2")["acc"].between(0, 1).all()
+    assert (
+        published("medmnist_plus")["mean"].between(0, 100).all()
+        and published("medmnist_v2")["acc"].between(0, 1).all()
+    )
     assert np.isfinite(published("medmnist_plus")["mean"]).all()

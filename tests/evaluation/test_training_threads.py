@@ -13,31 +13,48 @@ from radiodino_utils.evaluation.linear import classify_linear
 from radiodino_utils.evaluation.segmentation.probes import Training, segment, segment_unet
 from radiodino_utils.features.patch_maps import DenseFeatures
 
-from ..conftest import made_arrays
-from ..synthetic import made_features
-from ..synthetic_segmentation import made_segmentation
+from ..conftest import synthetic_arrays
+from ..synthetic import synthetic_features
+from ..synthetic_segmentation import synthetic_segmentation
 
 BRIEF = Training(learning_rates=(1e-2,), epochs=3, patience=3, batch_size=4)
 
 
 def _probe(probe, folder):
-    dataset = made_segmentation(shape=(128, 128), classes=3)
-    maps = np.random.default_rng(0).normal(size=(len(dataset.masks), 192, 16, 16)).astype(np.float16)
-    return segment(DenseFeatures(dataset, "made", "0", (0,), 128, maps, folder), probe=probe, training=BRIEF).scores
+    dataset = synthetic_segmentation(shape=(128, 128), classes=3)
+    maps = (
+        np.random.default_rng(0).normal(size=(len(dataset.masks), 192, 16, 16)).astype(np.float16)
+    )
+    return segment(
+        DenseFeatures(dataset, "made", "0", (0,), 128, maps, folder), probe=probe, training=BRIEF
+    ).scores
 
 
 def _tuned(recipe, folder):
-    np.savez(folder / "made.npz", **made_arrays((16, 8, 8), size=32))
-    plan = replace(RECIPES[recipe], epochs=2, warmup_epochs=1, batch_size=8, size=64, precision="fp32", lr=1e-3)
-    run = finetune(load_backbone("random-t16"), load_dataset(f"npz:{folder / 'made.npz'}"), recipe=plan, folder=folder)
+    np.savez(folder / "made.npz", **synthetic_arrays((16, 8, 8), size=32))
+    plan = replace(
+        RECIPES[recipe], epochs=2, warmup_epochs=1, batch_size=8, size=64, precision="fp32", lr=1e-3
+    )
+    run = finetune(
+        load_backbone("random-t16"),
+        load_dataset(f"npz:{folder / 'made.npz'}"),
+        recipe=plan,
+        folder=folder,
+    )
     return run.prediction.probabilities
 
 
 TRAINED = {
-    "U-Net": lambda folder: segment_unet(made_segmentation(shape=(128, 128), classes=3), size=128, training=BRIEF).scores,
+    "U-Net": lambda folder: (
+        segment_unet(
+            synthetic_segmentation(shape=(128, 128), classes=3), size=128, training=BRIEF
+        ).scores
+    ),
     "decoder": lambda folder: _probe("decoder", folder),
     "linear segmentation": lambda folder: _probe("linear", folder),
-    "linear": lambda folder: classify_linear(made_features(noise=2.0, width=512), iterations=60).probabilities,
+    "linear": lambda folder: (
+        classify_linear(synthetic_features(noise=2.0, width=512), iterations=60).probabilities
+    ),
     "finetune": lambda folder: _tuned("finetune", folder),
     "lora": lambda folder: _tuned("lora", folder),
 }

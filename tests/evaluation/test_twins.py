@@ -1,20 +1,26 @@
 import numpy as np
 import pytest
 
-from radiodino_utils.data.registry import PictureSet, Split, load_dataset
+from radiodino_utils.data.registry import ImageDataset, Split, load_dataset
 from radiodino_utils.evaluation.few_shot import classify_few_shot
 from radiodino_utils.evaluation.finetuning import finetune_seeds
 from radiodino_utils.evaluation.protocols import classify
-from radiodino_utils.evaluation.twins import class_mix, deduplicated, find_twins, three_ways, without_twins
+from radiodino_utils.evaluation.twins import (
+    class_mix,
+    deduplicated,
+    find_twins,
+    three_ways,
+    without_twins,
+)
 from radiodino_utils.features.extraction import Features
 from tests.data.test_duplicates import blocks
 from tests.evaluation.test_finetuning import QUICK
 
-from ..synthetic import made_features
+from ..synthetic import synthetic_features
 
 
-def split(name, pictures, labels):
-    return Split(pictures, np.array(labels), [f"{name}/{row}" for row in range(len(labels))])
+def split(name, images, labels):
+    return Split(images, np.array(labels), [f"{name}/{row}" for row in range(len(labels))])
 
 
 def leaky_set():
@@ -24,34 +30,50 @@ def leaky_set():
     val = [blocks(seed) for seed in range(20, 24)]
     test = [train[2], val[0], blocks(30), (train[5] * 0.8).astype(np.uint8), blocks(31), blocks(32)]
     parts = {"train": (train, [0, 1] * 6), "val": (val, [0, 1] * 2), "test": (test, [0, 1] * 3)}
-    return PictureSet("leaky", ("a", "b"), {name: split(name, *part) for name, part in parts.items()}, "digest")
+    return ImageDataset(
+        "leaky", ("a", "b"), {name: split(name, *part) for name, part in parts.items()}, "digest"
+    )
 
 
 def test_twins_are_found_on_both_sides_and_not_inside_a_split():
     found = find_twins(leaky_set())
-    assert {name: rows.tolist() for name, rows in found.items()} == {"train": [2, 5], "val": [0], "test": [0, 1, 3]}
+    assert {name: rows.tolist() for name, rows in found.items()} == {
+        "train": [2, 5],
+        "val": [0],
+        "test": [0, 1, 3],
+    }
     assert find_twins(without_twins(leaky_set(), found)) == {}
 
 
 def test_a_set_without_twins_has_none():
     whole = leaky_set()
-    clean = PictureSet("clean", whole.classes, {"train": whole.splits["train"]}, "digest")
+    clean = ImageDataset("clean", whole.classes, {"train": whole.splits["train"]}, "digest")
     assert find_twins(clean) == {} and without_twins(clean, {}) is clean
 
 
 def test_the_cleaned_set_keeps_every_test_image_and_has_a_name_of_its_own_for_caches():
     whole = leaky_set()
     clean = without_twins(whole, find_twins(whole))
-    assert {name: len(part) for name, part in clean.splits.items()} == {"train": 10, "val": 3, "test": 6}
+    assert {name: len(part) for name, part in clean.splits.items()} == {
+        "train": 10,
+        "val": 3,
+        "test": 6,
+    }
     assert clean.splits["train"].ids == [f"train/{row}" for row in range(12) if row not in (2, 5)]
-    assert np.array_equal(clean.splits["train"].pictures[2], whole.splits["train"].pictures[3])
-    assert [len(clean.splits["train"].pictures[slice(1, 4)]), len(clean.splits["train"].pictures)] == [3, 10]
+    assert np.array_equal(clean.splits["train"].images[2], whole.splits["train"].images[3])
+    assert [len(clean.splits["train"].images[slice(1, 4)]), len(clean.splits["train"].images)] == [
+        3,
+        10,
+    ]
     assert clean.digest != whole.digest and clean.splits["test"] is whole.splits["test"]
 
 
 @pytest.mark.parametrize("protocol", ["knn", "knn1", "knn11", "logistic", "linear"])
 def test_every_frozen_protocol_has_three_rows(protocol):
-    features = [made_features(backbone=name, noise=2.0, caveat="one patient") for name in ("random-t16", "pixels")]
+    features = [
+        synthetic_features(backbone=name, noise=2.0, caveat="one patient")
+        for name in ("random-t16", "pixels")
+    ]
     twins = {"train": np.arange(20), "val": np.array([3]), "test": np.array([0, 5])}
     found = three_ways(classify, features, {"made": twins}, protocol=protocol, iterations=20)
     names = [protocol, f"{protocol} (deduplicated)", f"{protocol} (train-deduplicated)"]
@@ -65,11 +87,14 @@ def test_every_frozen_protocol_has_three_rows(protocol):
     assert np.array_equal(clean.probabilities, alone.probabilities) and clean.ids == official.ids
     assert not np.array_equal(clean.probabilities, official.probabilities)
     assert rest.caveat == "one patient; without 2 images that have a twin in train or val"
-    assert clean.caveat == "one patient; fitted without 20 train and 1 val images that have a twin in test"
+    assert (
+        clean.caveat
+        == "one patient; fitted without 20 train and 1 val images that have a twin in test"
+    )
 
 
 def test_protocols_of_few_labels_have_three_rows_too_and_sets_without_twins_one():
-    features = [made_features(dataset=name) for name in ("made", "other")]
+    features = [synthetic_features(dataset=name) for name in ("made", "other")]
     twins = {"made": {"train": np.arange(3), "test": np.array([1])}}
     found = three_ways(classify_few_shot, features, twins, shots=(1,), draws=2, methods=("knn",))
     counts = {(one.dataset, one.protocol) for one in found}
@@ -78,10 +103,15 @@ def test_protocols_of_few_labels_have_three_rows_too_and_sets_without_twins_one(
 
 
 def test_cleaned_features_are_rows_of_the_whole_ones():
-    features = made_features()
+    features = synthetic_features()
     clean = without_twins(features, {"train": np.array([0]), "test": np.array([0])})
-    assert isinstance(clean, Features) and np.array_equal(clean.embedding("train"), features.embedding("train")[1:])
-    assert clean.ids["train"] == features.ids["train"][1:] and clean.labels["test"] is features.labels["test"]
+    assert isinstance(clean, Features) and np.array_equal(
+        clean.embedding("train"), features.embedding("train")[1:]
+    )
+    assert (
+        clean.ids["train"] == features.ids["train"][1:]
+        and clean.labels["test"] is features.labels["test"]
+    )
 
 
 def test_fine_tuning_is_repeated_without_twins(tiny_backbone, tmp_path):
@@ -93,35 +123,56 @@ def test_fine_tuning_is_repeated_without_twins(tiny_backbone, tmp_path):
             f"{name}_labels": np.arange(n)[:, None] % 2,
         }
     np.savez(tmp_path / "pairs.npz", **arrays)
-    dataset, twins = load_dataset(f"npz:{tmp_path / 'pairs.npz'}"), {"train": np.arange(16), "test": np.arange(4)}
-    official, cleaned = finetune_seeds(tiny_backbone, dataset, [0], twins={dataset.name: twins}, recipe=QUICK)
-    assert (official.prediction.protocol, cleaned.prediction.protocol) == ("finetune", "finetune (train-deduplicated)")
+    dataset, twins = (
+        load_dataset(f"npz:{tmp_path / 'pairs.npz'}"),
+        {"train": np.arange(16), "test": np.arange(4)},
+    )
+    official, cleaned = finetune_seeds(
+        tiny_backbone, dataset, [0], twins={dataset.name: twins}, recipe=QUICK
+    )
+    assert (official.prediction.protocol, cleaned.prediction.protocol) == (
+        "finetune",
+        "finetune (train-deduplicated)",
+    )
     assert official.checkpoint != cleaned.checkpoint and len(cleaned.prediction.labels) == 16
     assert not np.array_equal(official.prediction.probabilities, cleaned.prediction.probabilities)
-    again = finetune_seeds(tiny_backbone, dataset, [0], twins={dataset.name: twins}, jobs=2, recipe=QUICK)
+    again = finetune_seeds(
+        tiny_backbone, dataset, [0], twins={dataset.name: twins}, jobs=2, recipe=QUICK
+    )
     assert [one.checkpoint for one in again] == [official.checkpoint, cleaned.checkpoint]
     rest = deduplicated([one.prediction for one in again], {dataset.name: twins})
-    assert [one.protocol for one in rest] == ["finetune (deduplicated)"] and len(rest[0].labels) == 12
+    assert [one.protocol for one in rest] == ["finetune (deduplicated)"] and len(
+        rest[0].labels
+    ) == 12
 
 
 def test_the_class_mix_counts_who_was_left_out():
-    features = made_features()
+    features = synthetic_features()
     rows = np.flatnonzero(features.labels["test"] == 0)[:4]
-    found = three_ways(classify, [features], {"made": {"train": np.arange(3), "test": rows}}, protocol="knn1")
+    found = three_ways(
+        classify, [features], {"made": {"train": np.arange(3), "test": rows}}, protocol="knn1"
+    )
     table = class_mix(found)
     assert table["with_twin"].tolist() == [4, 0, 0] and table["others"].tolist() == [6, 10, 10]
-    assert table["share_with_twin"].tolist() == [1, 0, 0] and table["share_others"].sum() == pytest.approx(1)
+    assert table["share_with_twin"].tolist() == [1, 0, 0] and table[
+        "share_others"
+    ].sum() == pytest.approx(1)
     assert list(class_mix(found[:1]).columns) == list(table.columns) and class_mix(found[:1]).empty
 
 
 @pytest.mark.data
-def test_breastmnist_shares_images_between_its_splits_and_other_images_are_removed_than_kept(shared_data):
+def test_breastmnist_shares_images_between_its_splits_and_other_images_are_removed_than_kept(
+    shared_data,
+):
     dataset = load_dataset("breastmnist-64", folder=shared_data / "medmnist")
     twins = find_twins(dataset)
     assert {name: len(rows) for name, rows in twins.items()} == {"train": 73, "val": 8, "test": 64}
     malignant = dataset.splits["test"].labels == dataset.classes.index("malignant")
     kept = np.setdiff1d(np.arange(156), twins["test"])
-    assert (round(malignant[twins["test"]].mean(), 2), round(malignant[kept].mean(), 2)) == (0.16, 0.35)
+    assert (round(malignant[twins["test"]].mean(), 2), round(malignant[kept].mean(), 2)) == (
+        0.16,
+        0.35,
+    )
 
 
 @pytest.mark.data

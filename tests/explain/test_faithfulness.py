@@ -23,17 +23,19 @@ from radiodino_utils.explain.faithfulness import (
 from radiodino_utils.explain.grad_cam import KnnVote, LinearProbe
 
 from ..conftest import tiny_transformer
-from ..synthetic import made_features
+from ..synthetic import synthetic_features
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__")  # of the imputer in pytorch-grad-cam
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array_wrap__"
+)  # of the imputer in pytorch-grad-cam
 
 BRIGHT = np.zeros((6, 6), bool)
 BRIGHT[1:3, 3:5] = True
-PICTURE = np.kron(BRIGHT * 200, np.ones((16, 16))).astype(np.uint8) + 20
+IMAGE = np.kron(BRIGHT * 200, np.ones((16, 16))).astype(np.uint8) + 20
 
 
 class MeanToken(nn.Module):
-    """The embedding of a picture is its mean grey level, so that what a score depends on is known."""
+    """The embedding of a image is its mean grey level, so that what a score depends on is known."""
 
     def forward(self, embeddings):
         return torch.stack([embeddings[:, 0], -embeddings[:, 0]], 1)
@@ -53,21 +55,28 @@ def brightness():
 
 def test_road_ranks_maps_by_what_the_score_depends_on(brightness):
     right, none, wrong = (
-        road(brightness, MeanToken(), PICTURE, map_, 0) for map_ in (BRIGHT * 1.0, np.ones((6, 6)), ~BRIGHT * 1.0)
+        road(brightness, MeanToken(), IMAGE, map_, 0)
+        for map_ in (BRIGHT * 1.0, np.ones((6, 6)), ~BRIGHT * 1.0)
     )
     assert right > 0.02 and wrong < none < right and wrong < 0
-    assert road(brightness, MeanToken(), PICTURE, BRIGHT * 1.0, 1) == pytest.approx(-right, abs=1e-6)
+    assert road(brightness, MeanToken(), IMAGE, BRIGHT * 1.0, 1) == pytest.approx(-right, abs=1e-6)
 
 
 def test_road_repeats(brightness):
     map_ = np.random.default_rng(0).random((6, 6))
-    assert road(brightness, MeanToken(), PICTURE, map_, 0) == road(brightness, MeanToken(), PICTURE, map_, 0)
-    assert road(brightness, MeanToken(), PICTURE, map_**3 + 5, 0) == road(brightness, MeanToken(), PICTURE, map_, 0)  # ranks only
+    assert road(brightness, MeanToken(), IMAGE, map_, 0) == road(
+        brightness, MeanToken(), IMAGE, map_, 0
+    )
+    assert road(brightness, MeanToken(), IMAGE, map_**3 + 5, 0) == road(
+        brightness, MeanToken(), IMAGE, map_, 0
+    )  # ranks only
 
 
 def test_road_of_a_map_on_another_grid(brightness):
-    with pytest.raises(InputError, match=r"^a map of \(7, 6\): the patch grid of brightness is \(6, 6\)"):
-        road(brightness, MeanToken(), PICTURE, np.ones((7, 6)), 0)
+    with pytest.raises(
+        InputError, match=r"^a map of \(7, 6\): the patch grid of brightness is \(6, 6\)"
+    ):
+        road(brightness, MeanToken(), IMAGE, np.ones((7, 6)), 0)
 
 
 @given(map_=arrays(float, (4, 6), elements=st.floats(0.01, 1)), seed=st.integers(0, 99))
@@ -82,36 +91,48 @@ def test_mass_and_pointing_on_a_mask():
     mask = np.kron(BRIGHT, np.ones((16, 16))) > 0
     assert mass_share(BRIGHT * 1.0, mask) == 1 and mass_share(~BRIGHT * 1.0, mask) == 0
     assert pointing_hit(BRIGHT * 1.0, mask) == 1 and pointing_hit(~BRIGHT * 1.0, mask) == 0
-    assert pointing_hit(np.ones((6, 6)), mask) == pytest.approx(BRIGHT.mean())  # an even map points nowhere
+    assert pointing_hit(np.ones((6, 6)), mask) == pytest.approx(
+        BRIGHT.mean()
+    )  # an even map points nowhere
     assert np.isnan(mass_share(np.zeros((6, 6)), mask))
 
 
 def test_masks_that_do_not_serve():
     with pytest.raises(InputError, match="^the mask is empty"):
         mass_share(np.ones((2, 2)), np.zeros((32, 32), bool))
-    with pytest.raises(InputError, match=r"^a mask of \(4, 4\) is smaller than the grid of \(6, 6\) patches"):
+    with pytest.raises(
+        InputError, match=r"^a mask of \(4, 4\) is smaller than the grid of \(6, 6\) patches"
+    ):
         pointing_hit(np.ones((6, 6)), np.ones((4, 4), bool))
 
 
 def test_scores_become_result_rows():
     backbone = from_model("tiny", tiny_transformer(), "made")
-    features = made_features(width=128)
+    features = synthetic_features(width=128)
     probes = {"linear": LinearProbe(features), "knn": KnnVote(features)}
-    pictures = np.random.default_rng(0).integers(0, 256, (4, 32, 32), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32), np.uint8)
     masks = np.zeros((4, 32, 32), bool)
     masks[:, :16] = True
-    scores = explanation_scores(backbone, probes, probes["linear"], pictures, masks)
+    scores = explanation_scores(backbone, probes, probes["linear"], images, masks)
     names = ["attention", "rollout", "Grad-CAM linear", "Grad-CAM knn", "centre", "even"]
-    assert list(explanation_maps(backbone, probes, pictures[0])) == names
+    assert list(explanation_maps(backbone, probes, images[0])) == names
     assert list(scores["map"]) == names * 4 and scores["road"].abs().max() <= 0.5
-    rows = explanation_rows(scores, backbone, dataset="made", split="test", seed=3, caveat="made pictures")
+    rows = explanation_rows(
+        scores, backbone, dataset="made", split="test", seed=3, caveat="made images"
+    )
     assert tuple(rows.columns) == COLUMNS and len(rows) == len(names) * len(METRICS)
-    assert (rows["ci_low"] <= rows["value"] + 1e-9).all() and (rows["value"] <= rows["ci_high"] + 1e-9).all()
-    assert set(rows["n"]) <= {3, 4} and set(rows["weights"]) == {backbone.fingerprint} and set(rows["seed"]) == {3}
+    assert (rows["ci_low"] <= rows["value"] + 1e-9).all() and (
+        rows["value"] <= rows["ci_high"] + 1e-9
+    ).all()
+    assert (
+        set(rows["n"]) <= {3, 4}
+        and set(rows["weights"]) == {backbone.fingerprint}
+        and set(rows["seed"]) == {3}
+    )
     even = rows[(rows["protocol"] == "even") & (rows["metric"] == "mass_share")].iloc[0]
     assert even["value"] == pytest.approx(0.5)
-    with pytest.raises(InputError, match="^4 pictures and 3 masks"):
-        explanation_scores(backbone, probes, probes["linear"], pictures, masks[:3])
+    with pytest.raises(InputError, match="^4 images and 3 masks"):
+        explanation_scores(backbone, probes, probes["linear"], images, masks[:3])
 
 
 class Never(nn.Module):
@@ -122,25 +143,43 @@ class Never(nn.Module):
 
 
 def test_a_probe_that_has_nothing_to_explain_has_no_map():
-    backbone, features = from_model("tiny", tiny_transformer(), "made"), made_features(width=128)
-    judge, pictures = LinearProbe(features), np.random.default_rng(0).integers(0, 256, (2, 32, 32), np.uint8)
-    scores = explanation_scores(backbone, {"linear": judge, "never": Never()}, judge, pictures, np.ones((2, 32, 32), bool))
+    backbone, features = (
+        from_model("tiny", tiny_transformer(), "made"),
+        synthetic_features(width=128),
+    )
+    judge, images = (
+        LinearProbe(features),
+        np.random.default_rng(0).integers(0, 256, (2, 32, 32), np.uint8),
+    )
+    scores = explanation_scores(
+        backbone, {"linear": judge, "never": Never()}, judge, images, np.ones((2, 32, 32), bool)
+    )
     assert list(scores["map"]) == ["attention", "rollout", "Grad-CAM linear", "centre", "even"] * 2
-    half = scores.drop(index=scores.index[(scores["map"] == "rollout") & (scores["picture"] == 1)])
+    half = scores.drop(index=scores.index[(scores["map"] == "rollout") & (scores["image"] == 1)])
     compared = against_control(half, scores).set_index("map")["n"]
     assert set(compared["rollout"]) == {1} and set(compared["attention"]) == {2}
 
 
 @pytest.mark.parametrize(
-    ("shift", "verdict"), [(0.3, "beats the control"), (-0.3, "loses to the control"), (0.0, "no difference shown")]
+    ("shift", "verdict"),
+    [(0.3, "beats the control"), (-0.3, "loses to the control"), (0.0, "no difference shown")],
 )
-def test_verdicts_are_of_differences_on_the_same_pictures(shift, verdict):
-    """Pictures differ by more than the maps do, so only a paired comparison tells them apart."""
+def test_verdicts_are_of_differences_on_the_same_images(shift, verdict):
+    """Images differ by more than the maps do, so only a paired comparison tells them apart."""
     spread = np.random.default_rng(0).normal(scale=5, size=20)
-    control = pd.DataFrame({"map": "attention", "picture": range(20)} | dict.fromkeys(METRICS, spread))
+    control = pd.DataFrame(
+        {"map": "attention", "image": range(20)} | dict.fromkeys(METRICS, spread)
+    )
     scores = control.copy()
-    scores[list(METRICS)] += shift + np.random.default_rng(1).normal(scale=0.1, size=(20, 1)) * [1, 1, 1] * (shift != 0)
+    scores[list(METRICS)] += shift + np.random.default_rng(1).normal(scale=0.1, size=(20, 1)) * [
+        1,
+        1,
+        1,
+    ] * (shift != 0)
     found = against_control(scores, control)
     assert list(found["verdict"]) == [verdict] * 3 and set(found["n"]) == {20}
     one_for_all = pd.concat([scores, scores.assign(map="rollout"), scores.assign(map="even")])
-    assert list(against_control(one_for_all, control.assign(map="even"))["map"].unique()) == ["attention", "rollout"]
+    assert list(against_control(one_for_all, control.assign(map="even"))["map"].unique()) == [
+        "attention",
+        "rollout",
+    ]

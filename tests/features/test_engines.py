@@ -27,19 +27,23 @@ def random_t16():
 
 
 @pytest.fixture(scope="module")
-def pictures():
-    """Smooth and noisy pictures, 224 px."""
+def images():
+    """Smooth and noisy images, 224 px."""
     generator = np.random.default_rng(0)
     noise = generator.integers(0, 256, (3, 224, 224, 1), np.uint8)
     ramp = np.linspace(0, 255, 224).astype(np.uint8)
     return np.concatenate(
-        [noise, np.broadcast_to(ramp[None, :, None, None], (1, 224, 224, 1)), np.zeros((1, 224, 224, 1), np.uint8)]
+        [
+            noise,
+            np.broadcast_to(ramp[None, :, None, None], (1, 224, 224, 1)),
+            np.zeros((1, 224, 224, 1), np.uint8),
+        ]
     )
 
 
 @pytest.fixture(scope="module")
-def reference(random_t16, pictures):
-    return make_engine(random_t16, engine="torch", precision="fp32")(pictures)
+def reference(random_t16, images):
+    return make_engine(random_t16, engine="torch", precision="fp32")(images)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no alternate signal stacks")
@@ -53,9 +57,11 @@ def test_openvino_leaves_the_signal_stack_as_it_was(tiny_backbone):
     assert stack() == before
 
 
-@pytest.mark.parametrize(("engine", "precision"), [("openvino", "fp32"), ("openvino", "bf16"), ("torch", "bf16")])
-def test_agreement_with_torch_fp32(random_t16, pictures, reference, engine, precision):
-    outputs = make_engine(random_t16, engine=engine, precision=precision)(pictures)
+@pytest.mark.parametrize(
+    ("engine", "precision"), [("openvino", "fp32"), ("openvino", "bf16"), ("torch", "bf16")]
+)
+def test_agreement_with_torch_fp32(random_t16, images, reference, engine, precision):
+    outputs = make_engine(random_t16, engine=engine, precision=precision)(images)
     assert len(outputs) == 2
     for output, expected in zip(outputs, reference, strict=True):
         assert output.dtype == np.float32
@@ -66,18 +72,35 @@ def test_agreement_with_torch_fp32(random_t16, pictures, reference, engine, prec
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 @pytest.mark.parametrize(
     "options",
-    [{"reg_tokens": 4, "no_embed_class": True}, {"class_token": False, "global_pool": "avg", "fc_norm": False}],
+    [
+        {"reg_tokens": 4, "no_embed_class": True},
+        {"class_token": False, "global_pool": "avg", "fc_norm": False},
+    ],
     ids=str,
 )
 def test_every_kind_of_prefix(weights_file, engine, options):
     model = tiny_transformer(**options)
     backbone = load_backbone(f"file:{weights_file(model)}")
     batch = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3), np.uint8)
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (backbone.preprocessing.mean, backbone.preprocessing.std))
+    mean, std = (
+        torch.tensor(value).view(3, 1, 1)
+        for value in (backbone.preprocessing.mean, backbone.preprocessing.std)
+    )
     with torch.inference_mode():
-        tokens = model.forward_features((torch.from_numpy(batch).permute(0, 3, 1, 2) / 255 - mean) / std).numpy()
-    outputs = dict(zip(backbone.outputs, make_engine(backbone, engine=engine, precision="fp32")(batch), strict=True))
-    assert cosines(outputs["mean_patch_token"], tokens[:, model.num_prefix_tokens :].mean(1)).min() >= AGREEMENT["fp32"]
+        tokens = model.forward_features(
+            (torch.from_numpy(batch).permute(0, 3, 1, 2) / 255 - mean) / std
+        ).numpy()
+    outputs = dict(
+        zip(
+            backbone.outputs,
+            make_engine(backbone, engine=engine, precision="fp32")(batch),
+            strict=True,
+        )
+    )
+    assert (
+        cosines(outputs["mean_patch_token"], tokens[:, model.num_prefix_tokens :].mean(1)).min()
+        >= AGREEMENT["fp32"]
+    )
     if "class_token" in outputs:
         assert cosines(outputs["class_token"], tokens[:, 0]).min() >= AGREEMENT["fp32"]
 
@@ -85,13 +108,13 @@ def test_every_kind_of_prefix(weights_file, engine, options):
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_batches_keep_their_order_and_grey_equals_grey_in_colour(tiny_backbone, engine):
     runner = make_engine(tiny_backbone, engine=engine, precision="fp32")
-    pictures = np.random.default_rng(2).integers(0, 256, (23, 32, 32, 1), np.uint8)
-    whole = runner(pictures)[0]
+    images = np.random.default_rng(2).integers(0, 256, (23, 32, 32, 1), np.uint8)
+    whole = runner(images)[0]
     sizes = [1, 7, 2, 3, 1, 5, 4]
-    parts = list(runner.map(iter(np.split(pictures, np.cumsum(sizes)[:-1]))))
+    parts = list(runner.map(iter(np.split(images, np.cumsum(sizes)[:-1]))))
     assert [len(part[0]) for part in parts] == sizes
     np.testing.assert_allclose(np.concatenate([part[0] for part in parts]), whole, atol=1e-4)
-    np.testing.assert_allclose(runner(np.repeat(pictures, 3, -1))[0], whole, atol=1e-4)
+    np.testing.assert_allclose(runner(np.repeat(images, 3, -1))[0], whole, atol=1e-4)
 
 
 def test_automatic_choice(random_t16, monkeypatch):
@@ -111,8 +134,16 @@ def test_a_gpu_is_taken_by_torch_unless_openvino_is_asked_for(random_t16, monkey
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     assert choose_engine(random_t16) == ("torch", "bf16", "cuda")
-    assert choose_engine(random_t16, precision="fp16", device="cuda:1") == ("torch", "fp16", "cuda:1")
-    assert choose_engine(random_t16, engine="openvino", precision="fp32") == ("openvino", "fp32", "cpu")
+    assert choose_engine(random_t16, precision="fp16", device="cuda:1") == (
+        "torch",
+        "fp16",
+        "cuda:1",
+    )
+    assert choose_engine(random_t16, engine="openvino", precision="fp32") == (
+        "openvino",
+        "fp32",
+        "cpu",
+    )
 
 
 def test_torch_without_openvino(random_t16, monkeypatch):
@@ -146,17 +177,21 @@ def test_choices_that_are_impossible(random_t16, options, message):
 
 
 def test_one_engine_serves_several_data_sets(tiny_backbone):
-    assert make_engine(tiny_backbone, precision="fp32") is make_engine(tiny_backbone, precision="fp32")
-    assert make_engine(tiny_backbone, precision="fp32") is not make_engine(tiny_backbone, engine="torch", precision="fp32")
+    assert make_engine(tiny_backbone, precision="fp32") is make_engine(
+        tiny_backbone, precision="fp32"
+    )
+    assert make_engine(tiny_backbone, precision="fp32") is not make_engine(
+        tiny_backbone, engine="torch", precision="fp32"
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
-def test_agreement_on_a_gpu(random_t16, pictures, reference, precision):
-    outputs = make_engine(random_t16, precision=precision)(pictures)
+def test_agreement_on_a_gpu(random_t16, images, reference, precision):
+    outputs = make_engine(random_t16, precision=precision)(images)
     assert cosines(outputs[0], reference[0]).min() >= AGREEMENT.get(precision, 0.9999)
     assert next(random_t16.model.parameters()).device.type == "cpu"
-    assert attention_maps(random_t16, pictures[0, ..., 0]).rows.shape[0] == 1
+    assert attention_maps(random_t16, images[0, ..., 0]).rows.shape[0] == 1
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
@@ -178,11 +213,11 @@ def test_the_class_tokens_of_the_last_blocks(weights_file, engine):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_an_output_does_not_depend_on_what_else_is_asked_for(precision, pictures):
+def test_an_output_does_not_depend_on_what_else_is_asked_for(precision, images):
     backbone = load_backbone("radiodino-mini")
-    first = OpenVinoEngine(backbone, precision=precision)(pictures)
+    first = OpenVinoEngine(backbone, precision=precision)(images)
     assert len(first) == 2
     for blocks in (2, 4, 6):
-        outputs = OpenVinoEngine(with_blocks(backbone, blocks), precision=precision)(pictures)
+        outputs = OpenVinoEngine(with_blocks(backbone, blocks), precision=precision)(images)
         assert len(outputs) == blocks + 1
         assert all(np.array_equal(one, other) for one, other in zip(first, outputs, strict=False))

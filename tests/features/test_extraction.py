@@ -19,27 +19,27 @@ from radiodino_utils.backbones.loading import from_model, load_backbone
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.core.files import file_hash
 from radiodino_utils.data.registry import load_dataset
+from radiodino_utils.features import extraction as module
 from radiodino_utils.features.engines import FeatureModel
 from radiodino_utils.features.extraction import describe_features, extract_features, main
-from radiodino_utils.features.extraction import extraction as module
 
-from ..conftest import REPOSITORY, made_arrays, tiny_transformer
+from ..conftest import REPOSITORY, synthetic_arrays, tiny_transformer
 
 FP32 = {"engine": "torch", "precision": "fp32"}
-FOUR_A_CHUNK = "from radiodino_utils import features; features.CHUNK = 4; "
+FOUR_A_CHUNK = "from radiodino_utils.features import extraction; extraction.CHUNK = 4; "
 
 
-def reference(backbone, picture):
-    """Class token and mean patch token of one picture, computed alone."""
-    batch = torch.from_numpy(np.array(picture if picture.ndim == 3 else picture[..., None]))[None]
+def reference(backbone, image):
+    """Class token and mean patch token of one image, computed alone."""
+    batch = torch.from_numpy(np.array(image if image.ndim == 3 else image[..., None]))[None]
     with torch.inference_mode():
         return [output[0].numpy() for output in FeatureModel(backbone)(batch)]
 
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Counts the pictures that go through an engine."""
-    count = SimpleNamespace(pictures=0)
+    """Counts the images that go through an engine."""
+    count = SimpleNamespace(images=0)
     make = module.make_engine
 
     def counting(*arguments, **options):
@@ -47,7 +47,7 @@ def counted(monkeypatch):
 
         def map_(batches):
             for outputs in engine.map(batches):
-                count.pictures += len(outputs[0])
+                count.images += len(outputs[0])
                 yield outputs
 
         return SimpleNamespace(map=map_)
@@ -57,36 +57,44 @@ def counted(monkeypatch):
 
 
 @pytest.mark.parametrize("colour", [False, True])
-def test_every_row_is_its_picture(tiny_backbone, made_set, colour, monkeypatch):
+def test_every_row_is_its_image(tiny_backbone, synthetic_set, colour, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 4)
-    dataset = made_set((9, 3, 4), colour=colour)
+    dataset = synthetic_set((9, 3, 4), colour=colour)
     features = extract_features(tiny_backbone, dataset, batch_size=3, **FP32)
     for name, split in dataset.splits.items():
         assert features.ids[name] == list(split.ids)
         assert features.labels[name].tolist() == split.labels.tolist()
-        expected = [reference(tiny_backbone, picture) for picture in split.pictures]
+        expected = [reference(tiny_backbone, image) for image in split.images]
         for position, output in enumerate(("class_token", "mean_patch_token")):
             assert features.arrays[name][output].dtype == np.float32
-            np.testing.assert_allclose(features.arrays[name][output], [one[position] for one in expected], atol=2e-5)
+            np.testing.assert_allclose(
+                features.arrays[name][output], [one[position] for one in expected], atol=2e-5
+            )
         assert features.embedding(name) is features.arrays[name]["class_token"]
 
 
 def test_shuffled_files_keep_their_features(tiny_backbone, tmp_path):
     generator = np.random.default_rng(0)
-    pictures = [generator.integers(0, 256, (20 + row, 31), np.uint8) for row in range(8)]
+    images = [generator.integers(0, 256, (20 + row, 31), np.uint8) for row in range(8)]
     names = [
         ["zebra", "ant", "mole", "bee", "yak", "cat", "dog", "eel"],
         ["bee", "eel", "ant", "yak", "dog", "zebra", "cat", "mole"],
     ]
     found = []
-    for turn, order in enumerate(names):  # the same pictures under other names: another order, other classes
+    for turn, order in enumerate(
+        names
+    ):  # the same images under other names: another order, other classes
         for row, name in enumerate(order):
             file = tmp_path / f"set{turn}" / ("even" if (row + turn) % 2 else "odd") / f"{name}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pictures[row]).save(file)
-        features = extract_features(tiny_backbone, load_dataset(f"folder:{tmp_path / f'set{turn}'}"), **FP32)
+            Image.fromarray(images[row]).save(file)
+        features = extract_features(
+            tiny_backbone, load_dataset(f"folder:{tmp_path / f'set{turn}'}"), **FP32
+        )
         by_row = {}
-        for feature, id_, label in zip(features.embedding("all"), features.ids["all"], features.labels["all"], strict=True):
+        for feature, id_, label in zip(
+            features.embedding("all"), features.ids["all"], features.labels["all"], strict=True
+        ):
             folder, name = id_.removesuffix(".png").split("/")
             assert features.classes[label] == folder
             by_row[order.index(name)] = feature
@@ -95,11 +103,13 @@ def test_shuffled_files_keep_their_features(tiny_backbone, tmp_path):
     assert min(np.linalg.norm(a - b) for i, a in enumerate(found[0]) for b in found[0][:i]) > 1e-2
 
 
-def test_a_second_call_reads(tiny_backbone, made_set, counted, monkeypatch):
-    dataset = made_set()
+def test_a_second_call_reads(tiny_backbone, synthetic_set, counted, monkeypatch):
+    dataset = synthetic_set()
     first = extract_features(tiny_backbone, dataset, **FP32)
-    assert counted.pictures == 12
-    monkeypatch.setattr(module, "make_engine", lambda *_, **__: pytest.fail("an engine was built to read a file"))
+    assert counted.images == 12
+    monkeypatch.setattr(
+        module, "make_engine", lambda *_, **__: pytest.fail("an engine was built to read a file")
+    )
     second = extract_features(tiny_backbone, dataset, **FP32)
     assert second.path == first.path
     for split in dataset.splits:
@@ -108,12 +118,20 @@ def test_a_second_call_reads(tiny_backbone, made_set, counted, monkeypatch):
     assert first.sidecar == second.sidecar
 
 
-def test_the_key_is_made_of_what_the_values_depend_on(weights_file, made_set):
-    files = [weights_file(tiny_transformer(seed=seed), f"{seed}/tiny.safetensors") for seed in (0, 1)]
+def test_the_key_is_made_of_what_the_values_depend_on(weights_file, synthetic_set):
+    files = [
+        weights_file(tiny_transformer(seed=seed), f"{seed}/tiny.safetensors") for seed in (0, 1)
+    ]
     one, other = (load_backbone(f"file:{file}") for file in files)
-    dataset, changed = made_set(), made_set(seed=1)
-    paths = {extract_features(one, dataset, **FP32).path, extract_features(other, dataset, **FP32).path}
-    paths |= {extract_features(one, changed, **FP32).path, extract_features(one, dataset, engine="torch", precision="bf16").path}
+    dataset, changed = synthetic_set(), synthetic_set(seed=1)
+    paths = {
+        extract_features(one, dataset, **FP32).path,
+        extract_features(other, dataset, **FP32).path,
+    }
+    paths |= {
+        extract_features(one, changed, **FP32).path,
+        extract_features(one, dataset, engine="torch", precision="bf16").path,
+    }
     assert len(paths) == 4
     assert extract_features(one, dataset, batch_size=2, **FP32).path in paths
 
@@ -130,30 +148,30 @@ DAMAGES = {
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".parquet", ".json"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_files_are_made_again(tiny_backbone, made_set, counted, suffix, damage):
+def test_damaged_files_are_made_again(tiny_backbone, synthetic_set, counted, suffix, damage):
     if (suffix, damage) == (".json", "flipped"):
         pytest.skip("a sidecar is text that may be read with any letter changed")
-    dataset = made_set()
+    dataset = synthetic_set()
     first = extract_features(tiny_backbone, dataset, **FP32)
     DAMAGES[damage](first.path.with_suffix(suffix))
     again = extract_features(tiny_backbone, dataset, **FP32)
-    assert counted.pictures == 24
+    assert counted.images == 24
     assert np.array_equal(first.embedding("test"), again.embedding("test"))
     assert again.sidecar["sha256"][again.path.name] == file_hash(again.path)
 
 
 @pytest.mark.parametrize("sidecar", ["[]", "{}", '{"sha256": {}}', '{"sha256": null}', "null"])
-def test_an_empty_sidecar_vouches_for_nothing(tiny_backbone, made_set, counted, sidecar):
-    dataset = made_set()
+def test_an_empty_sidecar_vouches_for_nothing(tiny_backbone, synthetic_set, counted, sidecar):
+    dataset = synthetic_set()
     extract_features(tiny_backbone, dataset, **FP32).path.with_suffix(".json").write_text(sidecar)
     extract_features(tiny_backbone, dataset, **FP32)
-    assert counted.pictures == 24
+    assert counted.images == 24
 
 
-def test_sidecar_and_index(tiny_backbone, made_set):
+def test_sidecar_and_index(tiny_backbone, synthetic_set):
     import hashlib
 
-    dataset = made_set()
+    dataset = synthetic_set()
     features = extract_features(tiny_backbone, dataset, **FP32)
     sidecar = json.loads(features.path.with_suffix(".json").read_text())
     assert sidecar["backbone"]["fingerprint"] == tiny_backbone.fingerprint
@@ -168,20 +186,24 @@ def test_sidecar_and_index(tiny_backbone, made_set):
     test = index[index["split"] == "test"]
     assert test["row"].tolist() == [0, 1, 2, 3]
     assert test["sha256"].tolist() == [
-        hashlib.sha256(picture.tobytes()).hexdigest() for picture in dataset.splits["test"].pictures
+        hashlib.sha256(image.tobytes()).hexdigest() for image in dataset.splits["test"].images
     ]
-    assert set(load_file(features.path)) == {f"{s}/{o}" for s in dataset.splits for o in tiny_backbone.outputs}
+    assert set(load_file(features.path)) == {
+        f"{s}/{o}" for s in dataset.splits for o in tiny_backbone.outputs
+    }
     assert describe_features(features)["weights"] == tiny_backbone.fingerprint
-    assert sorted(path.suffix for path in features.path.parent.iterdir() if path.suffix != ".lock") == [
+    assert sorted(
+        path.suffix for path in features.path.parent.iterdir() if path.suffix != ".lock"
+    ) == [
         ".json",
         ".parquet",
         ".safetensors",
     ]
 
 
-def test_an_interrupted_extraction_goes_on(tiny_backbone, made_set, counted, monkeypatch):
+def test_an_interrupted_extraction_goes_on(tiny_backbone, synthetic_set, counted, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 4)
-    dataset, whole = made_set((11, 3, 4)), made_set((11, 3, 4), name="whole.npz")
+    dataset, whole = synthetic_set((11, 3, 4)), synthetic_set((11, 3, 4), name="whole.npz")
     batches = module._batches
 
     def interrupted(split, chunk, *rest):
@@ -192,51 +214,63 @@ def test_an_interrupted_extraction_goes_on(tiny_backbone, made_set, counted, mon
     monkeypatch.setattr(module, "_batches", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract_features(tiny_backbone, dataset, batch_size=2, **FP32)
-    assert counted.pictures == 8
+    assert counted.images == 8
     monkeypatch.setattr(module, "_batches", batches)
     resumed = extract_features(tiny_backbone, dataset, batch_size=2, **FP32)
-    assert counted.pictures == 18
-    expected = extract_features(tiny_backbone, whole, folder=resumed.path.parent / "whole", batch_size=2, **FP32)
+    assert counted.images == 18
+    expected = extract_features(
+        tiny_backbone, whole, folder=resumed.path.parent / "whole", batch_size=2, **FP32
+    )
     assert file_hash(expected.path) == file_hash(resumed.path)
 
 
-def test_a_half_written_chunk_is_made_again(tiny_backbone, made_set, counted, monkeypatch):
+def test_a_half_written_chunk_is_made_again(tiny_backbone, synthetic_set, counted, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 4)
-    dataset = made_set((8, 3, 4))
+    dataset = synthetic_set((8, 3, 4))
     monkeypatch.setattr(module, "_join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         extract_features(tiny_backbone, dataset, **FP32)
-    chunk = sorted(next((dataset_folder := module.features_folder()).glob("*.partial")).iterdir())[0]
+    chunk = sorted(next((dataset_folder := module.features_folder()).glob("*.partial")).iterdir())[
+        0
+    ]
     chunk.write_bytes(chunk.read_bytes()[:-1])
     monkeypatch.undo()
     monkeypatch.setenv("RADIODINO_DATA", str(dataset_folder.parent))
     monkeypatch.setattr(module, "CHUNK", 4)
     features = extract_features(tiny_backbone, dataset, **FP32)
     np.testing.assert_allclose(
-        features.embedding("test")[0], reference(tiny_backbone, dataset.splits["test"].pictures[0])[0], atol=2e-5
+        features.embedding("test")[0],
+        reference(tiny_backbone, dataset.splits["test"].images[0])[0],
+        atol=2e-5,
     )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_nan_features_are_refused_and_nothing_is_kept(weights_file, made_set, value):
+def test_nan_features_are_refused_and_nothing_is_kept(weights_file, synthetic_set, value):
     model = tiny_transformer()
     with torch.no_grad():
         model.norm.bias[3] = value
-    backbone, dataset = load_backbone(f"file:{weights_file(model)}"), made_set()
-    with pytest.raises(InputError, match=r"class_token of 5 pictures is NaN or infinite, first of 'train/000000'"):
+    backbone, dataset = load_backbone(f"file:{weights_file(model)}"), synthetic_set()
+    with pytest.raises(
+        InputError, match=r"class_token of 5 images is NaN or infinite, first of 'train/000000'"
+    ):
         extract_features(backbone, dataset, **FP32)
     assert not list(module.features_folder().rglob("*.safetensors"))
 
 
-def test_no_disk_space_is_said_before_any_work(tiny_backbone, made_set, counted, monkeypatch):
-    dataset = made_set()
+def test_no_disk_space_is_said_before_any_work(tiny_backbone, synthetic_set, counted, monkeypatch):
+    dataset = synthetic_set()
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(InputError, match=r"features: no disk space: .* MB are needed .* RADIODINO_DATA"):
+    with pytest.raises(
+        InputError, match=r"features: no disk space: .* MB are needed .* RADIODINO_DATA"
+    ):
         extract_features(tiny_backbone, dataset, **FP32)
-    assert counted.pictures == 0
+    assert counted.images == 0
 
 
-def test_a_damaged_picture_is_named_and_the_rest_is_kept(tiny_backbone, tmp_path, counted, monkeypatch):
+def test_a_damaged_image_is_named_and_the_rest_is_kept(
+    tiny_backbone, tmp_path, counted, monkeypatch
+):
     monkeypatch.setattr(module, "CHUNK", 2)
     for row in range(4):
         file = tmp_path / "set" / "one" / f"{row}.png"
@@ -244,8 +278,10 @@ def test_a_damaged_picture_is_named_and_the_rest_is_kept(tiny_backbone, tmp_path
         Image.fromarray(np.full((32, 32), row * 50, np.uint8)).save(file)
     good = file.read_bytes()
     file.write_bytes(good[: len(good) // 2])
-    with pytest.raises(InputError, match=r"3\.png: the picture is damaged or truncated"):
-        extract_features(tiny_backbone, load_dataset(f"folder:{tmp_path / 'set'}"), batch_size=1, **FP32)
+    with pytest.raises(InputError, match=r"3\.png: the image is damaged or truncated"):
+        extract_features(
+            tiny_backbone, load_dataset(f"folder:{tmp_path / 'set'}"), batch_size=1, **FP32
+        )
     assert len(list(module.features_folder().rglob("all-*.safetensors"))) == 1
 
 
@@ -257,20 +293,31 @@ def test_mixed_grey_and_colour_files(tiny_backbone, tmp_path):
     np.testing.assert_allclose(*features.embedding("all"), atol=2e-5)
 
 
-def test_a_folder_in_a_file_is_an_input_error(tiny_backbone, made_set, tmp_path):
+def test_a_folder_in_a_file_is_an_input_error(tiny_backbone, synthetic_set, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file"):
-        extract_features(tiny_backbone, made_set(), folder=tmp_path / "file" / "features", **FP32)
+        extract_features(
+            tiny_backbone, synthetic_set(), folder=tmp_path / "file" / "features", **FP32
+        )
 
 
 def command(weights, npz, folder):
-    return ["--dataset", f"npz:{npz}", "--backbone", f"file:{weights}", "--folder", str(folder), "--engine", "torch"]
+    return [
+        "--dataset",
+        f"npz:{npz}",
+        "--backbone",
+        f"file:{weights}",
+        "--folder",
+        str(folder),
+        "--engine",
+        "torch",
+    ]
 
 
 @pytest.fixture
 def inputs(weights_file, tmp_path):
     """A weights file and an npz file for processes of their own."""
-    np.savez(tmp_path / "made.npz", **made_arrays((21, 5, 6)))
+    np.savez(tmp_path / "made.npz", **synthetic_arrays((21, 5, 6)))
     return weights_file(tiny_transformer()), tmp_path / "made.npz"
 
 
@@ -281,12 +328,18 @@ def environment():
 def test_two_processes_at_once(inputs, tmp_path):
     arguments = command(*inputs, tmp_path / "features")
     start = [sys.executable, "-m", "radiodino_utils.features.extraction", *arguments]
-    processes = [subprocess.Popen(start, env=environment(), stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    processes = [
+        subprocess.Popen(start, env=environment(), stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     printed = {process.communicate()[0].strip() for process in processes}
     assert [process.returncode for process in processes] == [0, 0]
     assert len(printed) == 1
     features = extract_features(
-        load_backbone(f"file:{inputs[0]}"), load_dataset(f"npz:{inputs[1]}"), folder=tmp_path / "features", **FP32
+        load_backbone(f"file:{inputs[0]}"),
+        load_dataset(f"npz:{inputs[1]}"),
+        folder=tmp_path / "features",
+        **FP32,
     )
     assert str(features.path) in printed
     assert features.sidecar["sha256"][features.path.name] == file_hash(features.path)
@@ -296,9 +349,19 @@ def test_two_processes_at_once(inputs, tmp_path):
 def test_two_gloo_processes_write_what_one_writes(inputs, tmp_path):
     alone, together = (command(*inputs, tmp_path / name) for name in ("one", "two"))
     script = tmp_path / "extract.py"
-    script.write_text(FOUR_A_CHUNK + "features.main(); features._extract = None; features.main()")  # writes, then reads
+    script.write_text(
+        FOUR_A_CHUNK + "features.main(); features._extract = None; features.main()"
+    )  # writes, then reads
     subprocess.run([sys.executable, script, *alone], env=environment(), check=True)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-endpoint", "127.0.0.1:0"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--rdzv-endpoint",
+        "127.0.0.1:0",
+    ]
     torchrun += ["--rdzv-backend", "c10d", script, *together]
     done = subprocess.run(torchrun, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -306,11 +369,15 @@ def test_two_gloo_processes_write_what_one_writes(inputs, tmp_path):
     one, two = (next((tmp_path / name).glob("*.safetensors")) for name in ("one", "two"))
     assert one.name == two.name
     assert file_hash(one) == file_hash(two)
-    pd.testing.assert_frame_equal(*(pd.read_parquet(path.with_suffix(".parquet")) for path in (one, two)))
+    pd.testing.assert_frame_equal(
+        *(pd.read_parquet(path.with_suffix(".parquet")) for path in (one, two))
+    )
 
 
 def test_a_killed_process_leaves_what_the_next_one_can_use(inputs, tmp_path):
-    code = FOUR_A_CHUNK + ("import os, signal; features._join = lambda *_: os.kill(os.getpid(), signal.SIGKILL); features.main()")
+    code = FOUR_A_CHUNK + (
+        "import os, signal; features._join = lambda *_: os.kill(os.getpid(), signal.SIGKILL); features.main()"
+    )
     arguments = command(*inputs, tmp_path / "features")
     killed = subprocess.run([sys.executable, "-c", code, *arguments], env=environment())
     assert killed.returncode == -signal.SIGKILL
@@ -323,7 +390,7 @@ def test_the_command_line_says_what_is_wrong(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--dataset", "organct-axia", "--backbone", "random-t16"])
     assert stopped.value.code == 2
-    assert "unknown data set 'organct-axia'; did you mean organct-axial" in capsys.readouterr().err
+    assert "unknown dataset 'organct-axia'; did you mean organct-axial" in capsys.readouterr().err
 
 
 PEAK = """
@@ -354,12 +421,18 @@ print(peak - before, sum(array.nbytes for part in features.arrays.values() for a
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc to see the memory")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="needs Linux's /proc to see the memory"
+)
 def test_memory_grows_with_the_features_only(run_python, weights_file, tmp_path):
-    small = weights_file(tiny_transformer(img_size=64, patch_size=32, embed_dim=32, num_heads=1, depth=1))
+    small = weights_file(
+        tiny_transformer(img_size=64, patch_size=32, embed_dim=32, num_heads=1, depth=1)
+    )
     paths = [tmp_path / "small.npz", tmp_path / "large.npz"]
     for path, count in zip(paths, (2000, 20000), strict=True):
-        np.savez(path, **made_arrays((count, 2, 2), size=128))  # the large one holds 328 MB of pictures
+        np.savez(
+            path, **synthetic_arrays((count, 2, 2), size=128)
+        )  # the large one holds 328 MB of images
     done = run_python(PEAK, f"file:{small}", *paths)
     assert done.returncode == 0, done.stderr
     grown, features = map(float, done.stdout.split())
@@ -373,7 +446,11 @@ def test_the_official_breastmnist(shared_data, monkeypatch):
     monkeypatch.setenv("MEDMNIST", str(shared_data / "medmnist"))
     dataset = load_dataset("breastmnist-224")
     features = extract_features(load_backbone("random-t16"), dataset)
-    assert {split: len(labels) for split, labels in features.labels.items()} == {"train": 546, "val": 78, "test": 156}
+    assert {split: len(labels) for split, labels in features.labels.items()} == {
+        "train": 546,
+        "val": 78,
+        "test": 156,
+    }
     assert {split: array["class_token"].shape for split, array in features.arrays.items()} == {
         "train": (546, 192),
         "val": (78, 192),
@@ -386,14 +463,18 @@ def test_the_official_breastmnist(shared_data, monkeypatch):
     assert features.classes == ("malignant", "normal, benign")
 
 
-def test_features_follow_the_weights_in_memory(tiny_backbone, made_set):
-    dataset, other = made_set(), tiny_transformer(seed=1)
+def test_features_follow_the_weights_in_memory(tiny_backbone, synthetic_set):
+    dataset, other = synthetic_set(), tiny_transformer(seed=1)
     first = extract_features(tiny_backbone, dataset, engine="openvino", precision="fp32")
     tiny_backbone.model.load_state_dict(other.state_dict())
     second = extract_features(tiny_backbone, dataset, engine="openvino", precision="fp32")
-    assert second.path != first.path and second.sidecar["backbone"]["fingerprint"] == fingerprint(other)
+    assert second.path != first.path and second.sidecar["backbone"]["fingerprint"] == fingerprint(
+        other
+    )
     assert np.abs(second.embedding("test") - first.embedding("test")).max() > 0.1
-    fresh = extract_features(from_model("fresh", other, "made"), dataset, engine="torch", precision="fp32")
+    fresh = extract_features(
+        from_model("fresh", other, "made"), dataset, engine="torch", precision="fp32"
+    )
     np.testing.assert_allclose(second.embedding("test"), fresh.embedding("test"), atol=1e-4)
     with torch.no_grad():
         tiny_backbone.model.norm.bias += 1
@@ -401,16 +482,21 @@ def test_features_follow_the_weights_in_memory(tiny_backbone, made_set):
     np.testing.assert_allclose(third.embedding("test"), second.embedding("test") + 1, atol=1e-3)
 
 
-def test_the_same_tensors_with_other_heads_have_features_of_their_own(made_set):
-    dataset = made_set()
+def test_the_same_tensors_with_other_heads_have_features_of_their_own(synthetic_set):
+    dataset = synthetic_set()
     two, four = (from_model("tiny", tiny_transformer(num_heads=heads), "made") for heads in (2, 4))
     assert two.fingerprint == four.fingerprint and two.structure != four.structure
-    first, second = (extract_features(one, dataset, engine="torch", precision="fp32") for one in (two, four))
-    assert first.path != second.path and np.abs(first.embedding("test") - second.embedding("test")).max() > 1e-3
+    first, second = (
+        extract_features(one, dataset, engine="torch", precision="fp32") for one in (two, four)
+    )
+    assert (
+        first.path != second.path
+        and np.abs(first.embedding("test") - second.embedding("test")).max() > 1e-3
+    )
 
 
-def test_a_stray_rank_changes_nothing(tiny_backbone, made_set, monkeypatch):
+def test_a_stray_rank_changes_nothing(tiny_backbone, synthetic_set, monkeypatch):
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "four")
-    features = extract_features(tiny_backbone, made_set(), **FP32)
+    features = extract_features(tiny_backbone, synthetic_set(), **FP32)
     assert len(features.embedding("train")) == 5

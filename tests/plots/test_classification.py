@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.data.registry import PictureSet, Split
+from radiodino_utils.data.registry import ImageDataset, Split
 from radiodino_utils.evaluation.knn import classify_knn, knn_curve
 from radiodino_utils.evaluation.results import classification_rows, curve_rows
 from radiodino_utils.explain.attention import Attention
@@ -19,17 +19,23 @@ from radiodino_utils.plots import classification as figures
 from radiodino_utils.plots import explanations as map_figures
 from radiodino_utils.plots.style import COLOURS
 
-from ..synthetic import made_features
+from ..synthetic import synthetic_features
 
 matplotlib.use("Agg")
 CAVEAT = "one patient, automatic labels"
-BACKBONES, SETS, KS = ("random-t16", "pixels", "radiodino-s16"), ("made-a", "made-b"), (1, 5, 20, 200)
+BACKBONES, SETS, KS = (
+    ("random-t16", "pixels", "radiodino-s16"),
+    ("made-a", "made-b"),
+    (1, 5, 20, 200),
+)
 
 
 @pytest.fixture(scope="module")
 def features():
     return [
-        made_features(noise=2.0, seed=i, dataset=name, backbone=backbone, classes=12, caveat=CAVEAT)
+        synthetic_features(
+            noise=2.0, seed=i, dataset=name, backbone=backbone, classes=12, caveat=CAVEAT
+        )
         for name in SETS
         for i, backbone in enumerate(BACKBONES)
     ]
@@ -46,36 +52,69 @@ def drawn(features):
     """Every figure, by the name of its function."""
     generator = np.random.default_rng(0)
     curves = curve_rows(one for part in features for one in knn_curve(part, ks=KS))
-    chosen = {(one.dataset, one.backbone): one.choice["k"] for one in (classify_knn(each, ks=KS) for each in features)}
+    chosen = {
+        (one.dataset, one.backbone): one.choice["k"]
+        for one in (classify_knn(each, ks=KS) for each in features)
+    }
     predictions = [classify_knn(one, ks=KS) for one in features]
-    rows = pd.concat([classification_rows(one, resamples=50) for one in predictions], ignore_index=True)
-    names = [f"structure {i}" for i in range(12)]
-    points = pd.DataFrame(generator.normal(size=(240, 4)), columns=["pca1", "pca2", "umap1", "umap2"]).assign(
-        dataset=np.repeat(SETS, 120), backbone=np.tile(BACKBONES, 80), **{"class": np.repeat([*names, *names], 10)}
+    rows = pd.concat(
+        [classification_rows(one, resamples=50) for one in predictions], ignore_index=True
     )
-    pictures = generator.integers(0, 256, (30, 16, 16), dtype=np.uint8)
-    train = Split(pictures, np.arange(30) % 3, [str(i) for i in range(30)])
+    names = [f"structure {i}" for i in range(12)]
+    points = pd.DataFrame(
+        generator.normal(size=(240, 4)), columns=["pca1", "pca2", "umap1", "umap2"]
+    ).assign(
+        dataset=np.repeat(SETS, 120),
+        backbone=np.tile(BACKBONES, 80),
+        **{"class": np.repeat([*names, *names], 10)},
+    )
+    images = generator.integers(0, 256, (30, 16, 16), dtype=np.uint8)
+    train = Split(images, np.arange(30) % 3, [str(i) for i in range(30)])
     maps = generator.random((1, 3, 4, 4), dtype=np.float32)
-    panels = map_figures.map_panels(pictures[0], {"attention": maps[0, 0], "rollout": maps[0, 1]}, outlines=[pictures[0] > 128])
+    panels = map_figures.map_panels(
+        images[0], {"attention": maps[0, 0], "rollout": maps[0, 1]}, outlines=[images[0] > 128]
+    )
     coloured = PatchColours(
-        generator.random((2, 4, 4, 3)), np.ones((2, 4, 4), bool), np.array([0.4, 0.2, 0.1]), list(pictures[:2])
+        generator.random((2, 4, 4, 3)),
+        np.ones((2, 4, 4), bool),
+        np.array([0.4, 0.2, 0.1]),
+        list(images[:2]),
     )
     explained = pd.DataFrame(
-        {"protocol": name, "backbone": backbone, "metric": metric, "value": 0.2, "ci_low": 0.1, "ci_high": 0.4, "n": 5}
+        {
+            "protocol": name,
+            "backbone": backbone,
+            "metric": metric,
+            "value": 0.2,
+            "ci_low": 0.1,
+            "ci_high": 0.4,
+            "n": 5,
+        }
         for name in ("attention", "centre")
         for backbone in BACKBONES
         for metric in METRICS
     )
-    attention = Attention(np.zeros((1, 3, 17)), maps, pictures[0], np.zeros(8))
+    attention = Attention(np.zeros((1, 3, 17)), maps, images[0], np.zeros(8))
     return {
-        "sample_sheet": lambda: figures.sample_sheet(PictureSet("made", ("liver", "lung", "rib"), {"train": train}, "", CAVEAT)),
-        "attention_heads": lambda: map_figures.attention_heads(attention, title="random-t16: a picture", caveat=CAVEAT),
+        "sample_sheet": lambda: figures.sample_sheet(
+            ImageDataset("made", ("liver", "lung", "rib"), {"train": train}, "", CAVEAT)
+        ),
+        "attention_heads": lambda: map_figures.attention_heads(
+            attention, title="random-t16: a image", caveat=CAVEAT
+        ),
         "map_sheet": lambda: map_figures.map_sheet(
             {"kidney\nrandom-t16": panels, "aorta\nrandom-t16": panels}, title="maps", caveat=CAVEAT
         ),
-        "colour_sheet": lambda: map_figures.colour_sheet({"random-t16": coloured}, title="colours", caveat=CAVEAT),
+        "colour_sheet": lambda: map_figures.colour_sheet(
+            {"random-t16": coloured}, title="colours", caveat=CAVEAT
+        ),
         "similarity_sheet": lambda: map_figures.similarity_sheet(
-            pictures[0], (1, 2), {"random-t16": (maps[0, :1], pictures[:1])}, ["liver"], title="likeness", caveat=CAVEAT
+            images[0],
+            (1, 2),
+            {"random-t16": (maps[0, :1], images[:1])},
+            ["liver"],
+            title="likeness",
+            caveat=CAVEAT,
         ),
         "score_intervals": lambda: map_figures.score_intervals(explained, caveat=CAVEAT),
         "k_curves": lambda: figures.k_curves(curves, chosen, caveat=CAVEAT),
@@ -92,7 +131,9 @@ def drawn(features):
                 for one in predictions[:3]
             ]
         ),
-        "scree": lambda: figures.scree(pd.concat([explained_variance(one) for one in features]), caveat=CAVEAT),
+        "scree": lambda: figures.scree(
+            pd.concat([explained_variance(one) for one in features]), caveat=CAVEAT
+        ),
         "scatter_pca": lambda: figures.scatter_grid(points, method="pca", caveat=CAVEAT),
         "scatter_umap": lambda: figures.scatter_grid(points, method="umap", caveat=CAVEAT),
         "metric_bars": lambda: figures.metric_bars(rows),
@@ -126,10 +167,22 @@ def texts(figure):
     for axis in figure.axes:
         if axis.axison:
             found += [axis.xaxis.label, axis.yaxis.label]
-            found += [one for one in axis.get_xticklabels() if _within(one.get_position()[0], axis.get_xlim())]
-            found += [one for one in axis.get_yticklabels() if _within(one.get_position()[1], axis.get_ylim())]
+            found += [
+                one
+                for one in axis.get_xticklabels()
+                if _within(one.get_position()[0], axis.get_xlim())
+            ]
+            found += [
+                one
+                for one in axis.get_yticklabels()
+                if _within(one.get_position()[1], axis.get_ylim())
+            ]
         found += [axis.title, *axis.texts]
-    return [(one.get_text(), one.get_window_extent()) for one in found if one.get_visible() and one.get_text().strip()]
+    return [
+        (one.get_text(), one.get_window_extent())
+        for one in found
+        if one.get_visible() and one.get_text().strip()
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -138,10 +191,16 @@ def test_no_text_lies_on_another_or_beyond_the_edge(drawn, name):
     figure.canvas.draw()
     boxes = texts(figure)
     assert boxes
-    edges = (figure.bbox.x0 - 2, figure.bbox.x1 + 2), (figure.bbox.y0 - 2, figure.bbox.y1 + 2)  # pixels of 0.25 mm
+    edges = (
+        (figure.bbox.x0 - 2, figure.bbox.x1 + 2),
+        (figure.bbox.y0 - 2, figure.bbox.y1 + 2),
+    )  # pixels of 0.25 mm
     for i, (text, box) in enumerate(boxes):
         assert (
-            _within(box.x0, edges[0]) and _within(box.x1, edges[0]) and _within(box.y0, edges[1]) and _within(box.y1, edges[1])
+            _within(box.x0, edges[0])
+            and _within(box.x1, edges[0])
+            and _within(box.y0, edges[1])
+            and _within(box.y1, edges[1])
         ), text
         for other, other_box in boxes[:i]:
             wide = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
@@ -178,7 +237,10 @@ def test_every_class_is_named_beside_the_confusion_matrix(drawn, features):
     for axis in (first, *others):
         assert [one.get_text() for one in axis.get_xticklabels()] == list(features[0].classes)
     assert "k = " in first.get_title()
-    sizes = {(round(axis.get_window_extent().width), round(axis.get_window_extent().height)) for axis in (first, *others)}
+    sizes = {
+        (round(axis.get_window_extent().width), round(axis.get_window_extent().height))
+        for axis in (first, *others)
+    }
     assert len(sizes) == 1
 
 
@@ -198,7 +260,11 @@ def test_only_a_choice_on_validation_is_called_so(features):
 
 def test_bars_show_the_interval_itself(features):
     rows = classification_rows(classify_knn(features[0], ks=(5,)), resamples=50)
-    rows[["value", "ci_low", "ci_high"]] = 0.5, 0.55, 0.6  # a percentile interval need not hold the value
+    rows[["value", "ci_low", "ci_high"]] = (
+        0.5,
+        0.55,
+        0.6,
+    )  # a percentile interval need not hold the value
     segment = figures.metric_bars(rows).axes[0].collections[0].get_segments()[0]
     np.testing.assert_allclose(segment[:, 0], [55, 60])
 
@@ -229,15 +295,23 @@ def test_twelve_classes_are_told_apart_by_colour_and_marker(drawn):
 
 
 def test_more_backbones_than_colours_can_be_drawn():
-    many = [made_features(backbone=f"file:{i}", noise=2.0, seed=i) for i in range(9)]
+    many = [synthetic_features(backbone=f"file:{i}", noise=2.0, seed=i) for i in range(9)]
     curves = curve_rows(one for part in many for one in knn_curve(part, ks=(1, 5)))
     assert len(figures.k_curves(curves, {}).legends[0].get_texts()) == 9
 
 
 def test_the_palette_keeps_its_contrast_for_the_colour_blind():
     """Simulated deuteranopia and protanopia (Machado et al., 2009, severity 1) leave every pair of colours apart."""
-    deuteranopia = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
-    protanopia = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    deuteranopia = [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ]
+    protanopia = [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ]
     colours = np.array([to_rgb(one) for one in COLOURS])
     for matrix in (np.eye(3), deuteranopia, protanopia):
         seen = np.clip(colours @ np.transpose(matrix), 0, 1)
@@ -245,24 +319,39 @@ def test_the_palette_keeps_its_contrast_for_the_colour_blind():
         assert apart > 0.1
 
 
-def test_maps_of_fewer_pictures_are_in_the_title(drawn):
-    assert "n = 5 pictures" in drawn["score_intervals"]().get_suptitle().replace("\n", " ")
-    some = pd.DataFrame({"protocol": ["attention", "even"], "backbone": "tiny", "metric": "road", "value": 0.2, "n": [4, 5]})
+def test_maps_of_fewer_images_are_in_the_title(drawn):
+    assert "n = 5 images" in drawn["score_intervals"]().get_suptitle().replace("\n", " ")
+    some = pd.DataFrame(
+        {
+            "protocol": ["attention", "even"],
+            "backbone": "tiny",
+            "metric": "road",
+            "value": 0.2,
+            "n": [4, 5],
+        }
+    )
     figure = map_figures.score_intervals(some.assign(ci_low=0.1, ci_high=0.3), caveat=CAVEAT)
-    assert "n = 4 to 5 pictures" in figure.get_suptitle().replace("\n", " ")
+    assert "n = 4 to 5 images" in figure.get_suptitle().replace("\n", " ")
 
 
 def test_dollars_and_long_names_are_drawn_as_they_are(tmp_path):
     names = ("$\\frac", "a$b$c", "<b>x</b>", "_x_", "", "n" * 200)
     labels = np.arange(12) % 6
-    one = replace(classify_knn(made_features(), protocol="knn1"), classes=names, labels=labels, positive="")
+    one = replace(
+        classify_knn(synthetic_features(), protocol="knn1"),
+        classes=names,
+        labels=labels,
+        positive="",
+    )
     one = replace(one, probabilities=np.eye(6)[labels], ids=list("abcdefghijkl"))
     figure = figures.confusion_matrices([one])
     shown = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert shown[:5] == list(names[:5]) and shown[5].endswith("…") and len(shown[5]) == 40
     figures.save_figure(figure, tmp_path, "a")
     part = Split(np.zeros((12, 4, 4), np.uint8), labels, one.ids)
-    figures.save_figure(figures.sample_sheet(PictureSet("made $x", names, {"train": part}, "")), tmp_path, "b")
+    figures.save_figure(
+        figures.sample_sheet(ImageDataset("made $x", names, {"train": part}, "")), tmp_path, "b"
+    )
 
 
 def test_thousands_of_classes_are_drawn_in_bounds():
@@ -271,10 +360,19 @@ def test_thousands_of_classes_are_drawn_in_bounds():
     names = tuple(f"class {i}" for i in range(classes))
     probabilities = np.zeros((n, classes), np.float32)
     probabilities[np.arange(n), np.roll(labels, 1)] = 1
-    one = replace(classify_knn(made_features(), protocol="knn1"), classes=names, labels=labels, probabilities=probabilities)
+    one = replace(
+        classify_knn(synthetic_features(), protocol="knn1"),
+        classes=names,
+        labels=labels,
+        probabilities=probabilities,
+    )
     figure = figures.confusion_matrices([one])
     ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert len(ticks) == 25 and ticks[0] == "class 0" and ticks[-1] == "4976 other classes"
-    sheet = figures.sample_sheet(PictureSet("made", names, {"train": Split(np.zeros((n, 4, 4), np.uint8), labels, names)}, ""))
+    sheet = figures.sample_sheet(
+        ImageDataset(
+            "made", names, {"train": Split(np.zeros((n, 4, 4), np.uint8), labels, names)}, ""
+        )
+    )
     assert len(sheet.axes) == 24 * 8 and "the 24 largest of 5000 classes" in sheet.get_suptitle()
     plt.close("all")

@@ -4,12 +4,16 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from radiodino_utils.evaluation.segmentation.metrics import EMPTY_RULES, score_pictures, segmentation_rows
+from radiodino_utils.evaluation.segmentation.metrics import (
+    EMPTY_RULES,
+    score_images,
+    segmentation_rows,
+)
 from radiodino_utils.plots import segmentation as figures
 from tests.evaluation.segmentation.test_metrics import predicted
 from tests.plots.test_classification import texts
 
-from ..synthetic_segmentation import made_segmentation
+from ..synthetic_segmentation import synthetic_segmentation
 
 matplotlib.use("Agg")
 
@@ -22,12 +26,19 @@ def closed():
 
 @pytest.fixture(scope="module")
 def made():
-    """A segmentation that errs more and more, its scores, and those of several backbones and numbers of pictures."""
-    dataset = made_segmentation(counts={"train": 1, "val": 1, "test": 9}, classes=4, caveat="one patient", spacing_mm=(0.7, 0.7))
+    """A segmentation that errs more and more, its scores, and those of several backbones and numbers of images."""
+    dataset = synthetic_segmentation(
+        counts={"train": 1, "val": 1, "test": 9},
+        classes=4,
+        caveat="one patient",
+        spacing_mm=(0.7, 0.7),
+    )
     masks = [np.roll(dataset.mask(row), 2 * row, axis=0) for row in dataset.splits["test"]]
     segmentation = predicted(dataset, masks)
-    scores = score_pictures(segmentation)
-    all_scores = pd.concat([scores.assign(backbone=name) for name in ("random-t16", "pixels")], ignore_index=True)
+    scores = score_images(segmentation)
+    all_scores = pd.concat(
+        [scores.assign(backbone=name) for name in ("random-t16", "pixels")], ignore_index=True
+    )
     curve = pd.concat([all_scores.assign(labelled=n) for n in (4, 12, 36)], ignore_index=True)
     return segmentation, scores, all_scores, segmentation_rows(curve, resamples=20)
 
@@ -56,7 +67,9 @@ def test_no_text_lies_on_another(drawn, name):
         for other, other_box in boxes[:i]:
             wide = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
             high = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
-            slanted = name == "dice_by_class"  # boxes of slanted labels meet although their letters do not
+            slanted = (
+                name == "dice_by_class"
+            )  # boxes of slanted labels meet although their letters do not
             assert slanted or wide <= 0.5 or high <= 0.5, f"{text!r} lies on {other!r}"
 
 
@@ -68,13 +81,13 @@ def test_the_caveat_and_the_rule_for_empty_masks_are_said(drawn, name):
 
 
 def test_the_cases_are_the_best_the_median_and_the_worst(made, drawn):
-    ranked = figures.picture_dice(made[1])["dice"].sort_values(ascending=False).to_numpy()
+    ranked = figures.image_dice(made[1])["dice"].sort_values(ascending=False).to_numpy()
     labels = [axis.get_ylabel() for axis in drawn["case_sheet"]().axes[::4]]
     assert [label.split(":")[0] for label in labels] == ["best", "median", "worst"]
     assert [label.split("Dice ")[1] for label in labels] == [f"{ranked[i]:.2f}" for i in (0, 4, 8)]
 
 
-def test_a_picture_keeps_its_aspect(drawn):
+def test_a_image_keeps_its_aspect(drawn):
     figure = drawn["case_sheet"]()
     figure.canvas.draw()
     box = figure.axes[0].get_window_extent()

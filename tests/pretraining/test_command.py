@@ -7,9 +7,14 @@ import pytest
 
 from radiodino_utils.pretraining.command import main, make_parser
 
-from ..synthetic_corpus import SMALLEST, made_folder, made_npz
+from ..synthetic_corpus import SMALLEST, synthetic_folder, synthetic_npz
 
-TINY = [part for key, value in SMALLEST.items() if key not in ("steps", "batch_size") for part in ("--set", f"{key}={value}")]
+TINY = [
+    part
+    for key, value in SMALLEST.items()
+    if key not in ("steps", "batch_size")
+    for part in ("--set", f"{key}={value}")
+]
 
 
 _HELP = """
@@ -27,21 +32,45 @@ def test_help_explains_every_option_without_loading_torch():
         assert action.help and len(action.help) > 5, action.option_strings
     repository = str(Path(__file__).resolve().parents[2])
     done = subprocess.run(
-        [sys.executable, "-c", _HELP], capture_output=True, text=True, env={"PYTHONPATH": repository, "PATH": ""}
+        [sys.executable, "-c", _HELP],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": repository, "PATH": ""},
     )
     assert done.stdout.endswith("False\n") and "--hold-out" in done.stdout, done.stderr
 
 
 def test_from_the_command_line_and_on(tmp_path, capsys):
-    made_folder(tmp_path / "pictures")
-    options = ["--data", f"{tmp_path / 'pictures'}=1", "--data", f"{made_npz(tmp_path / 'l.npz')}=2", "--batch-size", "8"]
-    options += ["--hold-out", f"npz:{tmp_path / 'l.npz'}", "--probe", f"npz:{tmp_path / 'l.npz'}", *TINY, "--monitor-every", "1"]
-    (tmp_path / "options.args").write_text("\n".join([*options, "--steps", "2", "--method", "dino"]))
+    synthetic_folder(tmp_path / "images")
+    options = [
+        "--data",
+        f"{tmp_path / 'images'}=1",
+        "--data",
+        f"{synthetic_npz(tmp_path / 'l.npz')}=2",
+        "--batch-size",
+        "8",
+    ]
+    options += [
+        "--hold-out",
+        f"npz:{tmp_path / 'l.npz'}",
+        "--probe",
+        f"npz:{tmp_path / 'l.npz'}",
+        *TINY,
+        "--monitor-every",
+        "1",
+    ]
+    (tmp_path / "options.args").write_text(
+        "\n".join([*options, "--steps", "2", "--method", "dino"])
+    )
     main([f"@{tmp_path / 'options.args'}", "--out", str(tmp_path / "run")])
     assert "after 2 of 2 steps" in capsys.readouterr().out
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert [source["share of draws"] for source in facts["sources"]] == pytest.approx([1 / 3, 2 / 3])
-    assert (tmp_path / "run" / "monitor.csv").read_text().splitlines()[-1].split(",")[-1]  # the probe's AUC
+    assert [source["share of draws"] for source in facts["sources"]] == pytest.approx(
+        [1 / 3, 2 / 3]
+    )
+    assert (
+        (tmp_path / "run" / "monitor.csv").read_text().splitlines()[-1].split(",")[-1]
+    )  # the probe's AUC
 
 
 @pytest.mark.parametrize(
@@ -49,16 +78,16 @@ def test_from_the_command_line_and_on(tmp_path, capsys):
     [
         ([], "the corpus is empty"),
         (["--data", "nowhere"], "no such source"),
-        (["--data", "{pictures}", "--set", "lr"], "write KEY=VALUE"),
-        (["--data", "{pictures}", "--set", "lrr=3"], "did you mean"),
-        (["--data", "{pictures}", "--recipe", "tiny"], "unknown recipe"),
-        (["--data", "{pictures}", "--hold-out", "chestmnist-2"], "unknown data set"),
-        (["--data", "{pictures}", "--resume", "--batch-size", "8"], "holds no run to resume"),
+        (["--data", "{images}", "--set", "lr"], "write KEY=VALUE"),
+        (["--data", "{images}", "--set", "lrr=3"], "did you mean"),
+        (["--data", "{images}", "--recipe", "tiny"], "unknown recipe"),
+        (["--data", "{images}", "--hold-out", "chestmnist-2"], "unknown dataset"),
+        (["--data", "{images}", "--resume", "--batch-size", "8"], "holds no run to resume"),
     ],
 )
 def test_mistakes_end_with_one_sentence(tmp_path, capsys, options, hint):
-    made_folder(tmp_path / "pictures")
-    options = [option.format(pictures=tmp_path / "pictures") for option in options]
+    synthetic_folder(tmp_path / "images")
+    options = [option.format(images=tmp_path / "images") for option in options]
     with pytest.raises(SystemExit) as caught:
         main([*options, "--out", str(tmp_path / "run")])
     assert caught.value.code == 2

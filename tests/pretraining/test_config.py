@@ -8,29 +8,36 @@ from radiodino_utils.pretraining.config import Recipe, load_recipe, recipe_names
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_whole(name):
-    recipe = load_recipe(name, pictures=27_000)
+    recipe = load_recipe(name, images=27_000)
     assert set(recipe.describe()) == {field.name for field in dataclasses.fields(Recipe)}
     assert recipe.steps > 0
     assert "auto" not in recipe.describe().values()
 
 
 def test_small_scales_with_the_corpus():
-    dims = [load_recipe("small", pictures=n).output_dim for n in (500, 20_001, 60_000, 150_000, 400_000, 10**6)]
+    dims = [
+        load_recipe("small", images=n).output_dim
+        for n in (500, 20_001, 60_000, 150_000, 400_000, 10**6)
+    ]
     assert dims == [1024, 2048, 4096, 16_384, 32_768, 65_536]
-    few, many = load_recipe("small", pictures=500), load_recipe("small", pictures=10**6)
+    few, many = load_recipe("small", images=500), load_recipe("small", images=10**6)
     assert (few.teacher_temp, few.momentum, few.warmup) == (0.02, 0.99, 0.15)
     assert (many.teacher_temp, many.momentum, many.warmup) == (0.07, 0.996, 0.1)
 
 
 def test_greyscale_recipes_have_no_colour_and_no_solarize():
-    assert not [field.name for field in dataclasses.fields(Recipe) if "sol" in field.name or "hue" in field.name]
+    assert not [
+        field.name
+        for field in dataclasses.fields(Recipe)
+        if "sol" in field.name or "hue" in field.name
+    ]
 
 
 def test_changes_and_files(tmp_path):
     (tmp_path / "mine.yaml").write_text("base: small\nrotation: 5\nlr: 1e-3\n")
-    recipe = load_recipe(tmp_path / "mine.yaml", pictures=100, steps=7, method="dinov2")
+    recipe = load_recipe(tmp_path / "mine.yaml", images=100, steps=7, method="dinov2")
     assert (recipe.rotation, recipe.lr, recipe.steps, recipe.method) == (5.0, 1e-3, 7, "dinov2")
-    assert recipe.masks_patches and not load_recipe("small", pictures=100).masks_patches
+    assert recipe.masks_patches and not load_recipe("small", images=100).masks_patches
 
 
 @pytest.mark.parametrize(
@@ -48,13 +55,17 @@ def test_changes_and_files(tmp_path):
 )
 def test_wrong_settings(changes, hint):
     with pytest.raises(InputError, match=hint):
-        load_recipe("small", pictures=100, **changes)
+        load_recipe("small", images=100, **changes)
 
 
 def test_wrong_files(tmp_path):
     with pytest.raises(InputError, match="unknown recipe 'smal'; did you mean small"):
-        load_recipe("smal", pictures=1)
-    for text, hint in (("method: dino", "are missing"), ("[", "no YAML"), ("", "holds no settings")):
+        load_recipe("smal", images=1)
+    for text, hint in (
+        ("method: dino", "are missing"),
+        ("[", "no YAML"),
+        ("", "holds no settings"),
+    ):
         (tmp_path / "r.yaml").write_text(text)
         with pytest.raises(InputError, match=hint):
-            load_recipe(tmp_path / "r.yaml", pictures=1)
+            load_recipe(tmp_path / "r.yaml", images=1)

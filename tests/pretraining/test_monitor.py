@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.pretraining.monitor import PATIENCE, Monitor, measures, require_finite, sign_of_collapse
+from radiodino_utils.pretraining.monitor import (
+    PATIENCE,
+    Monitor,
+    measures,
+    require_finite,
+    sign_of_collapse,
+)
 from radiodino_utils.pretraining.networks import Loss
 
 HEALTHY = {"feature_std": 0.8, "effective_rank": 30.0, "teacher_entropy": 2.0, "kl": 0.5}
@@ -17,7 +23,9 @@ def rows_of(path):
 
 
 def loss_of(features, teacher, student=None):
-    return Loss(torch.tensor(1.0), {}, features, teacher, teacher if student is None else student, 0.1)
+    return Loss(
+        torch.tensor(1.0), {}, features, teacher, teacher if student is None else student, 0.1
+    )
 
 
 def test_measures_of_known_outputs():
@@ -31,7 +39,9 @@ def test_measures_of_known_outputs():
     assert 15 < found["effective_rank"] <= 16
     sharp = torch.zeros(200, 32)
     sharp[:, 0] = 100
-    assert measures(loss_of(features, sharp), torch.zeros(1, 1, 32), 0.1)["teacher_entropy"] == pytest.approx(0, abs=1e-5)
+    assert measures(loss_of(features, sharp), torch.zeros(1, 1, 32), 0.1)[
+        "teacher_entropy"
+    ] == pytest.approx(0, abs=1e-5)
     line = torch.randn(200, 1) * torch.randn(1, 16) + 5
     assert measures(loss_of(line, uniform), torch.zeros(1, 1, 32), 0.1)["effective_rank"] < 2
 
@@ -59,7 +69,9 @@ def test_a_collapse_that_lasts_stops_the_run_and_says_what_to_change(tmp_path):
     monitor.write({"step": PATIENCE} | HEALTHY)
     for step in range(PATIENCE - 1):
         monitor.write({"step": 10 + step} | HEALTHY | {"feature_std": 0.0})
-    with pytest.raises(InputError, match="has collapsed: the features of all pictures are nearly equal.*lower lr"):
+    with pytest.raises(
+        InputError, match="has collapsed: the features of all images are nearly equal.*lower lr"
+    ):
         monitor.write({"step": 20} | HEALTHY | {"feature_std": 0.0})
     assert len(rows_of(tmp_path / "m.csv")) == 2 * PATIENCE
 

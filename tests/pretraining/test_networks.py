@@ -17,18 +17,25 @@ from radiodino_utils.pretraining.networks import (
 )
 from radiodino_utils.pretraining.views import make_views
 
-from ..synthetic_corpus import made_pictures, smallest
+from ..synthetic_corpus import smallest, synthetic_images
 
 
 def views(recipe, count=4):
-    return make_views(list(made_pictures(count)[0]), recipe, [np.random.default_rng([0, row]) for row in range(count)])
+    return make_views(
+        list(synthetic_images(count)[0]),
+        recipe,
+        [np.random.default_rng([0, row]) for row in range(count)],
+    )
 
 
 @pytest.mark.parametrize("method", ["dino", "dinov2"])
 def test_student_and_teacher_start_equal_and_only_the_student_learns(method):
     recipe = smallest(method=method, drop_path=0.0)
     student, teacher = make_pair("t16", recipe)
-    assert all(torch.equal(a, b) for a, b in zip(student.state_dict().values(), teacher.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(student.state_dict().values(), teacher.state_dict().values(), strict=True)
+    )
     loss = Criterion(recipe)(student, teacher, views(recipe), 0.04)
     loss.total.backward()
     learning = {name for name, one in student.named_parameters() if one.requires_grad}
@@ -43,7 +50,9 @@ def test_the_loss_of_class_tokens_is_the_definition():
     student, teacher = make_pair("t16", recipe)
     made = views(recipe)
     with torch.no_grad():
-        t = torch.softmax(teacher(made.global_views)[1] / 0.04, -1).chunk(2)  # the centre starts at zero
+        t = torch.softmax(teacher(made.global_views)[1] / 0.04, -1).chunk(
+            2
+        )  # the centre starts at zero
         s = [*torch.log_softmax(student(made.global_views)[1] / 0.1, -1).chunk(2)]
         s += torch.log_softmax(student(made.local_views)[1] / 0.1, -1).chunk(2)
         terms = [-(t[i] * s[j]).sum(-1).mean() for i in range(2) for j in range(4) if i != j]
@@ -61,13 +70,17 @@ def test_sinkhorn_takes_every_prototype_equally_often(method):
         plain = torch.softmax(teacher(made.global_views)[1] / 0.04, -1).sum(0)
         taken = torch.softmax(loss.teacher_logits / 0.04, -1)
     assert torch.allclose(taken.sum(1), torch.ones(64), atol=1e-5)
-    assert (taken.sum(0) - 4).abs().mean() < 0.5 * (plain - 4).abs().mean()  # 64 views, 16 prototypes, three rounds
+    assert (taken.sum(0) - 4).abs().mean() < 0.5 * (
+        plain - 4
+    ).abs().mean()  # 64 views, 16 prototypes, three rounds
     t, s = taken.chunk(2), torch.log_softmax(loss.student_logits / 0.1, -1).chunk(2)
     assert loss.teacher_logits.dtype == torch.float32
     assert torch.isfinite(loss.total)
     assert not criterion.dino.center.any()
     if not recipe.local_count:
-        assert float(loss.parts["dino"]) == pytest.approx(float(-(t[0] * s[1] + t[1] * s[0]).sum(-1).mean() / 2), rel=1e-4)
+        assert float(loss.parts["dino"]) == pytest.approx(
+            float(-(t[0] * s[1] + t[1] * s[0]).sum(-1).mean() / 2), rel=1e-4
+        )
 
 
 def test_probabilities_are_not_rounded_by_autocast():
@@ -82,14 +95,14 @@ def test_probabilities_are_not_rounded_by_autocast():
 def test_masked_patches_are_hidden_from_the_student():
     recipe = smallest(method="dinov2", drop_path=0.0)
     student, _ = make_pair("t16", recipe)
-    pictures = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, 32, 32)
     masks = torch.zeros(2, 2, 2, dtype=torch.bool)
     masks[:, 0, 0] = True
-    changed = pictures.clone()
+    changed = images.clone()
     changed[:, :, :16, :16] += 1
     with torch.no_grad():
-        assert torch.allclose(student(pictures, masks)[0], student(changed, masks)[0], atol=1e-5)
-        assert not torch.allclose(student(pictures)[0], student(changed)[0], atol=1e-5)
+        assert torch.allclose(student(images, masks)[0], student(changed, masks)[0], atol=1e-5)
+        assert not torch.allclose(student(images)[0], student(changed)[0], atol=1e-5)
 
 
 def test_parameter_groups():
@@ -102,35 +115,60 @@ def test_parameter_groups():
     assert sum(len(group["params"]) for group in groups) == len(decays)
     for name, has_decay in decays.items():
         is_plain = (
-            name.endswith("bias") or ".norm" in name or any(part in name for part in ("pos_embed", "cls_token", "mask_token"))
+            name.endswith("bias")
+            or ".norm" in name
+            or any(part in name for part in ("pos_embed", "cls_token", "mask_token"))
         )
         assert has_decay != is_plain, name
     scale = {names[id(one)]: group["lr_scale"] for group in groups for one in group["params"]}
-    assert scale["backbone.vit.blocks.11.mlp.fc1.weight"] / scale["backbone.vit.blocks.10.mlp.fc1.weight"] == pytest.approx(
-        1 / 0.9
-    )
+    assert scale["backbone.vit.blocks.11.mlp.fc1.weight"] / scale[
+        "backbone.vit.blocks.10.mlp.fc1.weight"
+    ] == pytest.approx(1 / 0.9)
     assert scale["head.last_layer.weight_v"] == 1.0
 
 
 def test_schedules():
-    recipe = smallest(steps=100, warmup=0.1, lr=1e-3, momentum=0.99, weight_decay_end=0.4, teacher_temp=0.07)
+    recipe = smallest(
+        steps=100, warmup=0.1, lr=1e-3, momentum=0.99, weight_decay_end=0.4, teacher_temp=0.07
+    )
     rows = [schedule(recipe, step) for step in range(100)]
     lrs = [row["lr"] for row in rows]
-    assert lrs[0] == pytest.approx(1e-4) and max(lrs) == pytest.approx(1e-3) and lrs.index(max(lrs)) in (9, 10)
-    assert lrs[-1] == pytest.approx(1e-6) and all(a >= b for a, b in zip(lrs[10:], lrs[11:], strict=False))
+    assert (
+        lrs[0] == pytest.approx(1e-4)
+        and max(lrs) == pytest.approx(1e-3)
+        and lrs.index(max(lrs)) in (9, 10)
+    )
+    assert lrs[-1] == pytest.approx(1e-6) and all(
+        a >= b for a, b in zip(lrs[10:], lrs[11:], strict=False)
+    )
     assert (rows[0]["weight_decay"], rows[-1]["weight_decay"]) == pytest.approx((0.04, 0.4))
     assert (rows[0]["momentum"], rows[-1]["momentum"]) == pytest.approx((0.99, 1.0))
-    assert (rows[0]["teacher_temp"], rows[30]["teacher_temp"], rows[-1]["teacher_temp"]) == pytest.approx((0.04, 0.07, 0.07))
+    assert (
+        rows[0]["teacher_temp"],
+        rows[30]["teacher_temp"],
+        rows[-1]["teacher_temp"],
+    ) == pytest.approx((0.04, 0.07, 0.07))
     middle = 0.04 + (0.4 - 0.04) * (1 - math.cos(math.pi * 50 / 99)) / 2
     assert rows[50]["weight_decay"] == pytest.approx(middle)
 
 
 def test_notes_say_what_the_schedules_do():
-    flat = schedule_note(schedule_table(smallest(steps=20, teacher_temp=0.02, weight_decay=0.04, lr=0.001, momentum=0.99)))
+    flat = schedule_note(
+        schedule_table(
+            smallest(steps=20, teacher_temp=0.02, weight_decay=0.04, lr=0.001, momentum=0.99)
+        )
+    )
     assert "teacher temp: constant at 0.02" in flat and "momentum: rises from 0.99 to 1" in flat
     assert "lr: rises from 0.00025 to 0.001 at step 3 and falls to 1e-06" in flat
-    warm = schedule_note(schedule_table(smallest(steps=20, teacher_temp=0.07, weight_decay=0.2, weight_decay_end=0.1)))
-    assert "teacher temp: rises from 0.04 to 0.07" in warm and "weight decay: falls from 0.2 to 0.1" in warm
+    warm = schedule_note(
+        schedule_table(
+            smallest(steps=20, teacher_temp=0.07, weight_decay=0.2, weight_decay_end=0.1)
+        )
+    )
+    assert (
+        "teacher temp: rises from 0.04 to 0.07" in warm
+        and "weight decay: falls from 0.2 to 0.1" in warm
+    )
 
 
 def test_architectures_by_name():

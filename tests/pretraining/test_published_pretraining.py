@@ -1,20 +1,28 @@
 """The recipes dino and dinov2 against numbers read off the published configurations and code.
 
-Sources: facebookresearch/dinov2, dinov2/configs/ssl_default_config.yaml, dinov2/utils/param_groups.py, dinov2/train/train.py,
-dinov2/train/ssl_meta_arch.py, dinov2/models/vision_transformer.py; facebookresearch/dino, main_dino.py, utils.py; Caron et al.
-(2021), section 3.2, for the teacher's temperature.
+Sources: facebookresearch/dinov2, dinov2/configs/ssl_default_config.yaml,
+    dinov2/utils/param_groups.py, dinov2/train/train.py,
+dinov2/train/ssl_meta_arch.py, dinov2/models/vision_transformer.py; facebookresearch/dino,
+main_dino.py, utils.py; Caron et al. (2021), section 3.2, for the teacher's temperature.
 """
 
 import numpy as np
 import pytest
 import torch
 
+from radiodino_utils.core.fabric import make_fabric
 from radiodino_utils.pretraining.config import load_recipe
-from radiodino_utils.pretraining.networks import Criterion, Network, make_pair, parameter_groups, schedule
-from radiodino_utils.pretraining.trainer import Clock, Plan, Run, Running, make_fabric
+from radiodino_utils.pretraining.networks import (
+    Criterion,
+    Network,
+    make_pair,
+    parameter_groups,
+    schedule,
+)
+from radiodino_utils.pretraining.trainer import Clock, Plan, Run, Running
 from radiodino_utils.pretraining.views import make_views
 
-from ..synthetic_corpus import SMALLEST, made_corpus, made_pictures
+from ..synthetic_corpus import SMALLEST, synthetic_corpus, synthetic_images
 
 DINO = {
     "output_dim": 65536, "bottleneck_dim": 256, "hidden_dim": 2048, "norm_last_layer": True, "student_temp": 0.1,
@@ -36,7 +44,7 @@ RECIPES = {"dino": DINO, "dinov2": DINOV2}
 
 def tiny(name, **changes):
     """A published recipe with networks and views of the smallest size."""
-    return load_recipe(name, pictures=12, **SMALLEST | changes)
+    return load_recipe(name, images=12, **SMALLEST | changes)
 
 
 def names_of(network):
@@ -45,22 +53,26 @@ def names_of(network):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_settings_are_those_of_the_published_configuration(name):
-    recipe = load_recipe(name, pictures=1_281_167)
+    recipe = load_recipe(name, images=1_281_167)
     assert {key: getattr(recipe, key) for key in RECIPES[name]} == RECIPES[name]
 
 
 def test_rates_scale_with_the_batch_as_published():
     rates = {
-        (name, batch): load_recipe(name, pictures=10**6, batch_size=batch).peak_lr
+        (name, batch): load_recipe(name, images=10**6, batch_size=batch).peak_lr
         for name in RECIPES
         for batch in (256, 1024, 2048)
     }
-    assert [rates["dino", batch] for batch in (256, 1024, 2048)] == pytest.approx([0.0005, 0.002, 0.004])
-    assert [rates["dinov2", batch] for batch in (256, 1024, 2048)] == pytest.approx([0.002, 0.004, 0.0056568542])
+    assert [rates["dino", batch] for batch in (256, 1024, 2048)] == pytest.approx(
+        [0.0005, 0.002, 0.004]
+    )
+    assert [rates["dinov2", batch] for batch in (256, 1024, 2048)] == pytest.approx(
+        [0.002, 0.004, 0.0056568542]
+    )
 
 
 def test_schedules_at_several_steps_of_the_published_run():
-    recipe = load_recipe("dinov2", pictures=1_281_167, steps=125_000)
+    recipe = load_recipe("dinov2", images=1_281_167, steps=125_000)
     expected = {  # 100 epochs of 1250 steps: 10 of warm-up, 30 with a colder teacher
         0: (0, 0.04, 0.992, 0.04),
         1_250: (0.0004000320026, 0.04008881913, 0.992001973759, 0.04100002667),
@@ -78,15 +90,19 @@ def test_schedules_at_several_steps_of_the_published_run():
 
 def test_schedules_are_curves_of_numpy():
     """A second way to the same numbers: a linear space before a half wave that stops a step short of its end."""
-    recipe, steps = load_recipe("dino", pictures=10**6, steps=1000), np.arange(1000)
+    recipe, steps = load_recipe("dino", images=10**6, steps=1000), np.arange(1000)
     half = (1 + np.cos(np.pi * np.arange(900) / 900)) / 2
     rates = np.concatenate([np.linspace(0, 0.002, 100), 1e-6 + (0.002 - 1e-6) * half])
     rows = [schedule(recipe, step) for step in steps]
     assert [row["lr"] for row in rows] == pytest.approx(list(rates), rel=1e-9)
     whole = (1 + np.cos(np.pi * steps / 1000)) / 2
-    assert [row["weight_decay"] for row in rows] == pytest.approx(list(0.4 - 0.36 * whole), rel=1e-9)
+    assert [row["weight_decay"] for row in rows] == pytest.approx(
+        list(0.4 - 0.36 * whole), rel=1e-9
+    )
     assert [row["momentum"] for row in rows] == pytest.approx(list(1 - 0.004 * whole), rel=1e-9)
-    assert [row["teacher_temp"] for row in rows] == pytest.approx([*np.linspace(0.04, 0.07, 300), *[0.07] * 700], rel=1e-9)
+    assert [row["teacher_temp"] for row in rows] == pytest.approx(
+        [*np.linspace(0.04, 0.07, 300), *[0.07] * 700], rel=1e-9
+    )
 
 
 BLOCK_RATES = [
@@ -100,7 +116,11 @@ def test_groups_of_dinov2_on_a_vision_transformer_of_twelve_blocks():
     recipe = tiny("dinov2")
     student = Network("t16", recipe)
     names = names_of(student)
-    found = {names[id(one)]: group for group in parameter_groups(student, recipe) for one in group["params"]}
+    found = {
+        names[id(one)]: group
+        for group in parameter_groups(student, recipe)
+        for one in group["params"]
+    }
     assert set(found) == {name for name, one in student.named_parameters() if one.requires_grad}
     expected = {
         "backbone.mask_token": (FIRST, True), "backbone.vit.cls_token": (FIRST, True), "backbone.vit.pos_embed": (FIRST, True),
@@ -109,45 +129,81 @@ def test_groups_of_dinov2_on_a_vision_transformer_of_twelve_blocks():
         "head.last_layer.weight_g": (1.0, True), "head.last_layer.weight_v": (1.0, True),
     }  # fmt: skip
     for layer in (0, 2, 4):
-        expected |= {f"head.layers.{layer}.weight": (1.0, True), f"head.layers.{layer}.bias": (1.0, False)}
+        expected |= {
+            f"head.layers.{layer}.weight": (1.0, True),
+            f"head.layers.{layer}.bias": (1.0, False),
+        }
     for block, rate in enumerate(BLOCK_RATES):
         for part in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
-            expected |= {f"backbone.vit.blocks.{block}.{part}.{kind}": (rate, kind == "weight") for kind in ("weight", "bias")}
-        for part in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias", "ls1.gamma", "ls2.gamma"):
+            expected |= {
+                f"backbone.vit.blocks.{block}.{part}.{kind}": (rate, kind == "weight")
+                for kind in ("weight", "bias")
+            }
+        for part in (
+            "norm1.weight",
+            "norm1.bias",
+            "norm2.weight",
+            "norm2.bias",
+            "ls1.gamma",
+            "ls2.gamma",
+        ):
             expected[f"backbone.vit.blocks.{block}.{part}"] = (rate, False)
-    assert {name: group["decays"] for name, group in found.items()} == {name: decays for name, (_, decays) in expected.items()}
+    assert {name: group["decays"] for name, group in found.items()} == {
+        name: decays for name, (_, decays) in expected.items()
+    }
     assert {name: group["lr_scale"] for name, group in found.items()} == pytest.approx(
         {name: rate for name, (rate, _) in expected.items()}
     )
-    assert {name for name, group in found.items() if group["is_last"]} == {f"head.last_layer.weight_{one}" for one in "gv"}
+    assert {name for name, group in found.items() if group["is_last"]} == {
+        f"head.last_layer.weight_{one}" for one in "gv"
+    }
 
 
 def test_groups_of_dino_decay_all_but_biases_and_vectors():
     recipe = tiny("dino")
     student = Network("t16", recipe)
     names = names_of(student)
-    found = {names[id(one)]: group for group in parameter_groups(student, recipe) for one in group["params"]}
+    found = {
+        names[id(one)]: group
+        for group in parameter_groups(student, recipe)
+        for one in group["params"]
+    }
     assert {group["lr_scale"] for group in found.values()} == {1.0}
-    assert {"backbone.vit.cls_token", "backbone.vit.pos_embed"} <= {name for name, group in found.items() if group["decays"]}
-    assert all(group["decays"] == (not name.endswith("bias") and "norm" not in name) for name, group in found.items())
+    assert {"backbone.vit.cls_token", "backbone.vit.pos_embed"} <= {
+        name for name, group in found.items() if group["decays"]
+    }
+    assert all(
+        group["decays"] == (not name.endswith("bias") and "norm" not in name)
+        for name, group in found.items()
+    )
     assert "head.last_layer.weight_g" not in found and "backbone.mask_token" not in found
 
 
 def test_the_backbone_starts_as_published():
     torch.manual_seed(0)
-    v2, dino = (Network("t16", tiny(name), drop_path=RECIPES[name]["drop_path"]) for name in ("dinov2", "dino"))
+    v2, dino = (
+        Network("t16", tiny(name), drop_path=RECIPES[name]["drop_path"])
+        for name in ("dinov2", "dino")
+    )
     for block in v2.vit.blocks:
-        assert torch.equal(block.ls1.gamma, torch.full((192,), 1e-5)) and torch.equal(block.ls2.gamma, block.ls1.gamma)
+        assert torch.equal(block.ls1.gamma, torch.full((192,), 1e-5)) and torch.equal(
+            block.ls2.gamma, block.ls1.gamma
+        )
         assert block.drop_path1.drop_prob == block.drop_path2.drop_prob == 0.3
     assert not hasattr(dino.vit.blocks[0].ls1, "gamma")
-    assert [getattr(block.drop_path1, "drop_prob", 0.0) for block in dino.vit.blocks] == pytest.approx(np.linspace(0, 0.1, 12))
+    assert [
+        getattr(block.drop_path1, "drop_prob", 0.0) for block in dino.vit.blocks
+    ] == pytest.approx(np.linspace(0, 0.1, 12))
     for network in (v2, dino):
         assert float(network.vit.pos_embed.std()) == pytest.approx(0.02, rel=0.05)
         assert float(network.vit.blocks[3].mlp.fc1.weight.std()) == pytest.approx(0.02, rel=0.05)
         assert network.head.last_layer.weight_g.eq(1).all()
     assert float(v2.vit.cls_token.abs().max()) < 1e-5 and not v2.backbone.mask_token.any()
     assert float(dino.vit.cls_token.std()) == pytest.approx(0.02, rel=0.2)
-    assert (v2.head.last_layer.weight_g.requires_grad, dino.head.last_layer.weight_g.requires_grad) == (True, False)
+    assert (
+        v2.head.last_layer.weight_g.requires_grad,
+        dino.head.last_layer.weight_g.requires_grad,
+    ) == (True, False)
     assert v2.patch_head is None and v2.heads == [v2.head]
 
 
@@ -160,7 +216,9 @@ def outputs():
     with torch.no_grad():
         for one in student.parameters():
             one.add_(torch.randn_like(one) * 0.02)
-    views = make_views(list(made_pictures(4)[0]), recipe, [np.random.default_rng([3, row]) for row in range(4)])
+    views = make_views(
+        list(synthetic_images(4)[0]), recipe, [np.random.default_rng([3, row]) for row in range(4)]
+    )
     criterion = Criterion(recipe)
     criterion.dino.center.normal_(std=0.01)
     criterion.ibot.center.center.normal_(std=0.01)
@@ -173,11 +231,15 @@ def test_losses_of_dinov2_equal_a_reference_in_numpy(outputs):
         _, taught, taught_patches = teacher(views.global_views, None, views.masks)
         tokens, learnt, learnt_patches = student(views.global_views, views.masks, views.masks)
         local = student(views.local_views)[1]
-    centre, patch_centre = criterion.dino.center.view(-1).numpy().copy(), criterion.ibot.center.value.view(-1).numpy().copy()
+    centre, patch_centre = (
+        criterion.dino.center.view(-1).numpy().copy(),
+        criterion.ibot.center.value.view(-1).numpy().copy(),
+    )
     with torch.no_grad():
         loss = criterion(student, teacher, views, 0.05)
     taught, taught_patches, learnt, learnt_patches, local, tokens = (
-        one.double().numpy() for one in (taught, taught_patches, learnt, learnt_patches, local, tokens)
+        one.double().numpy()
+        for one in (taught, taught_patches, learnt, learnt_patches, local, tokens)
     )
 
     def probabilities(logits, middle):
@@ -185,7 +247,9 @@ def test_losses_of_dinov2_equal_a_reference_in_numpy(outputs):
         return powers / powers.sum(-1, keepdims=True)
 
     def cross_entropy(wanted, logits):
-        return -(wanted * (logits / 0.1 - np.log(np.exp(logits / 0.1).sum(-1, keepdims=True)))).sum(-1)
+        return -(wanted * (logits / 0.1 - np.log(np.exp(logits / 0.1).sum(-1, keepdims=True)))).sum(
+            -1
+        )
 
     first, second = np.split(probabilities(taught, centre), 2)
     terms = 2 + 2 * 3  # global pairs and pairs with a local view
@@ -204,7 +268,9 @@ def test_losses_of_dinov2_equal_a_reference_in_numpy(outputs):
     assert float(loss.parts["ibot"]) == pytest.approx(ibot, rel=1e-4)
     assert float(loss.parts["koleo"]) == pytest.approx(koleo, rel=1e-4)
     assert float(loss.total) == pytest.approx(crossed / terms + ibot + 0.1 * koleo, rel=1e-4)
-    assert criterion.dino.center.view(-1).numpy() == pytest.approx(0.9 * centre + 0.1 * taught.mean(0), abs=1e-6)
+    assert criterion.dino.center.view(-1).numpy() == pytest.approx(
+        0.9 * centre + 0.1 * taught.mean(0), abs=1e-6
+    )
     assert criterion.ibot.center.value.view(-1).numpy() == pytest.approx(
         0.9 * patch_centre + 0.1 * taught_patches.mean(0), abs=1e-6
     )
@@ -214,18 +280,24 @@ def test_masked_patches_and_class_tokens_share_the_head(outputs):
     recipe, student, _, views, _ = outputs
     with torch.no_grad():
         patches = student(views.global_views, views.masks, views.masks)[2]
-        tokens = student.backbone.encode(views.global_views, mask=torch.nn.functional.pad(views.masks.flatten(1), (1, 0)))
-        assert torch.allclose(patches, student.head(tokens[:, 1:][views.masks.flatten(1)]), atol=1e-6)
+        tokens = student.backbone.encode(
+            views.global_views, mask=torch.nn.functional.pad(views.masks.flatten(1), (1, 0))
+        )
+        assert torch.allclose(
+            patches, student.head(tokens[:, 1:][views.masks.flatten(1)]), atol=1e-6
+        )
     own = Network("t16", tiny("dinov2", patch_head="separate"))
     assert own.patch_head is not None and len(own.heads) == 2
 
 
 def make_run(folder, recipe):
-    corpus = made_corpus(folder)
+    corpus = synthetic_corpus(folder)
     run = folder / "run"
     run.mkdir()
     running = Running(precision="fp32", accelerator="cpu")
-    return Run(Plan("t16", recipe), corpus, run, running, make_fabric(running))
+    return Run(
+        Plan("t16", recipe), corpus, run, running, make_fabric(precision="fp32", accelerator="cpu")
+    )
 
 
 @pytest.mark.parametrize("name", ["dino", "dinov2"])
@@ -235,18 +307,28 @@ def test_gradients_are_clipped_as_published(tmp_path, name):
         if one.requires_grad:
             one.grad = torch.randn_like(one)
     run._clip()
-    norms = {key: float(one.grad.norm()) for key, one in run.bare.named_parameters() if one.grad is not None}
+    norms = {
+        key: float(one.grad.norm())
+        for key, one in run.bare.named_parameters()
+        if one.grad is not None
+    }
     if name == "dino":  # each tensor by itself
         assert max(norms.values()) == pytest.approx(3.0, rel=1e-3)
-        assert norms["backbone.vit.blocks.0.mlp.fc1.weight"] == pytest.approx(norms["head.layers.0.weight"], rel=1e-3)
+        assert norms["backbone.vit.blocks.0.mlp.fc1.weight"] == pytest.approx(
+            norms["head.layers.0.weight"], rel=1e-3
+        )
     else:  # the backbone and the head, each as a whole
         for part in ("backbone.", "head."):
-            assert np.sqrt(sum(norm**2 for key, norm in norms.items() if key.startswith(part))) == pytest.approx(3.0, rel=1e-3)
+            assert np.sqrt(
+                sum(norm**2 for key, norm in norms.items() if key.startswith(part))
+            ) == pytest.approx(3.0, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["dino", "dinov2"])
 def test_prototypes_stand_still_in_the_first_epoch(tmp_path, name):
-    run = make_run(tmp_path, tiny(name, freeze_last_layer=0.5, warmup=0.0, lr=0.01, lr_scaling="none"))
+    run = make_run(
+        tmp_path, tiny(name, freeze_last_layer=0.5, warmup=0.0, lr=0.01, lr_scaling="none")
+    )
     batches, clock, seen = iter(run.batches()), Clock(), []
     for _ in range(4):
         seen.append([one.detach().clone() for one in run.bare.head.last_layer.parameters()])

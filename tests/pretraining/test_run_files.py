@@ -16,12 +16,18 @@ import torch
 
 from radiodino_utils.core.environment import launched
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.pretraining.run_files import read_monitor, read_run, read_state, sole_user, verify_run
+from radiodino_utils.pretraining import trainer as pretraining
+from radiodino_utils.pretraining.run_files import (
+    read_monitor,
+    read_run,
+    read_state,
+    sole_user,
+    verify_run,
+)
 from radiodino_utils.pretraining.trainer import Plan, Running, pretrain
 from radiodino_utils.pretraining.trainer import networks as distillation
-from radiodino_utils.pretraining.trainer import trainer as pretraining
 
-from ..synthetic_corpus import made_corpus, made_folder, smallest
+from ..synthetic_corpus import smallest, synthetic_corpus, synthetic_folder
 
 QUICK = Running(precision="fp32", accelerator="cpu", monitor_every=1)
 HALF = Running(precision="fp32", accelerator="cpu", monitor_every=1, stop_at=2)
@@ -41,7 +47,7 @@ def tiny(monkeypatch):
 @pytest.fixture
 def half(tmp_path):
     """A run that stopped after two of four steps."""
-    plan, corpus = Plan("t16", smallest(method="dinov2", steps=4)), made_corpus(tmp_path)
+    plan, corpus = Plan("t16", smallest(method="dinov2", steps=4)), synthetic_corpus(tmp_path)
     pretrain(plan, corpus, tmp_path / "half", running=HALF)
     return plan, corpus, tmp_path / "half"
 
@@ -49,15 +55,25 @@ def half(tmp_path):
 def results(folder):
     with open(folder / "monitor.csv", newline="") as file:
         rows = [(row["step"], row["loss"], row["gradient_norm"]) for row in csv.DictReader(file)]
-    return rows, torch.load(folder / "last.ckpt", weights_only=True)["teacher"], (folder / "backbone.safetensors").read_bytes()
+    return (
+        rows,
+        torch.load(folder / "last.ckpt", weights_only=True)["teacher"],
+        (folder / "backbone.safetensors").read_bytes(),
+    )
 
 
 def same(first, second):
     weights = zip(first[1].values(), second[1].values(), strict=True)
-    return first[0] == second[0] and first[2] == second[2] and all(torch.equal(a, b) for a, b in weights)
+    return (
+        first[0] == second[0]
+        and first[2] == second[2]
+        and all(torch.equal(a, b) for a, b in weights)
+    )
 
 
-@pytest.mark.parametrize("name", ["last.ckpt", "run.json", "monitor.csv", "corpus.txt", "backbone.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["last.ckpt", "run.json", "monitor.csv", "corpus.txt", "backbone.safetensors"]
+)
 def test_a_flipped_bit_is_noticed_or_changes_nothing(half, tmp_path, name):
     plan, corpus, folder = half
     shutil.copytree(folder, tmp_path / "whole")
@@ -84,7 +100,15 @@ def test_a_flipped_bit_is_noticed_or_changes_nothing(half, tmp_path, name):
 def test_empty_halved_and_foreign_files_end_with_one_sentence(half, name):
     plan, corpus, folder = half
     whole = (folder / name).read_bytes()
-    for data in (b"", whole[: len(whole) // 2], b"\xff\xfe\x00", b"[]", b"null", b'{"recipe": 3}', b"PK\x05\x06" + bytes(18)):
+    for data in (
+        b"",
+        whole[: len(whole) // 2],
+        b"\xff\xfe\x00",
+        b"[]",
+        b"null",
+        b'{"recipe": 3}',
+        b"PK\x05\x06" + bytes(18),
+    ):
         (folder / name).write_bytes(data)
         with pytest.raises(InputError, match=name) as caught:
             pretrain(plan, corpus, folder, running=QUICK, resume=True)
@@ -110,7 +134,9 @@ def test_a_run_killed_before_its_export_exports_when_it_is_resumed(half, old):
     pretrain(plan, corpus, folder, running=QUICK, resume=True)
     last = (folder / "backbone.safetensors").read_bytes()
     assert first != last
-    (folder / "backbone.safetensors").write_bytes(first) if old else (folder / "backbone.safetensors").unlink()
+    (folder / "backbone.safetensors").write_bytes(first) if old else (
+        folder / "backbone.safetensors"
+    ).unlink()
     with pytest.raises(InputError, match="backbone.safetensors"):
         verify_run(folder)
     assert pretrain(plan, corpus, folder, running=QUICK, resume=True).step == 4
@@ -152,23 +178,49 @@ STRAY = [
 
 @pytest.mark.parametrize("stray", STRAY)
 def test_stray_variables_of_launchers_do_nothing(tmp_path, run_python, stray):
-    made_folder(tmp_path / "images")
+    synthetic_folder(tmp_path / "images")
     code = """
 import sys
 from radiodino_utils.pretraining.command import main
 main(sys.argv[1:])
 """
 
-    sizes = ["global_size=32", "local_size=16", "local_count=2", "hidden_dim=32", "bottleneck_dim=16", "output_dim=64"]
+    sizes = [
+        "global_size=32",
+        "local_size=16",
+        "local_count=2",
+        "hidden_dim=32",
+        "bottleneck_dim=16",
+        "output_dim=64",
+    ]
     options = [part for one in sizes for part in ("--set", one)]
-    options += ["--data", tmp_path / "images", "--out", tmp_path / "run", "--steps", "1", "--batch-size", "8", "--threads", "1"]
+    options += [
+        "--data",
+        tmp_path / "images",
+        "--out",
+        tmp_path / "run",
+        "--steps",
+        "1",
+        "--batch-size",
+        "8",
+        "--threads",
+        "1",
+    ]
     done = run_python(code, *options, timeout=3600, **stray)
     assert done.returncode == 0 and "after 1 of 1 steps" in done.stdout, done.stderr[-2000:]
     assert read_run(tmp_path / "run")["processes"] == 1
 
 
 def test_the_whole_set_of_torchrun_counts(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR", "TORCHELASTIC_RUN_ID"):
+    for name in (
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "LOCAL_RANK",
+        "MASTER_PORT",
+        "MASTER_ADDR",
+        "TORCHELASTIC_RUN_ID",
+    ):
         monkeypatch.delenv(name, raising=False)
     assert launched() == (0, 1, 1)
     whole = STRAY[3] | {"TORCHELASTIC_RUN_ID": "x"}
@@ -182,8 +234,8 @@ import sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from radiodino_utils import distillation, pretraining
-distillation.ARCHITECTURES["t16"] = "test_vit"
+from radiodino_utils.pretraining import networks, trainer
+networks.ARCHITECTURES["t16"] = "test_vit"
 from radiodino_utils.pretraining.corpus import Source, load_corpus
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.pretraining.trainer import Plan, Running, pretrain
@@ -195,7 +247,7 @@ def hang(progress):
         time.sleep(1)
 
 if sys.argv[3] == "late":  # what fills the shared memory comes after the check
-    pretraining.SHARED = Path("/nowhere")
+    trainer.SHARED = Path("/nowhere")
 size = 32 if sys.argv[3] == "hang" else 224
 running = Running(precision="fp32", accelerator="cpu", monitor_every=1, workers=int(sys.argv[4]), loader_seconds=20)
 recipe = smallest(batch_size=12, global_size=size, local_size=size // 2)
@@ -207,8 +259,16 @@ except InputError as error:
 
 
 def child(tmp_path, mode, workers):
-    made_folder(tmp_path / "images")
-    return [sys.executable, "-c", _CHILD, str(tmp_path / "images"), str(tmp_path / "run"), mode, str(workers)]
+    synthetic_folder(tmp_path / "images")
+    return [
+        sys.executable,
+        "-c",
+        _CHILD,
+        str(tmp_path / "images"),
+        str(tmp_path / "run"),
+        mode,
+        str(workers),
+    ]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -216,7 +276,11 @@ def child(tmp_path, mode, workers):
 def test_a_second_signal_ends_a_run_that_hangs(tmp_path, number, workers):
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(
-        child(tmp_path, "hang", workers), env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        child(tmp_path, "hang", workers),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     try:
         assert process.stdout.readline() == "hangs\n"
@@ -230,21 +294,40 @@ def test_a_second_signal_ends_a_run_that_hangs(tmp_path, number, workers):
         process.wait()
 
 
-@pytest.mark.parametrize("mode, hint", [("early", "of shared memory, and /dev/shm has"), ("late", "gave no batch")])
+@pytest.mark.parametrize(
+    "mode, hint", [("early", "of shared memory, and /dev/shm has"), ("late", "gave no batch")]
+)
 def test_loader_processes_without_shared_memory_say_so(tmp_path, mode, hint):
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
-        pytest.skip("no mount namespace of its own is permitted here, so /dev/shm cannot be made small")
-    inside = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=1m tmpfs /dev/shm || exit 77; exec "$@"', "sh"]
+        pytest.skip(
+            "no mount namespace of its own is permitted here, so /dev/shm cannot be made small"
+        )
+    inside = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        'mount -t tmpfs -o size=1m tmpfs /dev/shm || exit 77; exec "$@"',
+        "sh",
+    ]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([*inside, *child(tmp_path, mode, 2)], env=environment, capture_output=True, text=True, timeout=3600)
+    done = subprocess.run(
+        [*inside, *child(tmp_path, mode, 2)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=3600,
+    )
     if done.returncode == 77:
         pytest.skip("mounting is not permitted here")
-    assert done.returncode == 1 and "refused: " in done.stderr and hint in done.stderr, done.stderr[-2000:]
+    assert done.returncode == 1 and "refused: " in done.stderr and hint in done.stderr, done.stderr[
+        -2000:
+    ]
     assert "shm-size" in done.stderr and not list((tmp_path / "run").glob("last.ckpt"))
 
 
 def test_enough_shared_memory_is_no_trouble(tmp_path):
-    plan, corpus = Plan("t16", smallest(steps=1)), made_corpus(tmp_path)
+    plan, corpus = Plan("t16", smallest(steps=1)), synthetic_corpus(tmp_path)
     assert Path("/dev/shm") == pretraining.SHARED
     running = Running(precision="fp32", accelerator="cpu", monitor_every=1, workers=1)
     assert pretrain(plan, corpus, tmp_path / "run", running=running).step == 1

@@ -18,17 +18,20 @@ from radiodino_utils.pretraining.separation import (
     write_list,
 )
 
-from ..synthetic_corpus import made_folder, made_pictures
+from ..synthetic_corpus import synthetic_folder, synthetic_images
 
 
 @pytest.fixture
 def corpus(tmp_path):
-    sources = [Source(made_folder(tmp_path / name, 12, seed=seed), 0.5) for seed, name in enumerate(("first", "second"))]
+    sources = [
+        Source(synthetic_folder(tmp_path / name, 12, seed=seed), 0.5)
+        for seed, name in enumerate(("first", "second"))
+    ]
     return load_corpus(sources)
 
 
 def test_a_brighter_mirrored_copy_is_near_and_other_images_are_not():
-    images = made_pictures(9, size=96)[0]
+    images = synthetic_images(9, size=96)[0]
     hashes = perceptual_hashes(list(images))
     copy = np.clip(images[4, :, ::-1].astype(int) + 15, 0, 255).astype(np.uint8)
     assert near_rows(hashes, hashed([copy]), distance=4).tolist() == [row == 4 for row in range(9)]
@@ -36,9 +39,11 @@ def test_a_brighter_mirrored_copy_is_near_and_other_images_are_not():
 
 
 def test_a_copy_correlates_and_other_images_do_not():
-    images = list(made_pictures(9, size=96)[0])
+    images = list(synthetic_images(9, size=96)[0])
     copy = (images[2] * 0.8 + 20).astype(np.uint8)
-    assert similar_rows(thumbnails(images), thumbnails([copy]), similarity=0.98).tolist() == [row == 2 for row in range(9)]
+    assert similar_rows(thumbnails(images), thumbnails([copy]), similarity=0.98).tolist() == [
+        row == 2 for row in range(9)
+    ]
 
 
 def test_only_later_repeats_across_corpora_count():
@@ -51,9 +56,18 @@ def test_only_later_repeats_across_corpora_count():
 def test_sources_keep_their_share_of_the_draws(corpus):
     few = sparsely(corpus, {"first": 3})
     assert np.bincount(few.source_of).tolist() == [3, 12] and few.weights.tolist() == [0.5, 0.5]
-    assert few.digest == sparsely(corpus, {"first": 3}).digest != sparsely(corpus, {"first": 3}, seed=1).digest
-    assert all(np.array_equal(few[row], corpus[corpus.names.index(name)]) for row, name in enumerate(few.names))
-    with pytest.raises(InputError, match="^second: no image of the source may be kept; leave it out"):
+    assert (
+        few.digest
+        == sparsely(corpus, {"first": 3}).digest
+        != sparsely(corpus, {"first": 3}, seed=1).digest
+    )
+    assert all(
+        np.array_equal(few[row], corpus[corpus.names.index(name)])
+        for row, name in enumerate(few.names)
+    )
+    with pytest.raises(
+        InputError, match="^second: no image of the source may be kept; leave it out"
+    ):
         kept(corpus, corpus.source_of == 0)
 
 
@@ -72,5 +86,8 @@ def test_lists_that_do_not_fit(corpus, tmp_path):
     with pytest.raises(InputError, match=r"wrong\.csv: not a list of a corpus"):
         only_listed(corpus, tmp_path / "wrong.csv")
     (tmp_path / "other.csv").write_text(f"sha256\n{corpus.digests[0]}\n{'0' * 64}\n")
-    with pytest.raises(InputError, match=r"other\.csv: names 1 of 2 images that the corpus lacks; name all its sources"):
+    with pytest.raises(
+        InputError,
+        match=r"other\.csv: names 1 of 2 images that the corpus lacks; name all its sources",
+    ):
         only_listed(corpus, tmp_path / "other.csv")

@@ -8,12 +8,24 @@ import torch
 from radiodino_utils.backbones.loading import from_model, load_backbone
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.pretraining.distill_command import main
-from radiodino_utils.pretraining.teacher_distillation import MONITOR, DistillationConfig, Student, distill, selected_weights
+from radiodino_utils.pretraining.teacher_distillation import (
+    MONITOR,
+    DistillationConfig,
+    Student,
+    distill,
+    selected_weights,
+)
 from radiodino_utils.pretraining.teacher_targets import TargetStore
-from radiodino_utils.pretraining.trainer import BACKBONE, RUN, STATE, teacher_distillation, teacher_targets
+from radiodino_utils.pretraining.trainer import (
+    BACKBONE,
+    RUN,
+    STATE,
+    teacher_distillation,
+    teacher_targets,
+)
 
 from ..conftest import tiny_transformer
-from ..synthetic_corpus import made_corpus
+from ..synthetic_corpus import synthetic_corpus
 
 QUICK = DistillationConfig(crops=48, batch_size=8, sizes=((32, 0.5), (48, 1.0)), lr=2e-3)
 
@@ -23,7 +35,7 @@ def store(tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_targets, "CHUNK", 16)
     torch.manual_seed(0)
     teacher = from_model("net", timm.create_model("resnet10t", num_classes=0), "random")
-    return TargetStore(tmp_path / "targets", made_corpus(tmp_path), [teacher], capacity=16)
+    return TargetStore(tmp_path / "targets", synthetic_corpus(tmp_path), [teacher], capacity=16)
 
 
 def test_the_loss_falls_and_the_student_loads_as_a_backbone(store, tmp_path):
@@ -32,7 +44,11 @@ def test_the_loss_falls_and_the_student_loads_as_a_backbone(store, tmp_path):
     assert len(losses) == report.step == 20 and sum(losses[-4:]) < 0.9 * sum(losses[:4])
     assert {row["size"] for row in report.rows} == {32, 48} and report.rows[-1]["lr"] < 1e-4
     backbone = load_backbone(f"file:{report.backbone}")
-    assert (backbone.embedding_dim, backbone.preprocessing.size, backbone.patch_size) == (192, 224, 16)
+    assert (backbone.embedding_dim, backbone.preprocessing.size, backbone.patch_size) == (
+        192,
+        224,
+        16,
+    )
 
 
 def test_a_resumed_run_makes_the_same_weights(store, tmp_path):
@@ -40,22 +56,32 @@ def test_a_resumed_run_makes_the_same_weights(store, tmp_path):
     first = distill(QUICK, store, tmp_path / "halves", stop_after=0, monitor_every=1)
     assert first.step == 1
     distill(QUICK, store, tmp_path / "halves", resume=True, monitor_every=1)
-    assert (tmp_path / "halves" / BACKBONE).read_bytes() == (tmp_path / "whole" / BACKBONE).read_bytes()
+    assert (tmp_path / "halves" / BACKBONE).read_bytes() == (
+        tmp_path / "whole" / BACKBONE
+    ).read_bytes()
     rows = [json.loads(line) for line in (tmp_path / "halves" / MONITOR).read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6] and whole.step == 6
 
 
 def test_a_run_may_be_resumed_with_another_length(store, tmp_path):
     distill(replace(QUICK, crops=80), store, tmp_path / "run", stop_after=0)
-    report = distill(replace(QUICK, crops=40), store, tmp_path / "run", resume=True, monitor_every=1)
-    assert report.step == 6 and report.rows[-1]["progress"] == 1.0  # a tenth of 80 is done, nine tenths of 40 are left
-    assert [one["crops"] for one in json.loads((tmp_path / "run" / RUN).read_text())["lengths"]] == [80, 40]
+    report = distill(
+        replace(QUICK, crops=40), store, tmp_path / "run", resume=True, monitor_every=1
+    )
+    assert (
+        report.step == 6 and report.rows[-1]["progress"] == 1.0
+    )  # a tenth of 80 is done, nine tenths of 40 are left
+    assert [
+        one["crops"] for one in json.loads((tmp_path / "run" / RUN).read_text())["lengths"]
+    ] == [80, 40]
 
 
 def test_another_run_in_the_folder_is_left_alone(store, tmp_path):
     distill(QUICK, store, tmp_path / "run", stop_after=0)
     kept = (tmp_path / "run" / STATE).read_bytes()
-    with pytest.raises(InputError, match="holds a run already; resume it, or choose another folder"):
+    with pytest.raises(
+        InputError, match="holds a run already; resume it, or choose another folder"
+    ):
         distill(QUICK, store, tmp_path / "run")
     with pytest.raises(InputError, match=r"holds another run \(lr differ\)"):
         distill(replace(QUICK, lr=1e-4), store, tmp_path / "run", resume=True)
@@ -85,7 +111,9 @@ def test_weights_of_every_second_channel_and_head():
     assert torch.equal(state["blocks.3.attn.qkv.weight"][64:128, 0], qkv[128:192, 0])
     wanted = large.blocks[3].attn.proj.weight[::2] * large.blocks[3].ls1.gamma[::2, None]
     assert torch.allclose(state["blocks.3.attn.proj.weight"][:, :64], wanted[:, :64])
-    assert state["pos_embed"].shape == (1, 197, 192) and state["patch_embed.proj.weight"].shape[-2:] == (16, 16)
+    assert state["pos_embed"].shape == (1, 197, 192) and state["patch_embed.proj.weight"].shape[
+        -2:
+    ] == (16, 16)
 
 
 def test_the_weights_of_an_equal_transformer_are_its_own():
@@ -99,8 +127,14 @@ def test_the_weights_of_an_equal_transformer_are_its_own():
 @pytest.mark.parametrize(
     ("large", "message"),
     [
-        (lambda: timm.create_model("resnet10t", num_classes=0), "weights are selected from a vision transformer"),
-        (tiny_transformer, "does not hold one of 192 in 3 heads and 12 blocks; name a larger one of the family"),
+        (
+            lambda: timm.create_model("resnet10t", num_classes=0),
+            "weights are selected from a vision transformer",
+        ),
+        (
+            tiny_transformer,
+            "does not hold one of 192 in 3 heads and 12 blocks; name a larger one of the family",
+        ),
     ],
 )
 def test_starts_of_another_architecture(large, message):
@@ -126,7 +160,8 @@ def test_several_teachers_count_alike(store):
     widths = {"one": (8, 4), "two": (16, 4)}
     student = Student(QUICK, widths)
     targets = [
-        teacher_targets.Targets(torch.randn(4, whole), torch.randn(4, channels, 14, 14)) for whole, channels in widths.values()
+        teacher_targets.Targets(torch.randn(4, whole), torch.randn(4, channels, 14, 14))
+        for whole, channels in widths.values()
     ]
     crops = torch.randn(4, 3, 32, 32)
     both = student.losses(crops, targets)
@@ -148,12 +183,15 @@ def test_several_teachers_count_alike(store):
             ["--teacher", "eficientnet-lite0", "--data", "{data}"],
             "unknown backbone 'eficientnet-lite0'; did you mean efficientnet-lite0",
         ),
-        (["--teacher", "random-t16", "--data", "{data}", "--set", "rate=1"], "--set rate: no such setting; known: arch"),
+        (
+            ["--teacher", "random-t16", "--data", "{data}", "--set", "rate=1"],
+            "--set rate: no such setting; known: arch",
+        ),
     ],
 )
 def test_the_command_line_says_what_is_wrong(tmp_path, capsys, arguments, message):
-    made_corpus(tmp_path)
-    arguments = [one.format(data=tmp_path / "pictures") for one in arguments]
+    synthetic_corpus(tmp_path)
+    arguments = [one.format(data=tmp_path / "images") for one in arguments]
     with pytest.raises(SystemExit) as exit_:
         main([*arguments, "--out", str(tmp_path / "run")])
     assert exit_.value.code == 2 and message in capsys.readouterr().err
@@ -162,7 +200,18 @@ def test_the_command_line_says_what_is_wrong(tmp_path, capsys, arguments, messag
 
 def test_the_command_line_trains(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(teacher_targets, "CHUNK", 8)
-    made_corpus(tmp_path)
-    options = ["--teacher", "random-t16", "--data", str(tmp_path / "pictures"), "--out", str(tmp_path / "run"), "--capacity", "8"]
+    synthetic_corpus(tmp_path)
+    options = [
+        "--teacher",
+        "random-t16",
+        "--data",
+        str(tmp_path / "images"),
+        "--out",
+        str(tmp_path / "run"),
+        "--capacity",
+        "8",
+    ]
     main([*options, "--set", "crops=16", "--set", "batch_size=8", "--set", "sizes=[[32, 1.0]]"])
-    assert "after 2 of 2 steps" in capsys.readouterr().out and (tmp_path / "run" / BACKBONE).is_file()
+    assert (
+        "after 2 of 2 steps" in capsys.readouterr().out and (tmp_path / "run" / BACKBONE).is_file()
+    )

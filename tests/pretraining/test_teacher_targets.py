@@ -8,11 +8,18 @@ import torch
 from radiodino_utils.backbones.loading import from_model
 from radiodino_utils.core import files
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.pretraining.teacher_targets import SIZE, STORE, CropSettings, TargetStore, TeacherModel, cut
+from radiodino_utils.pretraining.teacher_targets import (
+    SIZE,
+    STORE,
+    CropSettings,
+    TargetStore,
+    TeacherModel,
+    cut,
+)
 from radiodino_utils.pretraining.trainer import teacher_targets
 
 from ..conftest import tiny_transformer
-from ..synthetic_corpus import made_corpus
+from ..synthetic_corpus import synthetic_corpus
 
 NETWORK = "resnet10t"
 
@@ -21,13 +28,16 @@ NETWORK = "resnet10t"
 def teachers():
     torch.manual_seed(0)
     network = timm.create_model(NETWORK, num_classes=0)
-    return [from_model("net", network, "random"), from_model("vit", tiny_transformer(img_size=224, patch_size=32), "random")]
+    return [
+        from_model("net", network, "random"),
+        from_model("vit", tiny_transformer(img_size=224, patch_size=32), "random"),
+    ]
 
 
 @pytest.fixture
 def store(tmp_path, teachers, monkeypatch):
     monkeypatch.setattr(teacher_targets, "CHUNK", 8)
-    corpus = made_corpus(tmp_path)
+    corpus = synthetic_corpus(tmp_path)
     return lambda name="targets", **options: TargetStore(
         tmp_path / name, **{"corpus": corpus, "teachers": teachers, "capacity": 16} | options
     )
@@ -72,9 +82,14 @@ def test_an_interrupted_store_goes_on(store):
 def test_crops_show_the_image_mirrored_brighter_or_not():
     image = np.arange(64 * 96, dtype=np.float32).reshape(64, 96)
     image = (image % 96 * 2).astype(np.uint8)
-    plain = CropSettings(scale=(1, 1), aspect=(1.5, 1.5), flip=0, brightness=0, contrast=0, gamma=(1, 1))
+    plain = CropSettings(
+        scale=(1, 1), aspect=(1.5, 1.5), flip=0, brightness=0, contrast=0, gamma=(1, 1)
+    )
     crop = cut(image, np.random.default_rng(0), plain)
-    assert crop[100, 5] < crop[100, 120] < crop[100, 220] and abs(int(crop.mean()) - int(image.mean())) <= 1
+    assert (
+        crop[100, 5] < crop[100, 120] < crop[100, 220]
+        and abs(int(crop.mean()) - int(image.mean())) <= 1
+    )
     flipped = cut(image, np.random.default_rng(0), CropSettings(**vars(plain) | {"flip": 1}))
     assert np.array_equal(flipped, crop[:, ::-1])
 
@@ -83,12 +98,20 @@ def test_crops_show_the_image_mirrored_brighter_or_not():
     ("break_it", "message"),
     [
         (
-            lambda folder: (folder / "net-map.npy").write_bytes((folder / "net-map.npy").read_bytes()[:5000]),
+            lambda folder: (folder / "net-map.npy").write_bytes(
+                (folder / "net-map.npy").read_bytes()[:5000]
+            ),
             "net-map.npy: .*cut short",
         ),
-        (lambda folder: (folder / "vit-whole.npy").unlink(), "vit-whole.npy: the targets are missing or cut short"),
+        (
+            lambda folder: (folder / "vit-whole.npy").unlink(),
+            "vit-whole.npy: the targets are missing or cut short",
+        ),
         (lambda folder: (folder / STORE).write_text("{"), "the list of targets is damaged"),
-        (lambda folder: (folder / "net-scale.npz").write_bytes(b"PK"), "net-scale.npz: is missing or damaged"),
+        (
+            lambda folder: (folder / "net-scale.npz").write_bytes(b"PK"),
+            "net-scale.npz: is missing or damaged",
+        ),
     ],
 )
 def test_damaged_files_are_named(store, break_it, message):
@@ -103,22 +126,33 @@ def test_targets_of_another_run_are_left_alone(store, teachers, tmp_path):
     folder = store().folder
     store().read(0, 8)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    other = made_corpus(tmp_path / "other", seed=3)
-    for options, what in (({"corpus": other}, "corpus"), ({"seed": 1}, "seed"), ({"teachers": teachers[:1]}, "teachers")):
-        with pytest.raises(InputError, match=rf"holds the targets of another run \({what} differ\); name another folder"):
+    other = synthetic_corpus(tmp_path / "other", seed=3)
+    for options, what in (
+        ({"corpus": other}, "corpus"),
+        ({"seed": 1}, "seed"),
+        ({"teachers": teachers[:1]}, "teachers"),
+    ):
+        with pytest.raises(
+            InputError,
+            match=rf"holds the targets of another run \({what} differ\); name another folder",
+        ):
             store(**options)
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     assert json.loads((folder / STORE).read_text())["done"] == 8
 
 
 def test_no_room_for_the_targets(store, monkeypatch):
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(
+        files.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000})()
+    )
     with pytest.raises(InputError, match="no disk space: .* MB are needed and 0 MB are free"):
         store(capacity=10_000)
 
 
 def test_a_corpus_of_one_image_and_no_teacher(store, tmp_path):
-    with pytest.raises(InputError, match="^the corpus has one image; distillation compares images with each other"):
-        store(corpus=made_corpus(tmp_path / "one", 1))
+    with pytest.raises(
+        InputError, match="^the corpus has one image; distillation compares images with each other"
+    ):
+        store(corpus=synthetic_corpus(tmp_path / "one", 1))
     with pytest.raises(InputError, match="^no teacher is named"):
         store(teachers=[])

@@ -15,14 +15,14 @@ from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.core import files
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.registry import load_dataset
+from radiodino_utils.pretraining import trainer as pretraining
 from radiodino_utils.pretraining.corpus import Source, load_corpus
 from radiodino_utils.pretraining.monitor import COLUMNS
 from radiodino_utils.pretraining.online_probe import KnnProbe
 from radiodino_utils.pretraining.trainer import Plan, Running, pretrain
 from radiodino_utils.pretraining.trainer import networks as distillation
-from radiodino_utils.pretraining.trainer import trainer as pretraining
 
-from ..synthetic_corpus import made_corpus, made_folder, made_npz, smallest
+from ..synthetic_corpus import smallest, synthetic_corpus, synthetic_folder, synthetic_npz
 
 QUICK = Running(precision="fp32", accelerator="cpu", monitor_every=1)
 
@@ -53,15 +53,24 @@ def losses(folder):
 
 @pytest.mark.parametrize("method", ["dino", "dinov2"])
 def test_a_run_writes_finite_rows_and_a_backbone_that_loads(tmp_path, method):
-    progress = pretrain(Plan("t16", smallest(method=method, steps=2)), made_corpus(tmp_path), tmp_path / "run", running=QUICK)
+    progress = pretrain(
+        Plan("t16", smallest(method=method, steps=2)),
+        synthetic_corpus(tmp_path),
+        tmp_path / "run",
+        running=QUICK,
+    )
     assert progress.step == progress.steps == 2
     rows = monitor_rows(tmp_path / "run")
     wanted = set(COLUMNS) - {"ibot", "koleo", "probe", "probe_auc"}
     assert all(np.isfinite(float(row[name])) for row in rows for name in wanted)
     backbone = load_backbone(f"file:{progress.backbone}")
-    assert (backbone.embedding_dim, backbone.patch_size, backbone.preprocessing.size) == (192, 16, 224)
+    assert (backbone.embedding_dim, backbone.patch_size, backbone.preprocessing.size) == (
+        192,
+        16,
+        224,
+    )
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert facts["recipe"]["method"] == method and facts["sources"][0]["pictures"] == 12
+    assert facts["recipe"]["method"] == method and facts["sources"][0]["images"] == 12
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
 
 
@@ -72,19 +81,33 @@ def test_the_teacher_is_the_moving_average_of_the_student(tiny, tmp_path, monkey
     def watched(student, teacher, m):
         before = [one.clone() for one in teacher.parameters()]
         genuine(student, teacher, m)
-        expected = [m * old + (1 - m) * new for old, new in zip(before, student.parameters(), strict=True)]
-        seen.append(max(float((a - b).abs().max()) for a, b in zip(teacher.parameters(), expected, strict=True)))
+        expected = [
+            m * old + (1 - m) * new for old, new in zip(before, student.parameters(), strict=True)
+        ]
+        seen.append(
+            max(
+                float((a - b).abs().max())
+                for a, b in zip(teacher.parameters(), expected, strict=True)
+            )
+        )
 
     monkeypatch.setattr(pretraining, "update_momentum", watched)
-    pretrain(Plan("t16", smallest(method="dinov2")), made_corpus(tmp_path), tmp_path / "run", running=QUICK)
+    pretrain(
+        Plan("t16", smallest(method="dinov2")),
+        synthetic_corpus(tmp_path),
+        tmp_path / "run",
+        running=QUICK,
+    )
     assert len(seen) == 6 and max(seen) < 1e-6
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
-    assert any(not torch.equal(state["student"][name], state["teacher"][name]) for name in state["student"])
+    assert any(
+        not torch.equal(state["student"][name], state["teacher"][name]) for name in state["student"]
+    )
 
 
 @pytest.mark.parametrize("changes", [{"method": "dinov2"}, {"accumulate": 2, "drop_path": 0.2}])
 def test_resuming_is_exact(tiny, tmp_path, changes):
-    corpus, plan = made_corpus(tmp_path), Plan("t16", smallest(**changes))
+    corpus, plan = synthetic_corpus(tmp_path), Plan("t16", smallest(**changes))
     pretrain(plan, corpus, tmp_path / "whole", running=QUICK)
 
     def stop_at_three(progress):
@@ -97,21 +120,35 @@ def test_resuming_is_exact(tiny, tmp_path, changes):
     assert len(losses(tmp_path / "parts")) == 3
     pretrain(plan, corpus, tmp_path / "parts", running=QUICK, resume=True)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
-    whole, parts = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "parts"))
-    assert all(torch.equal(whole["teacher"][name], parts["teacher"][name]) for name in whole["teacher"])
+    whole, parts = (
+        torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "parts")
+    )
+    assert all(
+        torch.equal(whole["teacher"][name], parts["teacher"][name]) for name in whole["teacher"]
+    )
 
 
 def test_loader_workers_change_nothing(tiny, tmp_path):
-    corpus, plan = made_corpus(tmp_path), Plan("t16", smallest(steps=3))
+    corpus, plan = synthetic_corpus(tmp_path), Plan("t16", smallest(steps=3))
     pretrain(plan, corpus, tmp_path / "none", running=QUICK)
-    pretrain(plan, corpus, tmp_path / "one", running=Running(precision="fp32", accelerator="cpu", monitor_every=1, workers=1))
+    pretrain(
+        plan,
+        corpus,
+        tmp_path / "one",
+        running=Running(precision="fp32", accelerator="cpu", monitor_every=1, workers=1),
+    )
     assert losses(tmp_path / "none") == losses(tmp_path / "one")
 
 
 def test_accumulation_gives_a_gradient_of_the_same_size(tiny, tmp_path):
-    corpus = made_corpus(tmp_path)
+    corpus = synthetic_corpus(tmp_path)
     rows = [
-        pretrain(Plan("t16", smallest(steps=1, accumulate=parts)), corpus, tmp_path / str(parts), running=QUICK).rows[0]
+        pretrain(
+            Plan("t16", smallest(steps=1, accumulate=parts)),
+            corpus,
+            tmp_path / str(parts),
+            running=QUICK,
+        ).rows[0]
         for parts in (1, 2)
     ]
     assert rows[0]["gradient_norm"] == pytest.approx(rows[1]["gradient_norm"], rel=0.5)
@@ -120,8 +157,15 @@ def test_accumulation_gives_a_gradient_of_the_same_size(tiny, tmp_path):
 def test_the_last_layer_is_frozen_first(tiny, tmp_path):
     def last_layer(share):
         folder = tmp_path / f"run{share}"
-        pretrain(Plan("t16", smallest(steps=2, freeze_last_layer=share)), made_corpus(folder), folder, running=QUICK)
-        return torch.load(folder / "last.ckpt", weights_only=True)["student"]["head.last_layer.weight_v"]
+        pretrain(
+            Plan("t16", smallest(steps=2, freeze_last_layer=share)),
+            synthetic_corpus(folder),
+            folder,
+            running=QUICK,
+        )
+        return torch.load(folder / "last.ckpt", weights_only=True)["student"][
+            "head.last_layer.weight_v"
+        ]
 
     frozen, free = last_layer(1.0), last_layer(0.0)
     pretraining.seed_everything(0, verbose=False)
@@ -135,8 +179,8 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from radiodino_utils import distillation
-distillation.ARCHITECTURES["t16"] = "test_vit"
+from radiodino_utils.pretraining import networks
+networks.ARCHITECTURES["t16"] = "test_vit"
 from radiodino_utils.pretraining.corpus import Source, load_corpus
 from radiodino_utils.pretraining.trainer import Plan, Running, pretrain
 from tests.synthetic_corpus import smallest
@@ -148,30 +192,53 @@ pretrain(Plan("t16", smallest(steps=3, drop_path=0.0)), corpus, Path(sys.argv[2]
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_with_the_doubled_batch_learns(tmp_path):
-    made_folder(tmp_path / "pictures")
+    synthetic_folder(tmp_path / "images")
     (tmp_path / "worker.py").write_text(_WORKER)
     repository = Path(__file__).resolve().parents[2]
     environment = os.environ | {"PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
     for name, count in (("one", 1), ("two", 2)):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-        command += [tmp_path / "worker.py", tmp_path / "pictures", tmp_path / name]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            str(count),
+        ]
+        command += [tmp_path / "worker.py", tmp_path / "images", tmp_path / name]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
-    one, two = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("one", "two"))
+    one, two = (
+        torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("one", "two")
+    )
     assert one["step"] == two["step"] == 3
     for name, tensor in one["teacher"].items():
         assert torch.allclose(tensor, two["teacher"][name], atol=2e-5), name
-    assert torch.allclose(one["criterion"]["dino.center"], two["criterion"]["dino.center"], atol=1e-5)
+    assert torch.allclose(
+        one["criterion"]["dino.center"], two["criterion"]["dino.center"], atol=1e-5
+    )
     assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == 2
 
 
 @pytest.mark.slow
 def test_a_run_of_minutes_raises_the_probe(tmp_path):
-    made_folder(tmp_path / "pictures", 300)
-    corpus = load_corpus([Source(tmp_path / "pictures")])
-    probe = KnnProbe(load_dataset(f"npz:{made_npz(tmp_path / 'l.npz', (60, 120, 3), seed=900)}"), corpus=corpus, size=224)
-    sizes = {"output_dim": 256, "hidden_dim": 256, "bottleneck_dim": 64, "global_size": 48, "global_scale": [0.6, 1.0]}
-    recipe = smallest(method="dinov2", ibot_weight=0.0, steps=150, batch_size=32, lr=1e-3, rotation=45.0, **sizes)
+    synthetic_folder(tmp_path / "images", 300)
+    corpus = load_corpus([Source(tmp_path / "images")])
+    probe = KnnProbe(
+        load_dataset(f"npz:{synthetic_npz(tmp_path / 'l.npz', (60, 120, 3), seed=900)}"),
+        corpus=corpus,
+        size=224,
+    )
+    sizes = {
+        "output_dim": 256,
+        "hidden_dim": 256,
+        "bottleneck_dim": 64,
+        "global_size": 48,
+        "global_scale": [0.6, 1.0],
+    }
+    recipe = smallest(
+        method="dinov2", ibot_weight=0.0, steps=150, batch_size=32, lr=1e-3, rotation=45.0, **sizes
+    )
     pretraining.seed_everything(0, verbose=False)
     start = probe(distillation.make_pair("t16", recipe)[1].vit)["probe"]
     running = Running(accelerator="cpu", monitor_every=50, probe_minutes=1e9)
@@ -180,14 +247,20 @@ def test_a_run_of_minutes_raises_the_probe(tmp_path):
 
 
 def test_memory_is_flat(tiny, tmp_path):
-    progress = pretrain(Plan("t16", smallest(steps=40)), made_corpus(tmp_path), tmp_path / "run", running=QUICK)
+    progress = pretrain(
+        Plan("t16", smallest(steps=40)), synthetic_corpus(tmp_path), tmp_path / "run", running=QUICK
+    )
     assert progress.rows[-1]["memory_mb"] - progress.rows[20]["memory_mb"] < 20
 
 
 def test_starting_from_another_run(tiny, tmp_path):
-    corpus = made_corpus(tmp_path)
+    corpus = synthetic_corpus(tmp_path)
     pretrain(Plan("t16", smallest(steps=2)), corpus, tmp_path / "first", running=QUICK)
-    second = Plan("t16", smallest(steps=1, global_size=64, local_size=32), init=tmp_path / "first" / "last.ckpt")
+    second = Plan(
+        "t16",
+        smallest(steps=1, global_size=64, local_size=32),
+        init=tmp_path / "first" / "last.ckpt",
+    )
     assert pretrain(second, corpus, tmp_path / "second", running=QUICK).step == 1
     for arch, init, hint in (
         ("s16", tmp_path / "first" / "last.ckpt", "is of another architecture"),
@@ -199,13 +272,13 @@ def test_starting_from_another_run(tiny, tmp_path):
 
 
 def test_a_folder_of_another_run(tiny, tmp_path):
-    corpus, plan, run = made_corpus(tmp_path), Plan("t16", smallest(steps=1)), tmp_path / "run"
+    corpus, plan, run = synthetic_corpus(tmp_path), Plan("t16", smallest(steps=1)), tmp_path / "run"
     with pytest.raises(InputError, match="holds no run to resume"):
         pretrain(plan, corpus, run, running=QUICK, resume=True)
     pretrain(plan, corpus, run, running=QUICK)
     kept = {path.name: path.read_bytes() for path in run.iterdir()}
-    other = made_corpus(tmp_path / "other", seed=5)
-    for another, pictures, resume, hint in (
+    other = synthetic_corpus(tmp_path / "other", seed=5)
+    for another, images, resume, hint in (
         (plan, corpus, False, "holds a run already"),
         (Plan("s16", plan.recipe), corpus, True, "holds another run \\(arch differ"),
         (Plan("t16", plan.recipe, seed=1), corpus, True, "seed differ"),
@@ -213,22 +286,27 @@ def test_a_folder_of_another_run(tiny, tmp_path):
         (plan, other, True, "corpus differ"),
     ):
         with pytest.raises(InputError, match=hint):
-            pretrain(another, pictures, run, running=QUICK, resume=resume)
+            pretrain(another, images, run, running=QUICK, resume=resume)
     assert kept == {path.name: path.read_bytes() for path in run.iterdir()}
 
 
-def test_fewer_pictures_than_a_batch(tmp_path):
-    with pytest.raises(InputError, match="has 12 pictures, fewer than a batch of 64"):
-        pretrain(Plan("t16", smallest(batch_size=64)), made_corpus(tmp_path), tmp_path / "run")
+def test_fewer_images_than_a_batch(tmp_path):
+    with pytest.raises(InputError, match="has 12 images, fewer than a batch of 64"):
+        pretrain(Plan("t16", smallest(batch_size=64)), synthetic_corpus(tmp_path), tmp_path / "run")
 
 
 def test_a_learning_rate_that_diverges(tiny, tmp_path):
     with pytest.raises(InputError, match="the run diverges; lower lr|has collapsed: .*; lower lr"):
-        pretrain(Plan("t16", smallest(lr=1e30, steps=40)), made_corpus(tmp_path), tmp_path / "run", running=QUICK)
+        pretrain(
+            Plan("t16", smallest(lr=1e30, steps=40)),
+            synthetic_corpus(tmp_path),
+            tmp_path / "run",
+            running=QUICK,
+        )
 
 
 def test_no_disk_space(tiny, tmp_path, monkeypatch):
-    corpus, plan = made_corpus(tmp_path), Plan("t16", smallest(steps=2))
+    corpus, plan = synthetic_corpus(tmp_path), Plan("t16", smallest(steps=2))
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
     with pytest.raises(InputError, match="no disk space"):
         pretrain(plan, corpus, tmp_path / "run", running=QUICK)
@@ -247,13 +325,18 @@ def test_no_disk_space(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr("lightning.fabric.strategies.strategy.Strategy.save_checkpoint", full)
     with pytest.raises(InputError, match="last.ckpt: no disk space is left"):
-        pretrain(Plan("t16", smallest(steps=4)), corpus, tmp_path / "run", running=QUICK, resume=True)
+        pretrain(
+            Plan("t16", smallest(steps=4)), corpus, tmp_path / "run", running=QUICK, resume=True
+        )
     assert (tmp_path / "run" / "last.ckpt").read_bytes() == kept
 
 
 def test_choices_that_this_machine_cannot_follow(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    corpus = made_corpus(tmp_path)
-    for running, hint in ((Running(accelerator="cuda"), "no GPU"), (Running(strategy="fsdp"), "needs GPUs")):
+    corpus = synthetic_corpus(tmp_path)
+    for running, hint in (
+        (Running(accelerator="cuda"), "no GPU"),
+        (Running(strategy="fsdp"), "needs GPUs"),
+    ):
         with pytest.raises(InputError, match=hint):
             pretrain(Plan("t16", smallest()), corpus, tmp_path / "run", running=running)

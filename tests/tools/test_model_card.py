@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from radiodino_utils.backbones import bundled
 from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.backbones.seen import corpus_prefixes
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.data.duplicates import picture_digests
+from radiodino_utils.data.duplicates import image_digests
 from radiodino_utils.data.organct import VIEWS
 from radiodino_utils.data.registry import load_dataset
 from radiodino_utils.pretraining.config import load_recipe
@@ -28,7 +29,7 @@ def facts():
     return json.loads(CARD.read_text())
 
 
-def made_rows(value):
+def synthetic_rows(value):
     keys = [(d, "knn", "accuracy") for d in ("organct-axial", "organct-coronal")]
     keys += [("breastmnist-224", p, "auc") for p in ("knn", "logistic")]
     rows = [
@@ -40,7 +41,7 @@ def made_rows(value):
 
 
 def test_verdicts_compare_with_the_better_floor():
-    good, bad = verdicts(made_rows(0.95)), verdicts(made_rows(0.59))
+    good, bad = verdicts(synthetic_rows(0.95)), verdicts(synthetic_rows(0.59))
     assert [one["floor"] for one in good] == pytest.approx([0.6, 0.6, 0.88, 0.9])
     assert all(one["met"] for one in good) and not any(one["met"] for one in bad)
 
@@ -60,7 +61,10 @@ def test_a_mistake_leaves_the_shipped_files_alone(tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in WEIGHTS.iterdir()}
     for name in ("run.json", "last.ckpt", "backbone.safetensors", "monitor.csv"):
         (tmp_path / name).touch()
-    for runs, trials, hint in (("none", "t.csv", "holds no run.json"), (".", "t.csv", "holds no corpus.txt")):
+    for runs, trials, hint in (
+        ("none", "t.csv", "holds no run.json"),
+        (".", "t.csv", "holds no corpus.txt"),
+    ):
         with pytest.raises(SystemExit, match="2"):
             modelcard.main(["--runs", str(tmp_path / runs), "--trials", str(tmp_path / trials)])
         assert hint in capsys.readouterr().err
@@ -74,14 +78,20 @@ def test_a_mistake_leaves_the_shipped_files_alone(tmp_path, capsys):
 @shipped
 def test_a_new_evaluation_changes_the_cards_numbers_and_nothing_else(facts, tmp_path, monkeypatch):
     shutil.copytree(modelcard.WEIGHTS, tmp_path / "weights")
-    rows = modelcard.shipped_rows()
+    rows = bundled.evaluation_rows()
     rows.loc[(rows["protocol"] == "logistic") & (rows["metric"] == "accuracy"), "value"] = 0.4321
     monkeypatch.setattr(modelcard, "WEIGHTS", tmp_path / "weights")
-    monkeypatch.setattr(modelcard, "evaluate", lambda: rows)  # the extraction takes minutes and BreastMNIST
+    monkeypatch.setattr(bundled, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(
+        modelcard, "evaluate", lambda: rows
+    )  # the extraction takes minutes and BreastMNIST
     modelcard.main(["--evaluation"])
-    assert (modelcard.shipped_rows()["value"] == 0.4321).sum() == 12
+    assert (bundled.evaluation_rows()["value"] == 0.4321).sum() == 12
     again = json.loads((tmp_path / "weights" / f"{modelcard.NAME}.json").read_text())
-    assert {name for name in facts if again[name] != facts[name]} <= {"evaluation", "floors"} and again.keys() == facts.keys()
+    assert {name for name in facts if again[name] != facts[name]} <= {
+        "evaluation",
+        "floors",
+    } and again.keys() == facts.keys()
     text = (tmp_path / "weights" / f"{modelcard.NAME}.md").read_text()
     assert text == modelcard.markdown(again) and text.count("| 43.2 [") == 12
     for options in (["--evaluation", "--runs", "a"], ["--runs", "a"], []):
@@ -93,7 +103,11 @@ def test_a_new_evaluation_changes_the_cards_numbers_and_nothing_else(facts, tmp_
 def test_the_checkpoint_is_the_one_of_the_card(facts):
     backbone = load_backbone(NAME)
     assert backbone.fingerprint == facts["fingerprint"]
-    assert (backbone.embedding_dim, backbone.patch_size, backbone.preprocessing.size) == (192, 16, 224)
+    assert (backbone.embedding_dim, backbone.patch_size, backbone.preprocessing.size) == (
+        192,
+        16,
+        224,
+    )
     path = WEIGHTS / f"{NAME}.safetensors"
     assert path.stat().st_size == facts["bytes"] < 12e6
     assert modelcard.file_hash(path) == facts["sha256"]
@@ -104,13 +118,13 @@ def test_the_checkpoint_is_the_one_of_the_card(facts):
 def test_the_card_for_people_is_made_of_the_facts(facts):
     assert (WEIGHTS / f"{NAME}.md").read_text() == markdown(facts)
     for source in facts["corpus"]:
-        assert source["licence"] and source["by"] and source["pictures"] > 0
+        assert source["licence"] and source["by"] and source["images"] > 0
 
 
 @shipped
 def test_the_committed_recipe_and_options_are_those_of_the_run(facts):
     (stage,) = facts["stages"]
-    recipe = load_recipe("mini", pictures=facts["corpus_pictures"]).describe()
+    recipe = load_recipe("mini", images=facts["corpus_images"]).describe()
     assert {key: recipe[key] for key in stage["recipe"]} == stage["recipe"]
     assert {key: value for key, value in recipe.items() if key not in stage["recipe"]} == {  # what was run
         "initialization": "mae", "layer_scale": 0.0, "norm_last_layer": True, "patch_head": "separate", "schedules": "lightly",
@@ -121,8 +135,14 @@ def test_the_committed_recipe_and_options_are_those_of_the_run(facts):
     assert options[options.index("--seed") + 1] == str(stage["seed"])
     assert options[options.index("--recipe") + 1] == "mini"
     assert options[options.index("--stop-at") + 1] == str(stage["steps_done"])
-    weights = [float(one.split("=")[1]) for before, one in zip(options, options[1:], strict=False) if before == "--data"]
-    assert np.allclose(np.array(weights) / sum(weights), [source["share of draws"] for source in facts["corpus"]])
+    weights = [
+        float(one.split("=")[1])
+        for before, one in zip(options, options[1:], strict=False)
+        if before == "--data"
+    ]
+    assert np.allclose(
+        np.array(weights) / sum(weights), [source["share of draws"] for source in facts["corpus"]]
+    )
 
 
 @shipped
@@ -130,16 +150,16 @@ def test_what_is_shipped_is_the_best_trial_by_validation(facts):
     trials = pd.read_csv(WEIGHTS / f"{NAME}-trials.csv")
     values = trials.filter(regex="organct.* val accuracy|crossed").dropna()
     assert values.shape[1] == 5 and len(values) > 5
-    assert trials.loc[values.mean(axis=1).idxmax(), "pictures seen"] == facts["pictures_seen"]
+    assert trials.loc[values.mean(axis=1).idxmax(), "images seen"] == facts["images_seen"]
 
 
 @shipped
 @pytest.mark.slow
 @pytest.mark.parametrize("view", VIEWS)
-def test_no_picture_of_the_demo_was_seen(built, view):  # noqa: F811
+def test_no_image_of_the_demo_was_seen(built, view):  # noqa: F811
     seen = set(np.load(WEIGHTS / f"{NAME}-corpus.npy").tolist())
     for split in load_dataset(f"npz:{built[view]}").splits.values():
-        assert not seen & set(corpus_prefixes(picture_digests(split.pictures)).tolist())
+        assert not seen & set(corpus_prefixes(image_digests(split.images)).tolist())
 
 
 @shipped
@@ -148,10 +168,14 @@ def test_nothing_of_breastmnist_but_training_rows_was_seen(shared_data, facts):
     labelled = load_dataset("breastmnist-224", folder=shared_data / "medmnist")
     seen = np.load(WEIGHTS / f"{NAME}-corpus.npy")
     for split in ("val", "test"):
-        assert not set(seen.tolist()) & set(corpus_prefixes(picture_digests(labelled.splits[split].pictures)).tolist())
-    train = corpus_prefixes(picture_digests(labelled.splits["train"].pictures))
+        assert not set(seen.tolist()) & set(
+            corpus_prefixes(image_digests(labelled.splits[split].images)).tolist()
+        )
+    train = corpus_prefixes(image_digests(labelled.splits["train"].images))
     assert np.isin(train, seen).sum() == len(set(train.tolist())) - 1
-    assert not np.isin(corpus_prefixes(picture_digests(labelled.splits["train"].pictures[115:116])), seen).any()
+    assert not np.isin(
+        corpus_prefixes(image_digests(labelled.splits["train"].images[115:116])), seen
+    ).any()
 
 
 @shipped
@@ -161,6 +185,8 @@ def test_the_corpus_of_the_card_is_that_of_the_files(shared_data, facts):
     labelled = load_dataset("breastmnist-224", folder=shared_data / "medmnist")
     folder = shared_data / "corpus"
     sources = [Source(folder / f"{one['source']}.zip", 1) for one in facts["corpus"][:-1]]
-    corpus = load_corpus([*sources, Source(shared_data / "medmnist" / "breastmnist_224.npz", 1)], hold_out=[labelled])
+    corpus = load_corpus(
+        [*sources, Source(shared_data / "medmnist" / "breastmnist_224.npz", 1)], hold_out=[labelled]
+    )
     assert corpus_sha256(corpus.digests) == facts["corpus_sha256"]
     assert (corpus_prefixes(corpus.digests) == np.load(WEIGHTS / f"{NAME}-corpus.npy")).all()

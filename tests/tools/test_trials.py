@@ -5,12 +5,12 @@ from radiodino_utils.core.errors import InputError
 from radiodino_utils.pretraining.trainer import Plan, Running, pretrain
 from tools.trials import changed_settings, main, trial_row
 
-from ..synthetic_corpus import made_corpus, made_npz, smallest
+from ..synthetic_corpus import smallest, synthetic_corpus, synthetic_npz
 
 
 @pytest.fixture
 def run(tmp_path):
-    plan, corpus = Plan("t16", smallest(steps=4)), made_corpus(tmp_path)
+    plan, corpus = Plan("t16", smallest(steps=4)), synthetic_corpus(tmp_path)
     return pretrain(plan, corpus, tmp_path / "first", running=Running(stop_at=2)).folder
 
 
@@ -22,11 +22,15 @@ def test_only_what_differs_is_named():
 
 
 def test_the_table_keeps_what_it_has(run, tmp_path, capsys):
-    probe, table = f"npz:{made_npz(tmp_path / 'labelled.npz')}", tmp_path / "trials.csv"
+    probe, table = f"npz:{synthetic_npz(tmp_path / 'labelled.npz')}", tmp_path / "trials.csv"
     main([str(run), "--probe", probe, "--crossed", probe, "--out", str(table)])
     first = pd.read_csv(table)
-    assert first[["trial", "steps", "pictures seen"]].values.tolist() == [["first", 2, 2 * smallest().batch_size]]
-    assert first.filter(like="val").to_numpy().min() >= 0 and first.filter(like="crossed").shape == (1, 2)
+    assert first[["trial", "steps", "images seen"]].values.tolist() == [
+        ["first", 2, 2 * smallest().batch_size]
+    ]
+    assert first.filter(like="val").to_numpy().min() >= 0 and first.filter(
+        like="crossed"
+    ).shape == (1, 2)
     main([str(run), "--probe", probe, "--crossed", probe, "--out", str(table)])
     pd.testing.assert_frame_equal(pd.read_csv(table), first)
 
@@ -35,4 +39,12 @@ def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(InputError, match="holds no run.json"):
         trial_row(tmp_path, [])
     with pytest.raises(SystemExit, match="2"):
-        main([str(tmp_path), "--probe", f"npz:{made_npz(tmp_path / 'labelled.npz')}", "--out", str(tmp_path / "t.csv")])
+        main(
+            [
+                str(tmp_path),
+                "--probe",
+                f"npz:{synthetic_npz(tmp_path / 'labelled.npz')}",
+                "--out",
+                str(tmp_path / "t.csv"),
+            ]
+        )

@@ -24,7 +24,11 @@ plt.show()
 def checkout(tmp_path: Path) -> Path:
     """Scripts and package, and one notebook that was saved under a kernel that is not here."""
     folder = tmp_path / "a{b}c $HOME 'quoted' \"ü\""
-    shutil.copytree(ROOT / "radiodino_utils", folder / "radiodino_utils", ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    shutil.copytree(
+        ROOT / "radiodino_utils",
+        folder / "radiodino_utils",
+        ignore=shutil.ignore_patterns("weights", "__pycache__"),
+    )
     shutil.copytree(ROOT / ".ci", folder / ".ci")
     for name in ("run_all.sh", "run_tests.sh", "requirements.txt"):
         shutil.copy(ROOT / name, folder)
@@ -40,7 +44,9 @@ def hostile(tmp_path: Path) -> dict[str, str]:
     """Variables that point to another checkout, a foreign kernel, start-up files, and a job of four ranks."""
     other = tmp_path / "other"
     (other / "radiodino_utils").mkdir(parents=True)
-    (other / "radiodino_utils" / "__init__.py").write_text("raise RuntimeError('the other checkout')")
+    (other / "radiodino_utils" / "__init__.py").write_text(
+        "raise RuntimeError('the other checkout')"
+    )
     (other / "sitecustomize.py").write_text("raise RuntimeError('the other checkout')")
     (other / "profile_default" / "startup").mkdir(parents=True)
     (other / "profile_default" / "startup" / "00.py").write_text("started = True")
@@ -49,7 +55,14 @@ def hostile(tmp_path: Path) -> dict[str, str]:
         (other / "kernels" / name).mkdir(parents=True)
         spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": name, "language": "R"}
         (other / "kernels" / name / "kernel.json").write_text(json.dumps(spec))
-    folders = ("PYTHONPATH", "JUPYTER_PATH", "JUPYTER_DATA_DIR", "IPYTHONDIR", "CDPATH", "PYTHONUSERBASE")
+    folders = (
+        "PYTHONPATH",
+        "JUPYTER_PATH",
+        "JUPYTER_DATA_DIR",
+        "IPYTHONDIR",
+        "CDPATH",
+        "PYTHONUSERBASE",
+    )
     values = {
         "MPLBACKEND": "agg",
         "WORLD_SIZE": "4",
@@ -61,11 +74,21 @@ def hostile(tmp_path: Path) -> dict[str, str]:
     return dict.fromkeys(folders, str(other)) | values
 
 
-def test_a_run_executes_its_own_checkout_environment_and_kernel(checkout: Path, hostile: dict[str, str]) -> None:
-    kept = {name: text for name, text in os.environ.items() if not name.startswith(("RADIODINO_", "CONDA_"))}
+def test_a_run_executes_its_own_checkout_environment_and_kernel(
+    checkout: Path, hostile: dict[str, str]
+) -> None:
+    kept = {
+        name: text
+        for name, text in os.environ.items()
+        if not name.startswith(("RADIODINO_", "CONDA_"))
+    }
     environment = kept | hostile | {"VIRTUAL_ENV": sys.prefix}
     run = subprocess.run(
-        ["bash", "run_all.sh", "--profile", "small"], cwd=checkout, env=environment, capture_output=True, text=True
+        ["bash", "run_all.sh", "--profile", "small"],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert (run.returncode, run.stderr) == (0, ""), run.stdout
     book = nbformat.read(checkout / "results" / "small" / "notebooks" / "01_first.ipynb", 4)
@@ -85,7 +108,14 @@ def test_a_run_executes_its_own_checkout_environment_and_kernel(checkout: Path, 
         "--nbval",
         "--nbval-kernel-name",
     ]
-    command = [sys.executable, *nbval, "radiodino", "-p", "no:cacheprovider", "notebooks/01_first.ipynb"]
+    command = [
+        sys.executable,
+        *nbval,
+        "radiodino",
+        "-p",
+        "no:cacheprovider",
+        "notebooks/01_first.ipynb",
+    ]
     environment |= {"PYTHONPATH": str(checkout)}
     del environment["PYTHONHOME"]
     run = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
@@ -103,9 +133,17 @@ def test_a_run_executes_its_own_checkout_environment_and_kernel(checkout: Path, 
         (["--jobs", "0"], 2, "--jobs 0"),
     ],
 )
-def test_what_needs_no_installation_installs_nothing(arguments: list[str], code: int, sign: str, checkout: Path) -> None:
-    kept = {name: text for name, text in os.environ.items() if name not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
-    run = subprocess.run(["bash", "run_all.sh", *arguments], cwd=checkout, env=kept, capture_output=True, text=True)
+def test_what_needs_no_installation_installs_nothing(
+    arguments: list[str], code: int, sign: str, checkout: Path
+) -> None:
+    kept = {
+        name: text
+        for name, text in os.environ.items()
+        if name not in ("VIRTUAL_ENV", "CONDA_PREFIX")
+    }
+    run = subprocess.run(
+        ["bash", "run_all.sh", *arguments], cwd=checkout, env=kept, capture_output=True, text=True
+    )
     assert run.returncode == code and sign in run.stdout + run.stderr
     assert "Traceback" not in run.stderr and "installing" not in run.stdout
     assert not (checkout / ".venv").exists()

@@ -30,7 +30,9 @@ def _table(**columns: str) -> pd.DataFrame:
         ("-0.01", "0.005", False),
     ],
 )
-def test_cells_may_differ_by_the_tolerance_and_no_more(made: str, committed: str, differs: bool) -> None:
+def test_cells_may_differ_by_the_tolerance_and_no_more(
+    made: str, committed: str, differs: bool
+) -> None:
     faults = compare_tables(_table(value=made), _table(value=committed), RULES)
     assert bool(faults) == differs
     assert not differs or "row 1" in faults[0]
@@ -53,18 +55,31 @@ def test_folders_are_compared_by_file(tmp_path: Path) -> None:
         folder.mkdir()
         for name in names:
             _table(value="0.5").to_csv(folder / f"{name}.csv", index=False)
-    assert compare_folders(made, committed) == ["gone.csv: was not made", "new.csv: has no committed counterpart"]
-    assert compare_folders(made, committed, partly=True) == ["new.csv: has no committed counterpart"]
+    assert compare_folders(made, committed) == [
+        "gone.csv: was not made",
+        "new.csv: has no committed counterpart",
+    ]
+    assert compare_folders(made, committed, partly=True) == [
+        "new.csv: has no committed counterpart"
+    ]
 
 
 def test_no_tolerance_hides_a_difference_that_matters() -> None:
     """Fractions by .05 and percent by 5 points at most; what is wider holds no fractions."""
     rules = yaml.safe_load(TOLERANCES.read_text())
-    percent = {"05_segmentation.csv", "06_faithfulness.csv", "09_classification.csv", "09_published.csv", "09_baselines.csv"}
+    percent = {
+        "05_segmentation.csv",
+        "06_faithfulness.csv",
+        "09_classification.csv",
+        "09_published.csv",
+        "09_baselines.csv",
+    }
     others = {"05_distance_rows.csv", "08_monitor.csv"}
     for name, rule in rules.items():
         assert name in others or rule.get("tolerance", 0) <= (5 if name in percent else 0.05), name
-        columns = {column: limit for column, limit in rule.get("columns", {}).items() if column != "HD95"}
+        columns = {
+            column: limit for column, limit in rule.get("columns", {}).items() if column != "HD95"
+        }
         assert name in others or all(limit <= 0.05 for limit in columns.values()), name
 
 

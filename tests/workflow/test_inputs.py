@@ -8,7 +8,7 @@ import pytest
 from radiodino_utils.workflow import inputs
 from radiodino_utils.workflow.inputs import fingerprints
 
-from ..synthetic_busi import made_busi
+from ..synthetic_busi import synthetic_busi
 
 
 @pytest.fixture
@@ -46,7 +46,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("~/notebooks/pics/a/1.png", "notebooks/pics/a/1.png"),
     ],
 )
-def test_a_change_is_noticed_by_content_whatever_the_times_say(name: str, changed: str, place: Path, tmp_path: Path) -> None:
+def test_a_change_is_noticed_by_content_whatever_the_times_say(
+    name: str, changed: str, place: Path, tmp_path: Path
+) -> None:
     parameters = {"datasets": [name], "changes": {"nested": name}, "seed": 0, "word": "knn"}
     before = fingerprints(parameters, folder=place)
     assert list(before) == [name] and before[name]
@@ -57,7 +59,9 @@ def test_a_change_is_noticed_by_content_whatever_the_times_say(name: str, change
     assert fingerprints(parameters, folder=place) != before
 
 
-def test_large_data_are_known_by_size_and_times(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_data_are_known_by_size_and_times(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(inputs, "_CHEAP", 1)
     before = fingerprints({"data": "folder:pics"}, folder=place)
     assert fingerprints({"data": "folder:pics"}, folder=place) == before
@@ -65,10 +69,18 @@ def test_large_data_are_known_by_size_and_times(place: Path, monkeypatch: pytest
     assert fingerprints({"data": "folder:pics"}, folder=place) != before
 
 
-def test_a_copy_elsewhere_is_the_same(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BUSI", str(made_busi(tmp_path / "busi", counts=(1, 1, 1))))
-    before = fingerprints({"datasets": ["busi", "busi-fold0"], "others": "busi-lesions"}, folder=place)
-    assert set(before) == {"busi", "busi-fold0", "busi-lesions"} and len(set(before.values())) == 1 and before["busi"]
+def test_a_copy_elsewhere_is_the_same(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUSI", str(synthetic_busi(tmp_path / "busi", counts=(1, 1, 1))))
+    before = fingerprints(
+        {"datasets": ["busi", "busi-fold0"], "others": "busi-lesions"}, folder=place
+    )
+    assert (
+        set(before) == {"busi", "busi-fold0", "busi-lesions"}
+        and len(set(before.values())) == 1
+        and before["busi"]
+    )
     (tmp_path / "busi").rename(tmp_path / "moved")
     monkeypatch.setenv("BUSI", str(tmp_path / "moved"))
     assert fingerprints({"datasets": ["busi"]}, folder=place)["busi"] == before["busi"]
@@ -77,7 +89,10 @@ def test_a_copy_elsewhere_is_the_same(place: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_folders_of_the_data_folder_count_too(place: Path, data_folder: Path) -> None:
-    names = {"datasets": ["busi", "breastmnist-28", "radimagenet"], "backbones": ["pixels", "random-t16"]}
+    names = {
+        "datasets": ["busi", "breastmnist-28", "radimagenet"],
+        "backbones": ["pixels", "random-t16"],
+    }
     absent = fingerprints(names, folder=place)
     assert absent == {"busi": "", "breastmnist-28": "", "radimagenet": ""}
     (data_folder / "medmnist").mkdir(parents=True)

@@ -13,7 +13,13 @@ import pytest
 
 from radiodino_utils.core.files import REPOSITORY
 
-from ..synthetic_notebooks import WRITE, runner_command, write_notebook, write_profile, write_sequence
+from ..synthetic_notebooks import (
+    WRITE,
+    runner_command,
+    write_notebook,
+    write_profile,
+    write_sequence,
+)
 
 KILLS = int(os.environ.get("RADIODINO_KILLS", "10"))  # more for a campaign by hand
 NUMBERS = {"01_first": [], "02_second": ["01_first"], "03_other": []}
@@ -41,13 +47,19 @@ def test_random_kills_leave_nothing_behind_and_equal_tables(tmp_path: Path) -> N
         write_notebook(folder, name, WRITE + text, "import time; time.sleep(0.3)")
     write_sequence(folder, NUMBERS)
     mark = uuid.uuid4().hex
-    environment = os.environ | {"RADIODINO_RESULTS": str(results), "PYTHONPATH": str(REPOSITORY), "RADIODINO_MARK": mark}
+    environment = os.environ | {
+        "RADIODINO_RESULTS": str(results),
+        "PYTHONPATH": str(REPOSITORY),
+        "RADIODINO_MARK": mark,
+    }
     environment["OMP_NUM_THREADS"] = "1"
 
     def start(value: int) -> subprocess.Popen:
         write_profile(folder, {name: {"value": value} for name in NUMBERS})
         with open(tmp_path / "output", "a") as file:
-            return subprocess.Popen(runner_command(folder, "--jobs", "2"), env=environment, stdout=file, stderr=file)
+            return subprocess.Popen(
+                runner_command(folder, "--jobs", "2"), env=environment, stdout=file, stderr=file
+            )
 
     begin = time.monotonic()
     assert start(0).wait() == 0

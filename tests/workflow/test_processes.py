@@ -30,7 +30,9 @@ FOREIGN = {
 }
 
 
-def test_what_would_change_a_run_is_left_out_and_the_rest_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_would_change_a_run_is_left_out_and_the_rest_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name, text in FOREIGN.items():
         monkeypatch.setenv(name, text)
     monkeypatch.setenv("HF_TOKEN", "kept")
@@ -39,7 +41,11 @@ def test_what_would_change_a_run_is_left_out_and_the_rest_kept(monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     kept = own_environment()
     assert {name for name in FOREIGN if kept.get(name) == FOREIGN[name]} == set()
-    assert (kept["PYTHONPATH"], kept["HF_TOKEN"], kept["OMP_NUM_THREADS"]) == (str(REPOSITORY), "kept", "3")
+    assert (kept["PYTHONPATH"], kept["HF_TOKEN"], kept["OMP_NUM_THREADS"]) == (
+        str(REPOSITORY),
+        "kept",
+        "3",
+    )
     assert kept["BUSI"] == str(tmp_path / "data" / "busi")
 
 
@@ -65,7 +71,12 @@ def hanging(tmp_path: Path):
     """A process that hangs and its parent."""
     (tmp_path / "hanging.py").write_text(HANGING)
     words = [tmp_path / "hanging.py", tmp_path / "pid", tmp_path / "log"]
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, *map(str, words)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, *map(str, words)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert _comes(lambda: (tmp_path / "pid").exists())
     yield parent, int((tmp_path / "pid").read_text())
     parent.kill()
@@ -112,8 +123,16 @@ def test_a_child_of_a_parent_that_is_gone_does_not_start() -> None:
 
 
 def test_another_checkout_is_one_sentence() -> None:
-    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); sys.argv[1:] = ['child', 'this']\n"
+    code = (
+        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); sys.argv[1:] = ['child', 'this']\n"
+    )
     code += "from radiodino_utils.workflow.processes import main; main()"
     environment = own_environment() | {"JPY_PARENT_PID": str(os.getpid()), "PYTHONPATH": "/other"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 1 and "is imported instead of /other" in done.stderr and done.stderr.count("\n") == 1
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert (
+        done.returncode == 1
+        and "is imported instead of /other" in done.stderr
+        and done.stderr.count("\n") == 1
+    )

@@ -27,7 +27,10 @@ def notebooks(monkeypatch, data_folder):
 
 
 def test_missing_data_stop_a_profile_with_all_that_is_missing(notebooks):
-    with pytest.raises(InputError, match=r"lacks 1 data sets or weights:\n  busi-fold0: download it from .*\n.*--allow-missing"):
+    with pytest.raises(
+        InputError,
+        match=r"lacks 1 datasets or weights:\n  busi-fold0: download it from .*\n.*--allow-missing",
+    ):
         provided(notebooks, notebooks, allow_missing=False)
 
 
@@ -53,14 +56,19 @@ def written(tmp_path, monkeypatch):
     """Writes the text of the profile `small`."""
     folder = small_profile(tmp_path / "notebooks")
     monkeypatch.setattr(profiles, "NOTEBOOKS", folder)
-    return lambda text: (folder / "profiles" / "small.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
+    return lambda text: (folder / "profiles" / "small.yaml").write_bytes(
+        text.encode() if isinstance(text, str) else text
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("01_first: {value: [1", r"small.yaml, line 1: cannot be read as YAML"),
-        ("01_first: !!python/object:os.system {}", r"line 1: cannot be read as YAML: could not determine a constructor"),
+        (
+            "01_first: !!python/object:os.system {}",
+            r"line 1: cannot be read as YAML: could not determine a constructor",
+        ),
         (b"01_first: \xff", "small.yaml: cannot be read as YAML"),
         ("", "names no notebook"),
         ("# nothing", "names no notebook"),
@@ -96,7 +104,10 @@ def test_the_name_of_the_file_is_the_profile_and_numbers_are_numbers(written):
     first, second = load_profile("small")
     assert first.parameters == {"rate": 1, "value": 2, "profile": "small"}
     assert second.parameters == {"rate": 1e-4, "profile": "small"}
-    assert [(one.name, one.needs) for one in outline("small")] == [("01_first", ()), ("02_second", ("01_first",))]
+    assert [(one.name, one.needs) for one in outline("small")] == [
+        ("01_first", ()),
+        ("02_second", ("01_first",)),
+    ]
 
 
 def test_what_is_tuned_must_be_loaded():

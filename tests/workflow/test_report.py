@@ -12,8 +12,12 @@ from radiodino_utils.core.errors import InputError
 from radiodino_utils.workflow import report
 from radiodino_utils.workflow.report import build_report, readme_with_tables
 
-PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
-LOADED = re.compile(r"""(?:src\s*=|<link[^>]*href\s*=|@import|url\()\s*["']?(https?:)?//""", re.IGNORECASE)
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+LOADED = re.compile(
+    r"""(?:src\s*=|<link[^>]*href\s*=|@import|url\()\s*["']?(https?:)?//""", re.IGNORECASE
+)
 
 
 @pytest.fixture
@@ -26,9 +30,17 @@ def results(tmp_path, monkeypatch):
     pd.DataFrame({"backbone": ["random-t16"], "caveat": ["one patient & <b>no more</b>"]}).to_csv(
         folder / "tables" / "09_results.csv"
     )
-    table = pd.DataFrame({"dataset": ["<script>alert(1)</script>"], "accuracy %": ["48.10 [43.8, 52.5]"]})
+    table = pd.DataFrame(
+        {"dataset": ["<script>alert(1)</script>"], "accuracy %": ["48.10 [43.8, 52.5]"]}
+    )
     table.to_csv(folder / "tables" / "09_classification.csv", index=False)
-    features = pd.DataFrame({"backbone": ["random-t16"], "weights": ["000012345678"], "source": ["random weights, seed 0"]})
+    features = pd.DataFrame(
+        {
+            "backbone": ["random-t16"],
+            "weights": ["000012345678"],
+            "source": ["random weights, seed 0"],
+        }
+    )
     features.to_csv(folder / "tables" / "02_features.csv", index=False)
     (folder / "figures" / "03_k_curve.png").write_bytes(PIXEL)
     (folder / "figures" / "03_k_curve.pdf").write_bytes(b"%PDF-")
@@ -46,7 +58,12 @@ def test_the_page_needs_no_network(results):
 def test_links_lead_to_files_beside_the_page(results):
     page = build_report("demo")
     links = re.findall(r'href="([^"]+)"', page.read_text())
-    expected = {"tables/09_results.csv", "tables/09_classification.csv", "figures/03_k_curve.png", "figures/03_k_curve.pdf"}
+    expected = {
+        "tables/09_results.csv",
+        "tables/09_classification.csv",
+        "figures/03_k_curve.png",
+        "figures/03_k_curve.pdf",
+    }
     assert expected <= set(links)
     assert all((page.parent / link).is_file() for link in links)
 
@@ -80,7 +97,9 @@ def test_intervals_are_explained(results):
 
 
 def test_a_long_table_is_linked_only(results):
-    pd.DataFrame({"dataset": [f"set {i}" for i in range(251)]}).to_csv(results / "tables" / "09_published.csv", index=False)
+    pd.DataFrame({"dataset": [f"set {i}" for i in range(251)]}).to_csv(
+        results / "tables" / "09_published.csv", index=False
+    )
     page = build_report("demo").read_text()
     assert "set 250" not in page and 'href="tables/09_published.csv"' in page
 
@@ -98,14 +117,19 @@ def test_missing_tables_are_an_error(tmp_path, monkeypatch, folder):
 def test_notebooks_are_linked_as_pages_without_network(results):
     cells = [
         nbformat.v4.new_markdown_cell("# Title\n\n$x^2$ and `code`"),
-        nbformat.v4.new_code_cell("1", execution_count=1, outputs=[nbformat.v4.new_output("stream", text="seen\n")]),
+        nbformat.v4.new_code_cell(
+            "1", execution_count=1, outputs=[nbformat.v4.new_output("stream", text="seen\n")]
+        ),
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), results / "notebooks" / "03_knn.ipynb")
     stamp = {"state": "done", "seconds": 12.4, "peak_memory_mb": 812.3, "git": "abc"}
     (results / "state" / "03_knn.json").write_text(json.dumps(stamp))
     (results / "state" / "04_umap.json").write_text(json.dumps({"state": "FAILED"}))
     page = build_report("demo").read_text()
-    assert '<a href="notebooks/03_knn.html">03_knn</a>' in page and "<td>12</td><td>812 MB</td><td>abc</td>" in page
+    assert (
+        '<a href="notebooks/03_knn.html">03_knn</a>' in page
+        and "<td>12</td><td>812 MB</td><td>abc</td>" in page
+    )
     assert '<td class="attention">FAILED</td>' in page and "04_umap.html" not in page
     notebook = (results / "notebooks" / "03_knn.html").read_text()
     assert "seen" in notebook and "<script" not in notebook and not LOADED.search(notebook)
@@ -160,7 +184,10 @@ def test_the_readme_may_ask_for_some_rows(tmp_path):
     (tmp_path / "a.csv").write_text("name,n\nx,3\ny,4\nz,5\n")
     text = "<!-- table: a.csv columns: n rows: name = x, z -->\n<!-- end -->\n"
     filled = readme_with_tables(text, tmp_path)
-    assert filled == "<!-- table: a.csv columns: n rows: name = x, z -->\n| n |\n| --- |\n| 3 |\n| 5 |\n<!-- end -->\n"
+    assert (
+        filled
+        == "<!-- table: a.csv columns: n rows: name = x, z -->\n| n |\n| --- |\n| 3 |\n| 5 |\n<!-- end -->\n"
+    )
     assert readme_with_tables(filled, tmp_path) == filled
     with pytest.raises(InputError, match="asks for the column k"):
         readme_with_tables(text.replace("name =", "k ="), tmp_path)

@@ -14,7 +14,14 @@ from radiodino_utils.core.errors import InputError
 from radiodino_utils.core.states import current_files, recorded
 from radiodino_utils.workflow import profiles, runner
 
-from ..synthetic_notebooks import WRITE, runner_command, small_profile, write_notebook, write_profile, write_sequence
+from ..synthetic_notebooks import (
+    WRITE,
+    runner_command,
+    small_profile,
+    write_notebook,
+    write_profile,
+    write_sequence,
+)
 
 FAULTS = {
     "error": ("1 / 0", "ZeroDivisionError"),
@@ -26,7 +33,7 @@ FAULTS = {
 
 @pytest.fixture
 def notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The small profile of `made_notebooks`, with results of its own."""
+    """The small profile of `synthetic_notebooks`, with results of its own."""
     folder = small_profile(tmp_path / "notebooks")
     monkeypatch.setattr(profiles, "NOTEBOOKS", folder)
     monkeypatch.setenv("RADIODINO_RESULTS", str(tmp_path / "results"))
@@ -38,7 +45,9 @@ def _states(printed: str) -> list[str]:
     return [" ".join(line.split()[:2]) for line in printed.splitlines() if line.startswith("0")]
 
 
-def test_runs_what_is_out_of_date_and_nothing_else(notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_runs_what_is_out_of_date_and_nothing_else(
+    notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     def run(**options: object) -> list[str]:
         assert runner.run_profile("small", **options)
         return _states(capfd.readouterr().out)
@@ -59,7 +68,9 @@ def test_runs_what_is_out_of_date_and_nothing_else(notebooks: Path, tmp_path: Pa
     assert run(only=["01_first"], force=True) == ["01_first done"]
 
 
-def test_changed_code_runs_again_but_outputs_are_no_code(notebooks: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_changed_code_runs_again_but_outputs_are_no_code(
+    notebooks: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert runner.run_profile("small", only=["01"])
     book = json.loads((notebooks / "01_first.ipynb").read_text())
     book["cells"][-1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "5"}]
@@ -72,13 +83,15 @@ def test_changed_code_runs_again_but_outputs_are_no_code(notebooks: Path, capfd:
     assert _states(capfd.readouterr().out) == ["01_first done"]
 
 
-def test_a_file_that_a_parameter_names_is_an_input(notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    picture = tmp_path / "picture.png"
-    picture.write_bytes(b"1")
-    write_profile(notebooks, {"01_first": {"data": [f"file:{picture}"]}})
+def test_a_file_that_a_parameter_names_is_an_input(
+    notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "image.png"
+    image.write_bytes(b"1")
+    write_profile(notebooks, {"01_first": {"data": [f"file:{image}"]}})
     assert runner.run_profile("small") and runner.run_profile("small")
     assert _states(capfd.readouterr().out) == ["01_first done", "01_first up"]
-    picture.write_bytes(b"22")
+    image.write_bytes(b"22")
     assert runner.run_profile("small")
     assert _states(capfd.readouterr().out) == ["01_first done"]
 
@@ -102,7 +115,9 @@ def test_a_notebook_that_did_not_run_whole_has_failed(
     assert json.loads((results / "state" / "01_first.json").read_text())["state"] == "FAILED"
 
     write_sequence(notebooks, needs)
-    write_notebook(notebooks, "01_first", WRITE + "(tables / '01_numbers.csv').write_text('value');")
+    write_notebook(
+        notebooks, "01_first", WRITE + "(tables / '01_numbers.csv').write_text('value');"
+    )
     assert runner.run_profile("small")
     assert _states(capfd.readouterr().out) == ["01_first done", "02_second done", "03_other up"]
     assert not list((results / "notebooks").glob("*.failed.ipynb"))
@@ -117,11 +132,15 @@ def test_a_stopped_run_leaves_nothing_half_written_and_the_next_goes_on(
     slow = f"import time\nfrom pathlib import Path\nPath({str(flag)!r}).touch()\n"
     slow += f"if Path({str(marker)!r}).exists(): time.sleep(600)"
     write_notebook(notebooks, "02_second", slow)
-    process = subprocess.Popen(runner_command(notebooks), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        runner_command(notebooks), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 900
     while not flag.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    with pytest.raises(InputError, match=rf"\.lock: still held by process {process.pid} .*; end it"):
+    with pytest.raises(
+        InputError, match=rf"\.lock: still held by process {process.pid} .*; end it"
+    ):
         runner.run_profile("small")
     process.send_signal(number)
     out, err = process.communicate(timeout=900)
@@ -136,14 +155,20 @@ def test_a_stopped_run_leaves_nothing_half_written_and_the_next_goes_on(
     capfd.readouterr()
     assert runner.run_profile("small")
     assert _states(capfd.readouterr().out) == ["01_first up", "02_second done"]
-    assert not [path for path in (results / "state").iterdir() if path.is_dir()] and not list((results / "tables").glob(".*"))
+    assert not [path for path in (results / "state").iterdir() if path.is_dir()] and not list(
+        (results / "tables").glob(".*")
+    )
 
 
-def test_results_hold_only_what_the_last_runs_wrote(notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_results_hold_only_what_the_last_runs_wrote(
+    notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     results = tmp_path / "results"
     rows = WRITE + "(tables / f'01_{value}_rows.csv').write_text(f'value\\n{value}\\n');"
     write_notebook(notebooks, "01_first", rows)
-    write_notebook(notebooks, "02_second", WRITE + "(tables / '02_rows.csv').write_text('value\\n1\\n');")
+    write_notebook(
+        notebooks, "02_second", WRITE + "(tables / '02_rows.csv').write_text('value\\n1\\n');"
+    )
 
     def run(values: dict, **options: object) -> list[str]:
         write_profile(notebooks, values)
@@ -153,7 +178,10 @@ def test_results_hold_only_what_the_last_runs_wrote(notebooks: Path, tmp_path: P
     assert run({"01_first": {"value": 2}, "02_second": None}) == ["01_first done", "02_second done"]
     assert current_files(results) == {"tables/01_2_rows.csv", "tables/02_rows.csv"}
     assert run({"01_first": {"value": 3}, "02_second": None}, only=["01"]) == ["01_first done"]
-    assert {path.name for path in (results / "tables").iterdir()} == {"01_3_rows.csv", "02_rows.csv"}
+    assert {path.name for path in (results / "tables").iterdir()} == {
+        "01_3_rows.csv",
+        "02_rows.csv",
+    }
     assert current_files(results) == {"tables/01_3_rows.csv"}
     assert "02_second                    out of date" in runner.list_notebooks("small")
     assert run({"01_first": {"value": 3}, "02_second": None}) == ["01_first up", "02_second done"]
@@ -162,13 +190,18 @@ def test_results_hold_only_what_the_last_runs_wrote(notebooks: Path, tmp_path: P
     assert recorded(results) == ["01_first"] and current_files(results) == {"tables/01_3_rows.csv"}
 
 
-def test_the_runners_own_errors_are_shown(notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_runners_own_errors_are_shown(
+    notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "results" / "logs" / "01_first.log").mkdir(parents=True)
     (tmp_path / "results" / "state").mkdir()
     (tmp_path / "results" / "state" / "01_first.json").write_text("")
     assert not runner.run_profile("small")
     printed = capfd.readouterr().out
-    assert "01_first.log: Is a directory" in printed and "its record is damaged, so it runs again" in printed
+    assert (
+        "01_first.log: Is a directory" in printed
+        and "its record is damaged, so it runs again" in printed
+    )
     assert _states(printed)[-1] == "02_second not"
 
 
@@ -183,7 +216,10 @@ def test_two_notebooks_at_a_time_share_the_processors(notebooks: Path, tmp_path:
 
 
 def test_check_compares_with_the_committed_tables(
-    notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    notebooks: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(InputError, match="holds no tables to compare with"):
         runner.check_profile("small")
@@ -217,7 +253,9 @@ def test_saved_outputs_are_numbered_from_top_to_bottom(notebooks: Path) -> None:
 
 
 def test_list_tells_titles_needs_and_states(notebooks: Path) -> None:
-    assert "02_second" in runner.list_notebooks("small") and "needs 01" in runner.list_notebooks("small")
+    assert "02_second" in runner.list_notebooks("small") and "needs 01" in runner.list_notebooks(
+        "small"
+    )
     assert "not run yet" in runner.list_notebooks("small")
 
 
@@ -225,7 +263,10 @@ def test_list_tells_titles_needs_and_states(notebooks: Path) -> None:
     ("arguments", "sentence"),
     [
         (["--profile", "smal"], "unknown profile 'smal'; did you mean small?"),
-        (["--profile", "small", "--only", "01_frist"], "unknown notebook '01_frist'; did you mean 01_first?"),
+        (
+            ["--profile", "small", "--only", "01_frist"],
+            "unknown notebook '01_frist'; did you mean 01_first?",
+        ),
         (["--profile", "small", "--jobs", "0"], "--jobs 0"),
     ],
 )
@@ -240,15 +281,22 @@ def test_wrong_options_are_one_sentence(
 
 def test_a_profile_may_name_only_what_exists(notebooks: Path) -> None:
     write_profile(notebooks, {"01_first": {"valeu": 1}})
-    with pytest.raises(InputError, match=r"small.yaml, 01_first: unknown parameter 'valeu'; did you mean value\?"):
+    with pytest.raises(
+        InputError, match=r"small.yaml, 01_first: unknown parameter 'valeu'; did you mean value\?"
+    ):
         runner.load_profile("small")
     write_profile(notebooks, {"01_frist": None})
-    with pytest.raises(InputError, match=r"small.yaml: unknown notebook '01_frist'; did you mean 01_first\?"):
+    with pytest.raises(
+        InputError, match=r"small.yaml: unknown notebook '01_frist'; did you mean 01_first\?"
+    ):
         runner.load_profile("small")
 
 
 def test_a_profile_whose_data_are_missing_stops_before_any_work(
-    notebooks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    notebooks: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.delenv("BUSI", raising=False)
     write_profile(notebooks, {"01_first": {"data": "busi-fold0"}, "02_second": None})
@@ -261,7 +309,9 @@ def test_a_profile_whose_data_are_missing_stops_before_any_work(
         runner.run_profile("small", only=["01"], allow_missing=True)
 
 
-def test_a_results_folder_that_cannot_be_written_to(notebooks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_results_folder_that_cannot_be_written_to(
+    notebooks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "results").mkdir()
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     with pytest.raises(InputError, match="results: the folder is read-only"):

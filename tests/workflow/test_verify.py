@@ -20,8 +20,17 @@ from radiodino_utils.core.files import REPOSITORY
 from radiodino_utils.evaluation.few_shot import classify_few_shot
 from radiodino_utils.evaluation.knn import knn_curve
 from radiodino_utils.evaluation.protocols import classify
-from radiodino_utils.evaluation.published import beside_baselines, compare_published, published_table
-from radiodino_utils.evaluation.records import read_predictions, read_scores, write_predictions, write_scores
+from radiodino_utils.evaluation.published import (
+    beside_baselines,
+    compare_published,
+    published_table,
+)
+from radiodino_utils.evaluation.records import (
+    read_predictions,
+    read_scores,
+    write_predictions,
+    write_scores,
+)
 from radiodino_utils.evaluation.results import (
     SHOWN,
     classification_rows,
@@ -31,19 +40,26 @@ from radiodino_utils.evaluation.results import (
     wide_table,
     write_table,
 )
-from radiodino_utils.evaluation.segmentation.metrics import COLUMNS, is_fraction, segmentation_rows, segmentation_table
+from radiodino_utils.evaluation.segmentation.metrics import (
+    COLUMNS,
+    is_fraction,
+    segmentation_rows,
+    segmentation_table,
+)
 from radiodino_utils.evaluation.twins import class_mix, three_ways
 from radiodino_utils.explain.faithfulness import against_control, explanation_rows
 from radiodino_utils.workflow.verify import contradictions, main, verify_results
 
-from ..synthetic import made_features
+from ..synthetic import synthetic_features
 
 BACKBONES = ("random-t16", "pixels")
 TWINS = {"made": {"train": np.arange(10), "val": np.array([1]), "test": np.array([0, 7])}}
 
 
 def _rows(predictions, **options):
-    return pd.concat([classification_rows(one, **options) for one in predictions], ignore_index=True)
+    return pd.concat(
+        [classification_rows(one, **options) for one in predictions], ignore_index=True
+    )
 
 
 def _segmentation_scores():
@@ -52,22 +68,56 @@ def _segmentation_scores():
         for row in range(9):
             for label, name in enumerate(("background", "lesion")):
                 counts = dict(zip(("tp", "fp", "fn"), generator.integers(1, 400, 3), strict=True))
-                line = {"dataset": "made-seg", "backbone": backbone, "probe": "linear", "seed": 0, "fold": 0, "labelled": 12}
-                line |= {"weights": "ab", "caveat": "", "positive": "lesion", "engine": "torch", "precision": "fp32"}
-                line |= {"seen_in_pretraining": "none", "choice": "lr = 0.1", "id": f"i{row}", "kind": "", "class": name}
-                line |= {"hd95_px": generator.random() * 9 if label else np.nan, "hd95_mm": np.nan, "pixels": 1024}
-                table.append(line | counts | {"lesions": label, "found": label * int(row % 2), "false_lesions": 0})
+                line = {
+                    "dataset": "made-seg",
+                    "backbone": backbone,
+                    "probe": "linear",
+                    "seed": 0,
+                    "fold": 0,
+                    "labelled": 12,
+                }
+                line |= {
+                    "weights": "ab",
+                    "caveat": "",
+                    "positive": "lesion",
+                    "engine": "torch",
+                    "precision": "fp32",
+                }
+                line |= {
+                    "seen_in_pretraining": "none",
+                    "choice": "lr = 0.1",
+                    "id": f"i{row}",
+                    "kind": "",
+                    "class": name,
+                }
+                line |= {
+                    "hd95_px": generator.random() * 9 if label else np.nan,
+                    "hd95_mm": np.nan,
+                    "pixels": 1024,
+                }
+                table.append(
+                    line
+                    | counts
+                    | {"lesions": label, "found": label * int(row % 2), "false_lesions": 0}
+                )
     return pd.DataFrame(table)
 
 
 def make_results(folder: Path) -> Path:
     """What the notebooks write, of made features and scores."""
     tables, records = folder / "tables", folder / "predictions"
-    features = [made_features(backbone=name, noise=noise) for name, noise in zip(BACKBONES, (1.5, 2.5), strict=True)]
+    features = [
+        synthetic_features(backbone=name, noise=noise)
+        for name, noise in zip(BACKBONES, (1.5, 2.5), strict=True)
+    ]
     curve = knn_curve(features[0], ks=(1, 5))
     write_predictions(curve, records / "03_k_curve.parquet")
     write_table(curve_rows(curve), tables / "03_k_curve.csv")
-    found = [one for name in ("knn", "knn1") for one in three_ways(classify, features, TWINS, protocol=name, ks=(1, 5))]
+    found = [
+        one
+        for name in ("knn", "knn1")
+        for one in three_ways(classify, features, TWINS, protocol=name, ks=(1, 5))
+    ]
     write_predictions(found, records / "03_knn_rows.parquet")
     write_table(_rows(found), tables / "03_knn_rows.csv")
     write_table(class_mix(found), tables / "03_twins.csv")
@@ -79,11 +129,16 @@ def make_results(folder: Path) -> Path:
     write_predictions(few, records / "07_fewshot_rows.parquet", resamples=50)
     rows = _rows(few, resamples=50)
     write_table(rows[rows["metric"].isin(SHOWN)], tables / "07_fewshot_rows.csv")
-    tuned = [replace(probes[0], protocol="finetune", seed=seed, choice={"epoch": "1 of 2"}) for seed in (0, 1)]
+    tuned = [
+        replace(probes[0], protocol="finetune", seed=seed, choice={"epoch": "1 of 2"})
+        for seed in (0, 1)
+    ]
     write_predictions(tuned, records / "07_finetune_rows.parquet")
     write_table(_rows(tuned), tables / "07_finetune_rows.csv")
     scores, splits = _segmentation_scores(), {"made-seg": "halves"}
-    write_scores(scores, records / "05_segmentation_rows.parquet", empty="skip", seed=0, splits=splits)
+    write_scores(
+        scores, records / "05_segmentation_rows.parquet", empty="skip", seed=0, splits=splits
+    )
     rows = segmentation_rows(scores)
     write_table(rows.loc[is_fraction(rows), list(COLUMNS)], tables / "05_segmentation_rows.csv")
     write_table(rows.loc[~is_fraction(rows), list(COLUMNS)], tables / "05_distance_rows.csv")
@@ -100,10 +155,19 @@ def make_results(folder: Path) -> Path:
 
 
 def _explanations(tables: Path, records: Path) -> None:
-    generator, facts = np.random.default_rng(1), {"dataset": "made", "split": "test", "seed": 0, "caveat": ""}
+    generator, facts = (
+        np.random.default_rng(1),
+        {"dataset": "made", "split": "test", "seed": 0, "caveat": ""},
+    )
     scores = {
         backbone: pd.DataFrame(
-            {"map": name, "picture": i, "road": generator.normal(), "mass_share": generator.random(), "pointing": float(i % 2)}
+            {
+                "map": name,
+                "image": i,
+                "road": generator.normal(),
+                "mass_share": generator.random(),
+                "pointing": float(i % 2),
+            }
             for name in ("attention", "centre", "even")
             for i in range(6)
         )
@@ -111,24 +175,43 @@ def _explanations(tables: Path, records: Path) -> None:
     }
     models = [SimpleNamespace(name=name, fingerprint="ab") for name in BACKBONES]
     joined = [
-        scores[one.name].assign(backbone=one.name, weights=one.fingerprint, seen_in_pretraining="not known") for one in models
+        scores[one.name].assign(
+            backbone=one.name, weights=one.fingerprint, seen_in_pretraining="not known"
+        )
+        for one in models
     ]
-    write_scores(pd.concat(joined, ignore_index=True), records / "06_faithfulness_rows.parquet", **facts)
-    rows = pd.concat([explanation_rows(scores[one.name], one, **facts) for one in models], ignore_index=True)
+    write_scores(
+        pd.concat(joined, ignore_index=True), records / "06_faithfulness_rows.parquet", **facts
+    )
+    rows = pd.concat(
+        [explanation_rows(scores[one.name], one, **facts) for one in models], ignore_index=True
+    )
     write_table(rows, tables / "06_faithfulness_rows.csv")
-    write_table(wide_table(rows, metrics=("road", "mass_share", "pointing")), tables / "06_faithfulness.csv")
+    write_table(
+        wide_table(rows, metrics=("road", "mass_share", "pointing")), tables / "06_faithfulness.csv"
+    )
     first, last = BACKBONES
     pairs = {f"{first} against {last}": (scores[first], scores[last])}
     for name, one in scores.items():
-        pairs |= {f"{name} against {control}": (one, one[one["map"] == control]) for control in ("even", "centre")}
+        pairs |= {
+            f"{name} against {control}": (one, one[one["map"] == control])
+            for control in ("even", "centre")
+        }
     verdicts = [against_control(*pair).assign(comparison=name) for name, pair in pairs.items()]
     write_table(pd.concat(verdicts), tables / "06_against_controls.csv")
     heads = pd.DataFrame(
-        {"backbone": "random-t16", "block": [1, 1, 2, 2], "picture": list("abab"), "divergence_bits": [0.1, 0.3, 0.2, 0.5]}
+        {
+            "backbone": "random-t16",
+            "block": [1, 1, 2, 2],
+            "image": list("abab"),
+            "divergence_bits": [0.1, 0.3, 0.2, 0.5],
+        }
     )
     write_scores(heads, records / "06_head_diversity.parquet")
     groups = heads.groupby(["backbone", "block"], sort=False)["divergence_bits"]
-    write_table(groups.agg(["mean", "std", "count"]).reset_index(), tables / "06_head_diversity.csv")
+    write_table(
+        groups.agg(["mean", "std", "count"]).reset_index(), tables / "06_head_diversity.csv"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +232,14 @@ def test_an_untouched_folder_is_verified_and_what_cannot_be_is_named(results: Pa
 
 def test_predictions_come_back_as_they_were_written(results: Path) -> None:
     predictions, facts = read_predictions(results / "predictions" / "07_fewshot_rows.parquet")
-    features = [made_features(backbone=name, noise=noise) for name, noise in zip(BACKBONES, (1.5, 2.5), strict=True)]
+    features = [
+        synthetic_features(backbone=name, noise=noise)
+        for name, noise in zip(BACKBONES, (1.5, 2.5), strict=True)
+    ]
     few = three_ways(classify_few_shot, features, TWINS, shots=(1,), draws=2)
-    assert facts == {"kind": "predictions", "seed": 0, "resamples": 50} and len(predictions) == len(few)
+    assert facts == {"kind": "predictions", "seed": 0, "resamples": 50} and len(predictions) == len(
+        few
+    )
     for one, other in zip(predictions, few, strict=True):
         arrays = ("labels", "probabilities")
         assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays)
@@ -216,7 +304,9 @@ def _altered(results: Path, name: str, change: Callable[[list], list]) -> str:
     return "\n".join(verify_results(results)[0])
 
 
-def test_a_changed_probability_a_dropped_image_and_a_dropped_prediction_are_found(results: Path) -> None:
+def test_a_changed_probability_a_dropped_image_and_a_dropped_prediction_are_found(
+    results: Path,
+) -> None:
     def flipped(found: list) -> list:
         probabilities = found[0].probabilities.copy()
         probabilities[4] = np.roll(probabilities[4], 1)
@@ -224,11 +314,18 @@ def test_a_changed_probability_a_dropped_image_and_a_dropped_prediction_are_foun
 
     def shorter(found: list) -> list:
         one = found[0]
-        return [replace(one, labels=one.labels[1:], probabilities=one.probabilities[1:], ids=one.ids[1:]), *found[1:]]
+        return [
+            replace(
+                one, labels=one.labels[1:], probabilities=one.probabilities[1:], ids=one.ids[1:]
+            ),
+            *found[1:],
+        ]
 
     assert "07_probe_rows.csv: value, row 1" in _altered(results, "07_probe_rows", flipped)
     assert "03_knn_rows.csv: " in _altered(results, "03_knn_rows", shorter)
-    assert "07_finetune_rows.csv: has 10 rows; recomputed are 5" in _altered(results, "07_finetune_rows", lambda found: found[1:])
+    assert "07_finetune_rows.csv: has 10 rows; recomputed are 5" in _altered(
+        results, "07_finetune_rows", lambda found: found[1:]
+    )
 
 
 def test_a_changed_count_of_a_mask_is_found(results: Path) -> None:
@@ -252,7 +349,9 @@ def test_flipped_bits_of_a_file_are_found_or_harmless(results: Path) -> None:
             assert "\n" not in str(error) and path.name in str(error)
             continue
         for one, other in zip(found, official, strict=True):
-            assert np.array_equal(one.probabilities, other.probabilities) and np.array_equal(one.labels, other.labels)
+            assert np.array_equal(one.probabilities, other.probabilities) and np.array_equal(
+                one.labels, other.labels
+            )
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"no parquet", None])
@@ -263,7 +362,11 @@ def test_a_damaged_or_foreign_file_gets_one_sentence(results: Path, content: byt
     else:
         path.write_bytes(content)
     said = [fault for fault in verify_results(results)[0] if "07_probe_rows.parquet" in fault]
-    assert len(said) == 1 and "\n" not in said[0] and ("is damaged" in said[0] or "not written by this project" in said[0])
+    assert (
+        len(said) == 1
+        and "\n" not in said[0]
+        and ("is damaged" in said[0] or "not written by this project" in said[0])
+    )
 
 
 def test_files_and_tables_that_nothing_explains_are_named(results: Path) -> None:
@@ -284,14 +387,30 @@ def test_a_number_of_a_notebook_that_no_table_holds_is_found(results: Path, tmp_
     wrong = right.replace(f"{100 * row['value']:.1f}", "99.9")
     for text, count in ((right, 0), (wrong, 1)):
         cells = [{"cell_type": "code", "source": ['profile = "demo"  # whose'], "outputs": []}]
-        cells.append({"cell_type": "code", "source": [], "outputs": [{"output_type": "stream", "text": [text]}]})
+        cells.append(
+            {
+                "cell_type": "code",
+                "source": [],
+                "outputs": [{"output_type": "stream", "text": [text]}],
+            }
+        )
         (tmp_path / "07.ipynb").write_text(json.dumps({"cells": cells}))
         faults = verify_results(results, notebooks=tmp_path)[0]
-        assert len(faults) == count and all("99.9" in fault and "code cell 2" in fault for fault in faults)
+        assert len(faults) == count and all(
+            "99.9" in fault and "code cell 2" in fault for fault in faults
+        )
 
 
 def test_two_numbers_for_one_protocol_are_found() -> None:
-    one = {"dataset": "a", "protocol": "knn", "backbone": "b", "split": "test", "metric": "auc", "seed": "0", "value": "0.5"}
+    one = {
+        "dataset": "a",
+        "protocol": "knn",
+        "backbone": "b",
+        "split": "test",
+        "metric": "auc",
+        "seed": "0",
+        "value": "0.5",
+    }
     first, second = pd.DataFrame([one]), pd.DataFrame([one | {"value": "0.51"}])
     assert contradictions({"first": first, "again": first, "other": second.assign(seed="1")}) == []
     assert contradictions({"first": first, "second": second}) == [
@@ -299,7 +418,9 @@ def test_two_numbers_for_one_protocol_are_found() -> None:
     ]
 
 
-def test_the_command_says_what_differs(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_the_command_says_what_differs(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setenv("RADIODINO_RESULTS", str(results))
     change(results / "tables" / "07_paired.csv", "logistic", "linear")
     with pytest.raises(SystemExit) as stopped:
@@ -309,10 +430,17 @@ def test_the_command_says_what_differs(results: Path, monkeypatch: pytest.Monkey
 
 def test_the_committed_results_are_verified_within_a_minute() -> None:
     if not list((REPOSITORY / "results").glob("*/predictions/*.parquet")):
-        pytest.skip("the committed results have no prediction files yet: run the profiles demo and breast")
+        pytest.skip(
+            "the committed results have no prediction files yet: run the profiles demo and breast"
+        )
     start = time.monotonic()
     run = subprocess.run(
-        [sys.executable, "-m", "radiodino_utils.workflow.verify"], cwd=REPOSITORY, capture_output=True, text=True
+        [sys.executable, "-m", "radiodino_utils.workflow.verify"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert time.monotonic() - start < 600  # a busy machine is slow, not red; on a free one it takes less than 60 s
+    assert (
+        time.monotonic() - start < 600
+    )  # a busy machine is slow, not red; on a free one it takes less than 60 s

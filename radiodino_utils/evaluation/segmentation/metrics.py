@@ -1,4 +1,4 @@
-"""Segmentation metrics by picture and pooled, their result rows, and the table beside the published numbers."""
+"""Segmentation metrics by image and pooled, their result rows, and the table beside the published numbers."""
 
 import warnings
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from ..results import COLUMNS, label_of
 from .probes import Segmentation
 
 EMPTY_RULES = {
-    "skip": "a class that a picture lacks is not counted in it",
+    "skip": "a class that a image lacks is not counted in it",
     "one": "a class that truth and prediction lack counts 1, one that only the prediction has counts 0",
     "alarm": "a class that truth and prediction lack is not counted, one that only the prediction has counts 0",
 }
@@ -25,33 +25,49 @@ _KEYS = ["dataset", "backbone", "probe", "seed", "weights"]
 _FACTS = ["positive", "engine", "precision", "caveat"]
 
 
-def score_pictures(segmentation: Segmentation, *, outlines: bool = True) -> pd.DataFrame:
-    """Compares every predicted mask of the test split with the truth, at the picture's own size.
+def score_images(segmentation: Segmentation, *, outlines: bool = True) -> pd.DataFrame:
+    """Compares every predicted mask of the test split with the truth, at the image's own size.
 
-    Counts come from MONAI's confusion matrix, HD95 (the 95th percentile of the distances between both outlines) from
-    its Hausdorff distance. A lesion is a connected part of a class; it is found where a predicted part has an IoU of at
-    least 0.1 with it, as in the PI-CAI challenge (Saha et al., Lancet Oncol. 2024; DIAGNijmegen/picai_eval); a predicted
-    part without such a partner is a false one.
+    Counts come from MONAI's confusion matrix, HD95 (the 95th percentile of the distances between
+    both outlines) from its Hausdorff distance. A lesion is a connected part of a class; it is found
+    where a predicted part has an IoU of at least 0.1 with it, as in the PI-CAI challenge (Saha et
+    al., Lancet Oncol. 2024; DIAGNijmegen/picai_eval); a predicted part without such a partner is a
+    false one.
 
     Args:
         segmentation: What a probe gives.
         outlines: Whether to measure distances and lesions too, which takes as long again.
 
     Returns:
-        One row a picture and class, the background included: `id`, `kind`, `class`, pixel counts `tp`, `fp`, `fn`,
-        `hd95_px` and `hd95_mm` (NaN where truth or prediction lacks the class, mm also where the spacing is unknown),
-        `lesions`, `found`, `false_lesions`, `pixels` of the picture; and what the segmentation says of itself.
+        One row a image and class, the background included: `id`, `kind`, `class`, pixel counts
+            `tp`, `fp`, `fn`,
+        `hd95_px` and `hd95_mm` (NaN where truth or prediction lacks the class, mm also where the
+        spacing is unknown), `lesions`, `found`, `false_lesions`, `pixels` of the image; and what
+        the segmentation says of itself.
 
     Raises:
-        InputError: If a mask does not fit its picture.
+        InputError: If a mask does not fit its image.
     """
     from monai.metrics import get_confusion_matrix
 
     dataset, table = segmentation.dataset, []
     about = {
-        **{"dataset": dataset.name, "backbone": segmentation.backbone, "probe": segmentation.probe, "seed": segmentation.seed},
-        **{"fold": dataset.fold, "labelled": segmentation.labelled, "weights": segmentation.weights, "caveat": dataset.caveat},
-        **{name: getattr(segmentation, name) for name in ("engine", "precision", "seen_in_pretraining")},
+        **{
+            "dataset": dataset.name,
+            "backbone": segmentation.backbone,
+            "probe": segmentation.probe,
+            "seed": segmentation.seed,
+        },
+        **{
+            "fold": dataset.fold,
+            "labelled": segmentation.labelled,
+            "weights": segmentation.weights,
+            "caveat": dataset.caveat,
+        },
+        **{
+            name: getattr(segmentation, name)
+            for name in ("engine", "precision", "seen_in_pretraining")
+        },
         "positive": dataset.classes[1] if len(dataset.classes) == 2 else "",
         "choice": ", ".join(f"{name} = {value}" for name, value in segmentation.choice.items()),
     }
@@ -59,11 +75,24 @@ def score_pictures(segmentation: Segmentation, *, outlines: bool = True) -> pd.D
     for position, row in enumerate(segmentation.rows):
         truth = dataset.mask(row)
         predicted = segmentation.predicted(position, truth.shape)
-        masks = [(torch.from_numpy(one) == labels)[None].to(torch.uint8) for one in (predicted, truth)]
+        masks = [
+            (torch.from_numpy(one) == labels)[None].to(torch.uint8) for one in (predicted, truth)
+        ]
         tp, fp, _, fn = get_confusion_matrix(*masks)[0].T.numpy().astype(np.int64)
         for label, name in enumerate(dataset.classes):
-            line = about | {"id": dataset.ids[row], "kind": dataset.kinds[row], "class": name, "pixels": truth.size}
-            line |= {"tp": tp[label], "fp": fp[label], "fn": fn[label], "hd95_px": np.nan, "hd95_mm": np.nan}
+            line = about | {
+                "id": dataset.ids[row],
+                "kind": dataset.kinds[row],
+                "class": name,
+                "pixels": truth.size,
+            }
+            line |= {
+                "tp": tp[label],
+                "fp": fp[label],
+                "fn": fn[label],
+                "hd95_px": np.nan,
+                "hd95_mm": np.nan,
+            }
             line |= {"lesions": 0, "found": 0, "false_lesions": 0 if outlines else np.nan}
             if label and outlines:
                 line |= _lesions(truth == label, predicted == label)
@@ -73,35 +102,54 @@ def score_pictures(segmentation: Segmentation, *, outlines: bool = True) -> pd.D
     return pd.DataFrame(table)
 
 
-def _hd95(predicted: torch.Tensor, truth: torch.Tensor, spacing: tuple[float, float] | None) -> dict[str, float]:
+def _hd95(
+    predicted: torch.Tensor, truth: torch.Tensor, spacing: tuple[float, float] | None
+) -> dict[str, float]:
     from monai.metrics import compute_hausdorff_distance
 
     def distance(step: tuple[float, float] | None) -> float:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # MONAI calls a deprecated function of its own
-            options = {"include_background": True, "percentile": 95, "spacing": list(step) if step else None}
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # MONAI calls a deprecated function of its own
+            options = {
+                "include_background": True,
+                "percentile": 95,
+                "spacing": list(step) if step else None,
+            }
             return float(compute_hausdorff_distance(predicted, truth, **options))
 
     pixels = distance(None)
     if spacing is None:
         return {"hd95_px": pixels}
-    return {"hd95_px": pixels, "hd95_mm": pixels * spacing[0] if spacing[0] == spacing[1] else distance(spacing)}
+    return {
+        "hd95_px": pixels,
+        "hd95_mm": pixels * spacing[0] if spacing[0] == spacing[1] else distance(spacing),
+    }
 
 
 def _lesions(truth: np.ndarray, predicted: np.ndarray) -> dict[str, int]:
     (true_parts, lesions), (predicted_parts, count) = ndimage.label(truth), ndimage.label(predicted)
     shape = (lesions + 1, count + 1)
-    shared = np.bincount(np.ravel(true_parts * shape[1] + predicted_parts), minlength=shape[0] * shape[1]).reshape(shape)
+    shared = np.bincount(
+        np.ravel(true_parts * shape[1] + predicted_parts), minlength=shape[0] * shape[1]
+    ).reshape(shape)
     union = shared.sum(1, keepdims=True) + shared.sum(0, keepdims=True) - shared
     hit = (shared / np.maximum(union, 1) >= LESION_IOU)[1:, 1:]
-    return {"lesions": lesions, "found": int(hit.any(1).sum()), "false_lesions": int((~hit.any(0)).sum())}
+    return {
+        "lesions": lesions,
+        "found": int(hit.any(1).sum()),
+        "false_lesions": int((~hit.any(0)).sum()),
+    }
 
 
-def picture_overlap(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, *, metric: str = "dice", empty: str = "skip") -> np.ndarray:
-    """Dice or IoU from pixel counts, with a stated rule for classes that a picture lacks.
+def image_overlap(
+    tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, *, metric: str = "dice", empty: str = "skip"
+) -> np.ndarray:
+    """Dice or IoU from pixel counts, with a stated rule for classes that a image lacks.
 
-    Where truth and prediction are both empty the ratio is 0 / 0, and libraries differ: MONAI with `ignore_empty=True`
-    is "skip", with `ignore_empty=False` "one"; torchmetrics is "alarm".
+    Where truth and prediction are both empty the ratio is 0 / 0, and libraries differ: MONAI with
+    `ignore_empty=True` is "skip", with `ignore_empty=False` "one"; torchmetrics is "alarm".
 
     Args:
         tp: Pixels that both have, any shape.
@@ -131,35 +179,47 @@ def picture_overlap(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, *, metric: s
     return np.where(tp + fn == 0, np.nan, values) if empty == "skip" else values
 
 
-def segmentation_rows(scores: pd.DataFrame, *, empty: str = "skip", resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """The metrics of scored pictures as result rows with percentile bootstrap 95 % intervals over pictures.
+def segmentation_rows(
+    scores: pd.DataFrame, *, empty: str = "skip", resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """The metrics of scored images as result rows with percentile bootstrap 95 % intervals over
+    images.
 
-    `dice` and `iou` are the mean over pictures of the mean over the foreground classes of a picture; `_with_background`
-    counts the background as one more class; `_pooled` adds up the pixels of all pictures first and takes the mean over
-    classes. `hd95_px` and `hd95_mm` are means over the pictures and classes that both have. `detection` is the share of
-    pictures with a lesion in which any of its pixels is found; `lesion_detection` the share of lesions found;
-    `false_lesions` their number a picture. Pictures without any foreground are counted apart: `specificity` is their
-    share without a predicted pixel, `false_positive_area` the share of their area that is predicted.
+    `dice` and `iou` are the mean over images of the mean over the foreground classes of a image;
+    `_with_background` counts the background as one more class; `_pooled` adds up the pixels of all
+    images first and takes the mean over classes. `hd95_px` and `hd95_mm` are means over the images
+    and classes that both have. `detection` is the share of images with a lesion in which any of its
+    pixels is found; `lesion_detection` the share of lesions found;
+    `false_lesions` their number a image. Images without any foreground are counted apart:
+        `specificity` is their
+    share without a predicted pixel, `false_positive_area` the share of their area that is
+    predicted.
 
     Args:
-        scores: What `score_pictures` gives, of several folds, seeds, probes and backbones.
+        scores: What `score_images` gives, of several folds, seeds, probes and backbones.
         empty: A key of `EMPTY_RULES`; named in `choice`.
         resamples: Number of bootstrap resamples.
         seed: Of the resamples.
 
     Returns:
-        One row a metric with `rows.COLUMNS` and `labelled`; `protocol` is `seg-` and the probe, `n` the pictures that count.
-        A metric that does not exist for the set (mm without spacing) has no row.
+        One row a metric with `rows.COLUMNS` and `labelled`; `protocol` is `seg-` and the probe, `n`
+        the images that count. A metric that does not exist for the set (mm without spacing) has no
+        row.
     """
     tables = []
-    # folds belong together although their numbers of labelled pictures differ a little
+    # folds belong together although their numbers of labelled images differ a little
     step = scores.groupby([*_KEYS, "fold"], dropna=False)["labelled"].rank("dense")
     for keys, part in scores.groupby([*_KEYS, step], sort=False, dropna=False):
         about = dict(zip(_KEYS, keys, strict=False))
         choices = [choice for choice in part["choice"].unique() if choice]
         common = {
             **{key: about[key] for key in ("dataset", "backbone", "seed", "weights")},
-            **{"task": "segmentation", "protocol": f"seg-{about['probe']}", "split": "test", "git": git_revision()},
+            **{
+                "task": "segmentation",
+                "protocol": f"seg-{about['probe']}",
+                "split": "test",
+                "git": git_revision(),
+            },
             **part[_FACTS].iloc[0].to_dict(),
             "seen_in_pretraining": most_seen(part["seen_in_pretraining"].unique()),
             "choice": f"{' / '.join(choices)}, empty = {empty}".lstrip(", "),
@@ -167,34 +227,48 @@ def segmentation_rows(scores: pd.DataFrame, *, empty: str = "skip", resamples: i
         for metric, (over, under) in _ratios(part, empty).items():
             counted = int((under.sum(1) > 0).sum())
             if counted:
-                draws = np.random.default_rng(seed).multinomial(len(over), np.full(len(over), 1 / len(over)), resamples)
-                value, resampled = (_mean_ratio(over, under, one) for one in (np.ones((1, len(over))), draws))
+                draws = np.random.default_rng(seed).multinomial(
+                    len(over), np.full(len(over), 1 / len(over)), resamples
+                )
+                value, resampled = (
+                    _mean_ratio(over, under, one) for one in (np.ones((1, len(over))), draws)
+                )
                 low, high = np.nanpercentile(resampled, [2.5, 97.5])
                 numbers = {"value": value[0], "ci_low": low, "ci_high": high}
-                tables.append(common | {"metric": metric, "n": counted, "labelled": round(part["labelled"].mean())} | numbers)
+                tables.append(
+                    common
+                    | {"metric": metric, "n": counted, "labelled": round(part["labelled"].mean())}
+                    | numbers
+                )
     return pd.DataFrame(tables, columns=[*COLUMNS, "labelled"])
 
 
 def _ratios(scores: pd.DataFrame, empty: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """For each metric what is summed over pictures above and below the line of a fraction, both [pictures, classes or 1]."""
+    """For each metric what is summed over images above and below the line of a fraction, both [images, classes or 1]."""
     classes = list(scores["class"].unique())
-    wide = scores.assign(picture=scores["fold"].astype(str) + "/" + scores["id"].astype(str))
-    wide = wide.pivot_table(index="picture", columns="class", sort=False, values=_NUMBERS, aggfunc="first", dropna=False)
+    wide = scores.assign(image=scores["fold"].astype(str) + "/" + scores["id"].astype(str))
+    wide = wide.pivot_table(
+        index="image", columns="class", sort=False, values=_NUMBERS, aggfunc="first", dropna=False
+    )
     table = {name: wide[name][classes].to_numpy(np.float64) for name in _NUMBERS}
     tp, fp, fn = (table[name] for name in ("tp", "fp", "fn"))
     some, ratios = slice(1, None), {}
     for metric in ("dice", "iou"):
         for suffix, part in (("", some), ("_with_background", slice(None))):
             counts = [one[:, part] for one in (tp, fp, fn)]
-            ratios[f"{metric}{suffix}"] = _picture_mean(picture_overlap(*counts, metric=metric, empty=empty))
+            ratios[f"{metric}{suffix}"] = _image_mean(
+                image_overlap(*counts, metric=metric, empty=empty)
+            )
             double = (1 + (metric == "dice")) * counts[0]
             ratios[f"{metric}_pooled{suffix}"] = (double, double + counts[1] + counts[2])
     for metric in ("hd95_px", "hd95_mm"):
-        ratios[metric] = _picture_mean(table[metric][:, some])
+        ratios[metric] = _image_mean(table[metric][:, some])
     true, hit, predicted = ((one[:, some].sum(1, keepdims=True)) for one in (tp + fn, tp, tp + fp))
     normal, area = (true == 0).astype(np.float64), table["pixels"][:, :1]
     ratios["detection"] = ((hit > 0) * (1 - normal), 1 - normal)
-    ratios["lesion_detection"] = tuple(table[name][:, some].sum(1, keepdims=True) for name in ("found", "lesions"))
+    ratios["lesion_detection"] = tuple(
+        table[name][:, some].sum(1, keepdims=True) for name in ("found", "lesions")
+    )
     false = table["false_lesions"][:, some].sum(1, keepdims=True)
     ratios["false_lesions"] = (np.nan_to_num(false), np.isfinite(false).astype(np.float64))
     ratios["specificity"] = ((predicted == 0) * normal, normal)
@@ -205,9 +279,11 @@ def _ratios(scores: pd.DataFrame, empty: str) -> dict[str, tuple[np.ndarray, np.
 _NUMBERS = ["tp", "fp", "fn", "hd95_px", "hd95_mm", "lesions", "found", "false_lesions", "pixels"]
 
 
-def _picture_mean(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _image_mean(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     counted = np.isfinite(values)
-    total = np.where(counted, values, 0).sum(1, keepdims=True) / np.maximum(counted.sum(1, keepdims=True), 1)
+    total = np.where(counted, values, 0).sum(1, keepdims=True) / np.maximum(
+        counted.sum(1, keepdims=True), 1
+    )
     return total, counted.any(1, keepdims=True).astype(np.float64)
 
 
@@ -215,7 +291,7 @@ def _mean_ratio(over: np.ndarray, under: np.ndarray, weights: np.ndarray) -> np.
     """The fraction of weighted sums, its mean over the columns that exist: [resamples]."""
     above, below = weights @ over, weights @ under
     with np.errstate(invalid="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a resample may hold no picture that counts
+        warnings.simplefilter("ignore", RuntimeWarning)  # a resample may hold no image that counts
         return np.nanmean(above / np.where(below > 0, below, np.nan), axis=1)
 
 
@@ -225,27 +301,36 @@ def is_fraction(rows: pd.DataFrame) -> pd.Series:
 
 
 def seeds_spread(rows: pd.DataFrame, *, metrics: Sequence[str] = ("dice", "iou")) -> pd.DataFrame:
-    """Mean and standard deviation over the seeds of the training, by data set, backbone, probe and metric."""
+    """Mean and standard deviation over the seeds of the training, by dataset, backbone, probe and metric."""
     keys = ["dataset", "backbone", "protocol", "metric"]
-    return rows[rows["metric"].isin(metrics)].groupby(keys, sort=False)["value"].agg(["mean", "std", "count"]).reset_index()
+    return (
+        rows[rows["metric"].isin(metrics)]
+        .groupby(keys, sort=False)["value"]
+        .agg(["mean", "std", "count"])
+        .reset_index()
+    )
 
 
 def published_segmentation() -> pd.DataFrame:
     """Published Dice: columns dataset, model, probe, split, n, dice_percent, source; an empty Dice says that there is none."""
-    with resources.as_file(resources.files("radiodino_utils.evaluation") / "tables" / "segmentation.csv") as path:
+    with resources.as_file(
+        resources.files("radiodino_utils.evaluation") / "tables" / "segmentation.csv"
+    ) as path:
         return pd.read_csv(path, keep_default_na=False, dtype=str)
 
 
 def segmentation_table(rows: pd.DataFrame, splits: dict[str, str]) -> pd.DataFrame:
-    """Lays result rows out for people, published numbers of the same pictures below, each with its own protocol.
+    """Lays result rows out for people, published numbers of the same images below, each with its
+    own protocol.
 
     Args:
         rows: What `segmentation_rows` gives.
-        splits: The split protocol of each data set, in words.
+        splits: The split protocol of each dataset, in words.
 
     Returns:
-        Columns dataset, split, backbone, probe, seed, n, Dice % (with interval), Dice with background %, IoU %, HD95 (mm where
-        known, else px), lesions found %, false-positive area % and source.
+        Columns dataset, split, backbone, probe, seed, n, Dice % (with interval), Dice with
+        background %, IoU %, HD95 (mm where known, else px), lesions found %, false-positive area %
+        and source.
 
     Raises:
         InputError: If two rows would have to share a cell.
@@ -277,7 +362,13 @@ def segmentation_table(rows: pd.DataFrame, splits: dict[str, str]) -> pd.DataFra
     published = published_segmentation()
     prefixes = {name.split("-")[0].upper() for name in rows["dataset"].unique()}
     for one in published[published["dataset"].isin(prefixes)].itertuples():
-        about = {"dataset": one.dataset, "split": one.split, "backbone": one.model, "probe": one.probe, "n": one.n}
+        about = {
+            "dataset": one.dataset,
+            "split": one.split,
+            "backbone": one.model,
+            "probe": one.probe,
+            "n": one.n,
+        }
         lines.append(about | {"Dice %": one.dice_percent or "none published", "source": one.source})
     return pd.DataFrame(lines).fillna("–")
 

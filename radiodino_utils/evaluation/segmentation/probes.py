@@ -14,7 +14,7 @@ from ...core.checks import checked_ks, checked_labels
 from ...core.environment import training_threads
 from ...core.errors import InputError, unknown
 from ...data.images import resized
-from ...data.segmentation import SegmentationSet
+from ...data.segmentation import SegmentationDataset
 from ...features.patch_maps import DenseFeatures
 from ..knn import TEMPERATURE, nearest
 
@@ -26,13 +26,14 @@ LEARNING_RATES = {"linear": (1e-2, 3e-2, 1e-1), "decoder": (3e-3, 1e-2), "unet":
 
 @dataclass(frozen=True)
 class Training:
-    """How a probe is trained: AdamW, the learning rate and the number of epochs chosen on validation.
+    """How a probe is trained: AdamW, the learning rate and the number of epochs chosen on
+    validation.
 
     Attributes:
         learning_rates: Candidates, each a run of its own; those of `LEARNING_RATES` by default.
-        epochs: Most passes over the training pictures.
+        epochs: Most passes over the training images.
         patience: Epochs without a better validation Dice before a run stops.
-        batch_size: Pictures a step.
+        batch_size: Images a step.
         weight_decay: Of AdamW.
     """
 
@@ -45,24 +46,24 @@ class Training:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What a probe says of the pictures of the test split.
+    """What a probe says of the images of the test split.
 
     Attributes:
         dataset: The set with its split.
         backbone: Name of the backbone; "none" for the U-Net.
         probe: "linear", "decoder", "knn" or "unet".
         rows: The test split's rows in the set, [n].
-        scores: Logits or votes, float16, [n, classes, height, width], coarser than the pictures.
+        scores: Logits or votes, float16, [n, classes, height, width], coarser than the images.
         weights: Fingerprint of the backbone's weights.
         seed: Of the training.
         choice: What was chosen on validation.
-        labelled: Number of training pictures.
+        labelled: Number of training images.
         engine: What ran the backbone, or the U-Net: torch or openvino.
         precision: Of the backbone, or of the U-Net: fp32, bf16 or fp16.
         seen_in_pretraining: See `Prediction`.
     """
 
-    dataset: SegmentationSet
+    dataset: SegmentationDataset
     backbone: str
     probe: str
     rows: np.ndarray
@@ -76,14 +77,21 @@ class Segmentation:
     seen_in_pretraining: str = "not known"
 
     def predicted(self, position: int, shape: tuple[int, int]) -> np.ndarray:
-        """The mask of one test picture at the picture's size: uint8, [height, width]; scores are up-sampled bilinearly."""
+        """The mask of one test image at the image's size: uint8, [height, width]; scores are up-sampled bilinearly."""
         scores = torch.from_numpy(self.scores[position].astype(np.float32))[None]
-        return interpolate(scores, shape, mode="bilinear", align_corners=False)[0].max(0).indices.to(torch.uint8).numpy()
+        return (
+            interpolate(scores, shape, mode="bilinear", align_corners=False)[0]
+            .max(0)
+            .indices.to(torch.uint8)
+            .numpy()
+        )
 
 
 def linear_probe(channels: int, classes: int) -> nn.Module:
     """The linear head of DINOv2 (Oquab et al., TMLR 2024; facebookresearch/dinov2): batch norm and a 1 x 1 convolution."""
-    return nn.Sequential(nn.BatchNorm2d(channels, affine=False, momentum=None), nn.Conv2d(channels, classes, 1))
+    return nn.Sequential(
+        nn.BatchNorm2d(channels, affine=False, momentum=None), nn.Conv2d(channels, classes, 1)
+    )
 
 
 def conv_decoder(channels: int, classes: int, *, width: int = 48) -> nn.Module:
@@ -107,7 +115,7 @@ def segment(
     features: DenseFeatures,
     *,
     probe: str = "linear",
-    dataset: SegmentationSet | None = None,
+    dataset: SegmentationDataset | None = None,
     training: Training | None = None,
     ks: Sequence[int] = KS,
     memory: int = 20_000,
@@ -115,23 +123,26 @@ def segment(
 ) -> Segmentation:
     """Segments the test split with a probe on frozen patch maps.
 
-    "linear" takes the last of the extracted blocks, "decoder" all of them; both learn by class-weighted cross entropy
-    plus Dice, with the learning rate and the epoch of the best mean foreground Dice on validation. "knn" learns nothing:
-    a memory of training patches with the share of each class in them votes, weighted by exp(similarity / 0.07), as in
-    Balazevic et al. (NeurIPS 2023, "Towards in-context scene understanding"), with k chosen on validation; it takes the
-    last block.
+    "linear" takes the last of the extracted blocks, "decoder" all of them; both learn by
+    class-weighted cross entropy plus Dice, with the learning rate and the epoch of the best mean
+    foreground Dice on validation. "knn" learns nothing: a memory of training patches with the share
+    of each class in them votes, weighted by exp(similarity / 0.07), as in Balazevic et al. (NeurIPS
+    2023, "Towards in-context scene understanding"), with k chosen on validation; it takes the last
+    block.
 
     Args:
         features: What `extract_patch_maps` gives.
         probe: One of `PROBES`.
-        dataset: Another split of the same pictures (a fold, fewer labelled pictures); the features' own by default.
+        dataset: Another split of the same images (a fold, fewer labelled images); the features' own
+            by default.
         training: Of "linear" and "decoder".
         ks: Candidates of "knn".
         memory: Training patches that "knn" keeps, drawn at random.
-        seed: Of the first weights, the order of pictures, and the memory.
+        seed: Of the first weights, the order of images, and the memory.
 
     Raises:
-        InputError: If the probe is unknown, train or val holds no foreground, or a mask does not fit its picture.
+        InputError: If the probe is unknown, train or val holds no foreground, or a mask does not
+            fit its image.
     """
     if probe not in PROBES:
         raise unknown("probe", probe, PROBES)
@@ -150,25 +161,43 @@ def segment(
             _with_rates(training, probe),
             seed,
         )
-        scores = _scores(network, lambda rows: torch.from_numpy(np.asarray(maps[rows], np.float32)), dataset.splits["test"])
+        scores = _scores(
+            network,
+            lambda rows: torch.from_numpy(np.asarray(maps[rows], np.float32)),
+            dataset.splits["test"],
+        )
     rows = dataset.splits["test"]
-    how = {name: getattr(features, name) for name in ("backbone", "weights", "engine", "precision", "seen_in_pretraining")}
+    how = {
+        name: getattr(features, name)
+        for name in ("backbone", "weights", "engine", "precision", "seen_in_pretraining")
+    }
     labelled = len(dataset.splits["train"])
-    return Segmentation(dataset, probe=probe, rows=rows, scores=scores, seed=seed, choice=choice, labelled=labelled, **how)
+    return Segmentation(
+        dataset,
+        probe=probe,
+        rows=rows,
+        scores=scores,
+        seed=seed,
+        choice=choice,
+        labelled=labelled,
+        **how,
+    )
 
 
 def segment_unet(
-    dataset: SegmentationSet, *, size: int = 128, channels: Sequence[int] = (16, 32, 64, 128), training: Training | None = None,
+    dataset: SegmentationDataset, *, size: int = 128, channels: Sequence[int] = (16, 32, 64, 128), training: Training | None = None,
     seed: int = 0,
 ) -> Segmentation:  # fmt: skip
-    """Segments the test split with a small U-Net (MONAI's residual one), trained from scratch on the same split.
+    """Segments the test split with a small U-Net (MONAI's residual one), trained from scratch on
+    the same split.
 
     Args:
-        dataset: What `load_segmentation` gives.
-        size: Edge of the square that pictures are resized to, a multiple of 2 to the number of levels less one.
+        dataset: What `load_segmentation_dataset` gives.
+        size: Edge of the square that images are resized to, a multiple of 2 to the number of levels
+            less one.
         channels: Of each level.
         training: The budget, the same as the probes'.
-        seed: Of the first weights and the order of pictures.
+        seed: Of the first weights and the order of images.
 
     Raises:
         InputError: If the size does not fit, or see `segment`.
@@ -176,10 +205,12 @@ def segment_unet(
     from monai.networks.nets import UNet
 
     if size % 2 ** (len(channels) - 1):
-        raise InputError(f"size {size}: is not a multiple of {2 ** (len(channels) - 1)}, which the U-Net needs.")
+        raise InputError(
+            f"size {size}: is not a multiple of {2 ** (len(channels) - 1)}, which the U-Net needs."
+        )
     _require_foreground(dataset, size)
     wanted = np.concatenate([dataset.splits[split] for split in ("train", "val", "test")])
-    fitted = (resized(np.asarray(dataset.pictures[row]), size, "bilinear") for row in wanted)
+    fitted = (resized(np.asarray(dataset.images[row]), size, "bilinear") for row in wanted)
     kept = np.stack([one if one.ndim == 2 else one.mean(-1) for one in fitted]).astype(np.uint8)
     place = {row: position for position, row in enumerate(wanted)}
 
@@ -188,9 +219,13 @@ def segment_unet(
 
     def make() -> nn.Module:
         steps = (2,) * (len(channels) - 1)
-        return UNet(2, 1, len(dataset.classes), tuple(channels), steps, num_res_units=1, norm="batch")
+        return UNet(
+            2, 1, len(dataset.classes), tuple(channels), steps, num_res_units=1, norm="batch"
+        )
 
-    network, choice = _fit(make, fetch, dataset, size, _with_rates(training or Training(), "unet"), seed)
+    network, choice = _fit(
+        make, fetch, dataset, size, _with_rates(training or Training(), "unet"), seed
+    )
     rows = dataset.splits["test"]
     scores = _scores(network, fetch, rows)
     labelled = len(dataset.splits["train"])
@@ -202,7 +237,7 @@ def _with_rates(training: Training, probe: str) -> Training:
     return replace(training, learning_rates=training.learning_rates or LEARNING_RATES[probe])
 
 
-def _require_foreground(dataset: SegmentationSet, edge: int) -> None:
+def _require_foreground(dataset: SegmentationDataset, edge: int) -> None:
     for split in ("train", "val"):
         if not dataset.small_masks(dataset.splits[split], edge).any():
             raise InputError(
@@ -212,7 +247,8 @@ def _require_foreground(dataset: SegmentationSet, edge: int) -> None:
 
 
 def class_weights(masks: np.ndarray, classes: int) -> torch.Tensor:
-    """Weights of the classes by the inverse square root of their share of pixels, mean 1; 0 for one that is absent.
+    """Weights of the classes by the inverse square root of their share of pixels, mean 1; 0 for one
+    that is absent.
 
     Raises:
         InputError: If the masks are empty or hold a value without a class.
@@ -229,7 +265,7 @@ def class_weights(masks: np.ndarray, classes: int) -> torch.Tensor:
 def _fit(
     make: Callable[[], nn.Module],
     fetch: Callable[[np.ndarray], torch.Tensor],
-    dataset: SegmentationSet,
+    dataset: SegmentationDataset,
     edge: int,
     training: Training,
     seed: int,
@@ -241,13 +277,17 @@ def _fit(
     rows = {split: dataset.splits[split] for split in ("train", "val")}
     masks = {split: dataset.small_masks(rows[split], edge) for split in rows}
     weight = class_weights(masks["train"], classes)
-    loss_of = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True, weight=weight)
+    loss_of = DiceCELoss(
+        include_background=False, to_onehot_y=True, softmax=True, batch=True, weight=weight
+    )
     best, kept, choice = -1.0, None, {}
     for rate in training.learning_rates:
         with torch.random.fork_rng(devices=[]):
             network = redraw(make(), seed=seed)
         generator = np.random.default_rng(seed)
-        optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=training.weight_decay)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), rate, weight_decay=training.weight_decay
+        )
         best_here, best_epoch = -1.0, 0
         for epoch in range(1, training.epochs + 1):
             network.train()
@@ -258,32 +298,49 @@ def _fit(
                 loss_of(logits, torch.from_numpy(masks["train"][part])[:, None].long()).backward()
                 optimizer.step()
             scores = _scores(network, fetch, rows["val"])
-            dice = -1.0 if np.isnan(scores).any() else mean_dice(scores, masks["val"], classes)  # a rate that is too high
+            dice = (
+                -1.0 if np.isnan(scores).any() else mean_dice(scores, masks["val"], classes)
+            )  # a rate that is too high
             if dice > best_here:
                 best_here, best_epoch = dice, epoch
             if dice > best:
-                best, kept, choice = dice, deepcopy(network.state_dict()), {"lr": rate, "epoch": epoch}
+                best, kept, choice = (
+                    dice,
+                    deepcopy(network.state_dict()),
+                    {"lr": rate, "epoch": epoch},
+                )
             if epoch - best_epoch >= training.patience:
                 break
     if kept is None:
-        raise InputError(f"{dataset.name}: every learning rate of {training.learning_rates} gives NaN; use smaller ones.")
+        raise InputError(
+            f"{dataset.name}: every learning rate of {training.learning_rates} gives NaN; use smaller ones."
+        )
     network.load_state_dict(kept)
     return network, choice
 
 
 def _to_edge(logits: torch.Tensor, edge: int) -> torch.Tensor:
-    return logits if logits.shape[-1] == edge else interpolate(logits, (edge, edge), mode="bilinear", align_corners=False)
+    return (
+        logits
+        if logits.shape[-1] == edge
+        else interpolate(logits, (edge, edge), mode="bilinear", align_corners=False)
+    )
 
 
 @training_threads()
 @torch.inference_mode()
-def _scores(network: nn.Module, fetch: Callable[[np.ndarray], torch.Tensor], rows: np.ndarray) -> np.ndarray:
+def _scores(
+    network: nn.Module, fetch: Callable[[np.ndarray], torch.Tensor], rows: np.ndarray
+) -> np.ndarray:
     network.eval()
-    return np.concatenate([network(fetch(rows[start : start + 8])).half().numpy() for start in range(0, len(rows), 8)])
+    return np.concatenate(
+        [network(fetch(rows[start : start + 8])).half().numpy() for start in range(0, len(rows), 8)]
+    )
 
 
 def mean_dice(scores: np.ndarray, masks: np.ndarray, classes: int) -> float:
-    """Dice over the pixels of all pictures together, the mean over the foreground classes that the masks hold.
+    """Dice over the pixels of all images together, the mean over the foreground classes that the
+    masks hold.
 
     Args:
         scores: Logits or votes, [n, classes, height, width]; up-sampled bilinearly to the masks.
@@ -295,10 +352,14 @@ def mean_dice(scores: np.ndarray, masks: np.ndarray, classes: int) -> float:
     """
     masks = checked_labels(masks, classes, shape=(len(scores), *masks.shape[1:]), what="masks")
     if np.ndim(scores) != 4 or scores.shape[1] != classes or masks.ndim != 3:
-        raise InputError(f"scores {np.shape(scores)} and masks {masks.shape} do not fit: [n, {classes}, ...], [n, edge, edge].")
+        raise InputError(
+            f"scores {np.shape(scores)} and masks {masks.shape} do not fit: [n, {classes}, ...], [n, edge, edge]."
+        )
     if np.isnan(scores).any():
         raise InputError("the scores of the segmentation hold NaN; use a smaller learning rate.")
-    predicted = _to_edge(torch.from_numpy(scores).float(), masks.shape[-1]).max(1).indices.numpy()  # much faster than argmax
+    predicted = (
+        _to_edge(torch.from_numpy(scores).float(), masks.shape[-1]).max(1).indices.numpy()
+    )  # much faster than argmax
     counts = np.bincount((masks * classes + predicted).ravel(), minlength=classes**2)
     confusion = counts.reshape(classes, classes)
     true, predicted = confusion.sum(1), confusion.sum(0)
@@ -307,7 +368,7 @@ def mean_dice(scores: np.ndarray, masks: np.ndarray, classes: int) -> float:
 
 
 def _knn(
-    features: DenseFeatures, dataset: SegmentationSet, ks: Sequence[int], memory: int, seed: int
+    features: DenseFeatures, dataset: SegmentationDataset, ks: Sequence[int], memory: int, seed: int
 ) -> tuple[np.ndarray, dict[str, object]]:
     maps, classes = features.only(1), len(dataset.classes)
     grid, edge = maps.shape[-1], maps.shape[-1] * TARGET
@@ -317,7 +378,9 @@ def _knn(
     for position, row in enumerate(train):
         cells = chosen[chosen // grid**2 == position] % grid**2
         bank.append(_tokens(maps[[row]])[cells])
-        truth = one_hot(torch.from_numpy(small[[position]]).long(), classes).permute(0, 3, 1, 2).float()
+        truth = (
+            one_hot(torch.from_numpy(small[[position]]).long(), classes).permute(0, 3, 1, 2).float()
+        )
         shares.append(_tokens(avg_pool2d(truth, TARGET).numpy())[cells])
     bank, shares = np.concatenate(bank), np.concatenate(shares)
 
@@ -328,13 +391,21 @@ def _knn(
             similarities, neighbours = nearest(bank, _tokens(part), max(ks))
             weights = np.exp((similarities - similarities[:, :1]) / TEMPERATURE)
             for k in ks:
-                vote = np.einsum("nk,nkc->nc", weights[:, :k], shares[neighbours[:, :k]]) / weights[:, :k].sum(1, keepdims=True)
-                found[k].append(vote.reshape(len(part), grid, grid, classes).transpose(0, 3, 1, 2).astype(np.float16))
+                vote = np.einsum("nk,nkc->nc", weights[:, :k], shares[neighbours[:, :k]]) / weights[
+                    :, :k
+                ].sum(1, keepdims=True)
+                found[k].append(
+                    vote.reshape(len(part), grid, grid, classes)
+                    .transpose(0, 3, 1, 2)
+                    .astype(np.float16)
+                )
         return {k: np.concatenate(parts) for k, parts in found.items()}
 
     ks, masks = checked_ks(ks), dataset.small_masks(dataset.splits["val"], edge)
     dice = {k: mean_dice(scores, masks, classes) for k, scores in votes("val", ks).items()}
-    k = min(k for k, one in dice.items() if one > max(dice.values()) - 1e-5)  # of equals but for rounding the smallest
+    k = min(
+        k for k, one in dice.items() if one > max(dice.values()) - 1e-5
+    )  # of equals but for rounding the smallest
     return votes("test", (k,))[k], {"k": k}
 
 

@@ -9,28 +9,41 @@ from hypothesis import strategies as st
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.segmentation import with_labelled
-from radiodino_utils.evaluation.segmentation.metrics import score_pictures, segmentation_rows
-from radiodino_utils.evaluation.segmentation.probes import PROBES, Training, class_weights, mean_dice, segment, segment_unet
+from radiodino_utils.evaluation.segmentation.metrics import score_images, segmentation_rows
+from radiodino_utils.evaluation.segmentation.probes import (
+    PROBES,
+    Training,
+    class_weights,
+    mean_dice,
+    segment,
+    segment_unet,
+)
 from radiodino_utils.features.patch_maps import DenseFeatures, extract_patch_maps
 
 from ...conftest import REPOSITORY
-from ...synthetic_segmentation import made_segmentation
+from ...synthetic_segmentation import synthetic_segmentation
 
 FAST = Training(learning_rates=(1e-2, 3e-2), epochs=12, patience=4, batch_size=3)
 
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
-    """Maps of pictures of 64 x 64 that say which share of a patch of 8 belongs to each class, with noise beside."""
-    dataset = made_segmentation(shape=(64, 64), classes=3)
-    truth = np.stack([dataset.masks == label for label in range(3)], 1).reshape(13, 3, 8, 8, 8, 8).mean((3, 5))
+    """Maps of images of 64 x 64 that say which share of a patch of 8 belongs to each class, with noise beside."""
+    dataset = synthetic_segmentation(shape=(64, 64), classes=3)
+    truth = (
+        np.stack([dataset.masks == label for label in range(3)], 1)
+        .reshape(13, 3, 8, 8, 8, 8)
+        .mean((3, 5))
+    )
     noise = np.random.default_rng(0).normal(size=(13, 5, 8, 8)) * 0.3
     maps = np.concatenate([noise, truth], 1).astype(np.float16)
-    return DenseFeatures(dataset, "made", "0123456789ab", (0,), 64, maps, tmp_path_factory.mktemp("maps"))
+    return DenseFeatures(
+        dataset, "made", "0123456789ab", (0,), 64, maps, tmp_path_factory.mktemp("maps")
+    )
 
 
 def dice(segmentation):
-    rows = segmentation_rows(score_pictures(segmentation, outlines=False), resamples=10)
+    rows = segmentation_rows(score_images(segmentation, outlines=False), resamples=10)
     return rows.set_index("metric").loc["dice_pooled", "value"]
 
 
@@ -49,7 +62,8 @@ def test_a_probe_finds_what_lies_in_the_maps(features, probe):
 def test_the_same_seed_gives_the_same(features, probe):
     state = torch.random.get_rng_state()
     one, again, other = (
-        segment(features, probe=probe, training=replace(FAST, epochs=2), memory=100, seed=seed) for seed in (0, 0, 1)
+        segment(features, probe=probe, training=replace(FAST, epochs=2), memory=100, seed=seed)
+        for seed in (0, 0, 1)
     )
     assert np.array_equal(one.scores, again.scores)
     assert not np.array_equal(one.scores, other.scores)
@@ -62,7 +76,9 @@ def test_nothing_is_chosen_on_the_test_split(features):
     hidden[dataset.splits["test"]] = 0
     blind = replace(dataset, masks=hidden, small={})
     for probe in PROBES:
-        seen, unseen = (segment(features, probe=probe, dataset=one, training=FAST) for one in (dataset, blind))
+        seen, unseen = (
+            segment(features, probe=probe, dataset=one, training=FAST) for one in (dataset, blind)
+        )
         assert np.array_equal(seen.scores, unseen.scores)
         assert seen.choice == unseen.choice
 
@@ -73,7 +89,7 @@ def test_the_unet_learns_from_scratch_on_the_same_split(features):
     assert dice(result) > 0.5
 
 
-def test_fewer_labelled_pictures(features):
+def test_fewer_labelled_images(features):
     result = segment(features, dataset=with_labelled(features.dataset, 2), training=FAST)
     assert result.labelled == 2
 
@@ -98,11 +114,17 @@ def test_unknown_probe_and_size(features):
 
 
 @given(seed=st.integers(0, 1000))
-def test_mean_dice_is_pooled_over_pictures(seed):
+def test_mean_dice_is_pooled_over_images(seed):
     generator = np.random.default_rng(seed)
-    masks, scores = generator.integers(0, 3, (2, 6, 6)), generator.normal(size=(2, 3, 6, 6)).astype(np.float16)
+    masks, scores = (
+        generator.integers(0, 3, (2, 6, 6)),
+        generator.normal(size=(2, 3, 6, 6)).astype(np.float16),
+    )
     said = scores.argmax(1)
-    expected = [2 * ((said == c) & (masks == c)).sum() / ((said == c).sum() + (masks == c).sum()) for c in (1, 2)]
+    expected = [
+        2 * ((said == c) & (masks == c)).sum() / ((said == c).sum() + (masks == c).sum())
+        for c in (1, 2)
+    ]
     assert mean_dice(scores, masks, 3) == pytest.approx(np.mean(expected))
 
 
@@ -116,9 +138,13 @@ def test_rare_classes_weigh_more_and_absent_ones_nothing():
 
 
 def test_from_a_backbone_to_result_rows(tiny_backbone):
-    dataset = made_segmentation()
-    maps = extract_patch_maps(tiny_backbone, dataset, size=64, blocks=(0, 1), engine="torch", precision="fp32")
-    rows = segmentation_rows(score_pictures(segment(maps, probe="decoder", training=replace(FAST, epochs=3))))
+    dataset = synthetic_segmentation()
+    maps = extract_patch_maps(
+        tiny_backbone, dataset, size=64, blocks=(0, 1), engine="torch", precision="fp32"
+    )
+    rows = segmentation_rows(
+        score_images(segment(maps, probe="decoder", training=replace(FAST, epochs=3)))
+    )
     assert set(rows["protocol"]) == {"seg-decoder"}
     assert set(rows["weights"]) == {tiny_backbone.fingerprint}
     assert rows["value"].notna().all()
@@ -126,6 +152,8 @@ def test_from_a_backbone_to_result_rows(tiny_backbone):
 
 def test_the_demos_linear_probe_beats_random_weights():
     rows = pd.read_csv(REPOSITORY / "results" / "demo" / "tables" / "05_segmentation_rows.csv")
-    dice = rows[(rows["metric"] == "dice") & (rows["protocol"] == "seg-linear")].set_index("backbone")
+    dice = rows[(rows["metric"] == "dice") & (rows["protocol"] == "seg-linear")].set_index(
+        "backbone"
+    )
     assert dice.loc["radiodino-mini", "value"] >= dice.loc["random-t16", "value"] + 0.15
     assert dice.loc["radiodino-mini", "ci_low"] > dice.loc["random-t16", "ci_high"]
