@@ -18,7 +18,7 @@ from ..evaluation.metrics import mean_interval
 from ..evaluation.results import COLUMNS
 from ..features.engines import as_tensor
 from .attention import attention_maps, attention_rollout
-from .grad_cam import IndependentScore, Scores, grad_cam
+from .class_activation import IndependentScore, Scores, grad_cam
 
 SHARES = (0.3, 0.6)  # of the patches that are removed
 CONTROLS = ("centre", "even")

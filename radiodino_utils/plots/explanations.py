@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ..evaluation.results import label_of
 from ..explain.attention import Attention, mass_masks
 from ..explain.faithfulness import CONTROLS, METRICS
-from ..explain.patch_similarity import PatchColours
+from ..explain.patches import PatchColours
 from .style import STYLE, colour_of, legend_below, marker_of, titled
 
 _OUTLINE, _CHOICE = "#56B4E9", "#00FF7F"

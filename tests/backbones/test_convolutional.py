@@ -14,8 +14,8 @@ from radiodino_utils.evaluation.knn import classify_knn
 from radiodino_utils.evaluation.linear import classify_linear
 from radiodino_utils.evaluation.logistic import classify_logistic
 from radiodino_utils.explain.attention import attention_maps
-from radiodino_utils.explain.grad_cam import Scores, Similarity, grad_cam
-from radiodino_utils.explain.patch_similarity import patch_tokens
+from radiodino_utils.explain.class_activation import Scores, Similarity, grad_cam
+from radiodino_utils.explain.patches import patch_tokens
 from radiodino_utils.features.engines import as_tensor, make_engine
 from radiodino_utils.features.extraction import extract_features
 from radiodino_utils.features.patch_maps import dense_backbone, extract_patch_maps

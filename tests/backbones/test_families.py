@@ -14,7 +14,7 @@ from radiodino_utils.backbones.loading import from_model, with_blocks
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.evaluation.finetuning import FineTuning, finetune
 from radiodino_utils.explain.attention import attention_maps, with_attention
-from radiodino_utils.explain.grad_cam import Similarity, grad_cam
+from radiodino_utils.explain.class_activation import Similarity, grad_cam
 from radiodino_utils.features.engines import FeatureModel, as_tensor
 from tests.evaluation.test_finetuning import halves  # noqa: F401
 

@@ -6,7 +6,8 @@ import openvino
 import pytest
 import torch
 
-from radiodino_utils.backbones.loading import load_backbone, reference_weights
+from radiodino_utils.backbones import reference_weights
+from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.backbones.reference_weights import FILES, ReferenceFile, reference_model
 from radiodino_utils.backbones.registry import is_present, list_models, missing_weights
 from radiodino_utils.core.errors import InputError

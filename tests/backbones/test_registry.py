@@ -5,7 +5,7 @@ import pytest
 import torch
 from timm import create_model
 
-from radiodino_utils.backbones.loading import registry as models
+from radiodino_utils.backbones import registry as models
 from radiodino_utils.backbones.registry import (
     REGISTRY,
     backbone_names,

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from radiodino_utils.backbones import seen as module
 from radiodino_utils.backbones.loading import load_backbone
-from radiodino_utils.backbones.loading import seen as module
 from radiodino_utils.backbones.seen import (
     corpus_prefixes,
     most_seen,

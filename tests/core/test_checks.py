@@ -19,7 +19,7 @@ from dataclasses import replace
 import numpy as np
 from radiodino_utils.evaluation import audit, few_shot, finetuning, knn, linear, logistic, metrics
 from radiodino_utils.evaluation.segmentation import probes
-from radiodino_utils.explain import grad_cam
+from radiodino_utils.explain import class_activation
 from radiodino_utils.pretraining import online_probe
 from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.core.errors import InputError
@@ -71,8 +71,8 @@ CASES = {
     "classify_knn val": of_features(knn.classify_knn, "val"),
     "classify_knn test": of_features(knn.classify_knn, "test"),
     "knn11": of_features(lambda features: knn.classify_knn(features, protocol="knn11")),
-    "KnnVote": of_features(grad_cam.KnnVote),
-    "LinearProbe": of_features(grad_cam.LinearProbe),
+    "KnnVote": of_features(class_activation.KnnVote),
+    "LinearProbe": of_features(class_activation.LinearProbe),
     "logistic": of_features(logistic.classify_logistic),
     "logistic val": of_features(logistic.classify_logistic, "val"),
     "linear": of_features(lambda features: linear.classify_linear(features, iterations=2)),

@@ -10,6 +10,7 @@ from torch import nn
 from radiodino_utils.backbones.loading import from_model
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.evaluation.results import COLUMNS
+from radiodino_utils.explain.class_activation import KnnVote, LinearProbe
 from radiodino_utils.explain.faithfulness import (
     METRICS,
     against_control,
@@ -20,7 +21,6 @@ from radiodino_utils.explain.faithfulness import (
     pointing_hit,
     road,
 )
-from radiodino_utils.explain.grad_cam import KnnVote, LinearProbe
 
 from ..conftest import tiny_transformer
 from ..synthetic import synthetic_features

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from radiodino_utils.backbones.loading import Backbone, Preprocessing, load_backbone
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.images import resized
+from radiodino_utils.features import patch_maps as module
 from radiodino_utils.features.engines import OpenVinoEngine, TorchEngine
-from radiodino_utils.features.extraction import patch_maps as module
 from radiodino_utils.features.patch_maps import dense_backbone, extract_patch_maps
 
 from ..conftest import tiny_transformer

@@ -13,7 +13,7 @@ from radiodino_utils.evaluation.knn import classify_knn, knn_curve
 from radiodino_utils.evaluation.results import classification_rows, curve_rows
 from radiodino_utils.explain.attention import Attention
 from radiodino_utils.explain.faithfulness import METRICS
-from radiodino_utils.explain.patch_similarity import PatchColours
+from radiodino_utils.explain.patches import PatchColours
 from radiodino_utils.features.projection import explained_variance
 from radiodino_utils.plots import classification as figures
 from radiodino_utils.plots import explanations as map_figures

@@ -10,8 +10,14 @@ from radiodino_utils.backbones.loading import at_size, from_model, load_backbone
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.evaluation.knn import knn_probabilities
 from radiodino_utils.evaluation.logistic import classify_logistic
+from radiodino_utils.explain.class_activation import (
+    KnnVote,
+    LinearProbe,
+    Scores,
+    Similarity,
+    grad_cam,
+)
 from radiodino_utils.explain.faithfulness import road
-from radiodino_utils.explain.grad_cam import KnnVote, LinearProbe, Scores, Similarity, grad_cam
 from radiodino_utils.features.engines import as_tensor
 
 from ..conftest import tiny_transformer

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from radiodino_utils.backbones.loading import at_size, from_model, load_backbone
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.explain.patch_similarity import (
+from radiodino_utils.explain.patches import (
     patch_at,
     patch_pca,
     patch_similarity,
