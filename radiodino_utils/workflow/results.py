@@ -1,0 +1,120 @@
+"""The results folder of a profile: tables, figures and the records that tables are computed from."""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..core.errors import InputError
+from ..core.files import results_folder
+from ..evaluation.predictions import Prediction
+from ..evaluation.records import write_predictions, write_scores
+from ..evaluation.results import write_table
+from ..plots.classification import save_figure
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results folder of a profile.
+
+    A file is named after its notebook, such as `03_knn_rows`. A registered name or path may be part
+    of the name: ":" and "/" become "-".
+
+    Attributes:
+        profile: The profile's name; see `results_folder`.
+
+    Raises:
+        InputError: If the name is not a text, or leads out of `results`.
+    """
+
+    profile: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.profile, str):
+            raise InputError(f"profile {self.profile!r}: pass the name of a profile, such as demo.")
+        results_folder(self.profile)
+
+    @property
+    def folder(self) -> Path:
+        """The results folder."""
+        return results_folder(self.profile)
+
+    @property
+    def table_folder(self) -> Path:
+        """The folder of the tables (CSV)."""
+        return self.folder / "tables"
+
+    @property
+    def figure_folder(self) -> Path:
+        """The folder of the figures (PNG and PDF)."""
+        return self.folder / "figures"
+
+    @property
+    def prediction_folder(self) -> Path:
+        """The folder of the predictions and scores (parquet) that `verify` recomputes tables from."""
+        return self.folder / "predictions"
+
+    def table(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Write a table to `tables/NAME.csv`; see `write_table`.
+
+        Args:
+            frame: The table.
+            name: File name without suffix.
+
+        Returns:
+            The frame, unchanged, so that a notebook shows it.
+        """
+        write_table(frame, self.table_folder / f"{_file_name(name)}.csv")
+        return frame
+
+    def figure(self, figure: Figure, name: str) -> None:
+        """Write a figure to `figures/NAME.png` and `.pdf`, show it in a notebook, and close it.
+
+        Args:
+            figure: Figure returned by a function of `plots`.
+            name: File name without suffix.
+        """
+        save_figure(figure, self.figure_folder, _file_name(name))
+        ipython = sys.modules.get("IPython")
+        if ipython and ipython.get_ipython():
+            ipython.display.display(figure)
+        plt.close(figure)
+
+    def predictions(
+        self, predictions: Sequence[Prediction], name: str, *, seed: int = 0, resamples: int = 1000
+    ) -> Path:
+        """Write predictions to `predictions/NAME.parquet`; see `write_predictions`.
+
+        Args:
+            predictions: Predictions in the order of their result rows.
+            name: Name of the table that is computed from them.
+            seed: Seed of the bootstrap.
+            resamples: Resamples of the bootstrap.
+
+        Returns:
+            The path of the file.
+        """
+        path = self.prediction_folder / f"{_file_name(name)}.parquet"
+        return write_predictions(predictions, path, seed=seed, resamples=resamples)
+
+    def scores(self, scores: pd.DataFrame, name: str, **facts: object) -> Path:
+        """Write per-image scores to `predictions/NAME.parquet`; see `write_scores`.
+
+        Args:
+            scores: One row per image and whatever it was measured on.
+            name: Name of the table that is computed from them.
+            **facts: Options of that computation, JSON values.
+
+        Returns:
+            The path of the file.
+        """
+        return write_scores(scores, self.prediction_folder / f"{_file_name(name)}.parquet", **facts)
+
+
+def _file_name(name: str) -> str:
+    return re.sub("[:/]", "-", name)
