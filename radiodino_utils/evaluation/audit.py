@@ -67,7 +67,7 @@ class Audit:
         ]
 
 
-def audit_dataset(
+def audit(
     dataset: ImageDataset, *, features: Features | None = None, distance: int = DISTANCE
 ) -> Audit:
     """Audits a labelled set; each image is read once, and only some numbers of each are held in
@@ -131,7 +131,7 @@ def leaked_rows(
         split: The split to be cleaned.
         known: The splits whose images must not occur in it; those that the set lacks are passed
             over.
-        distance: See `audit_dataset`.
+        distance: See `audit`.
 
     Returns:
         int64, sorted.
@@ -291,11 +291,11 @@ def main(arguments: list[str] | None = None) -> None:
             from ..backbones.loading import load_backbone
 
             features = extract_features(load_backbone(options.backbone), dataset)
-        audit = audit_dataset(dataset, features=features)
-        audit.write(options.out)
+        result = audit(dataset, features=features)
+        result.write(options.out)
     except InputError as error:
         parser.exit(2, f"{error}\n")
-    print(audit.summary)
+    print(result.summary)
 
 
 if __name__ == "__main__":

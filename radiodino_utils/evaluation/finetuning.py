@@ -32,68 +32,16 @@ from ..backbones.random_weights import draw, redraw
 from ..backbones.seen import seen_images, seen_in_pretraining
 from ..core.cache import kept
 from ..core.environment import git_revision, training_threads, versions
-from ..core.errors import InputError, unknown
+from ..core.errors import InputError
 from ..core.fabric import make_fabric
 from ..core.files import atomic, features_folder, require_space, value_hash
 from ..data.registry import ImageDataset, Split, load_dataset
+from .finetune_config import FinetuneConfig, Protocol
 from .metrics import classification_metrics
 from .predictions import Prediction
 from .twins import train_deduplicated, without_twins
 
 FORMAT = 3  # counts up when the training itself changes, so that older checkpoints are not used
-
-
-@dataclass(frozen=True)
-class FineTuning:
-    """A recipe; the defaults are the likely protocol of RadioDINO, inferred from its authors' later
-    public code.
-
-    Attributes:
-        lr: Peak learning rate of AdamW.
-        weight_decay: Not on biases and norms.
-        batch_size: Images a step.
-        epochs: Passes over the train split.
-        warmup_epochs: Linear warm-up from a hundredth of `lr`, then a cosine to zero.
-        clip: Greatest norm of the gradient; `warmup_clip` during the warm-up.
-        warmup_clip: See `clip`.
-        dropout: In front of the head.
-        class_weights: Of the cross entropy: "sqrt" (root of N / n of the class), "balanced" (N / n)
-            or "none".
-        flip: Probability of a horizontal flip.
-        rotation: Degrees to either side.
-        crop: Share of the area of the random resized crop, least and greatest.
-        layer_decay: Factor of the learning rate from block to block downwards (BEiT), or nothing.
-        lora_rank: Of adapters on the attention's queries, keys and values (Hu et al., ICLR 2022); 0
-            trains everything.
-        size: Edge of the images in pixels; the backbone's own by default (the position embedding is
-            resampled).
-        precision: "fp32", "bf16", or "auto": bf16 where the processor computes in it.
-    """
-
-    lr: float = 1e-5
-    weight_decay: float = 0.01
-    batch_size: int = 128
-    epochs: int = 40
-    warmup_epochs: int = 10
-    clip: float = 1.0
-    warmup_clip: float = 0.5
-    dropout: float = 0.4
-    class_weights: str = "sqrt"
-    flip: float = 0.5
-    rotation: float = 7.0
-    crop: tuple[float, float] = (0.85, 1.0)
-    layer_decay: float | None = None
-    lora_rank: int = 0
-    size: int | None = None
-    precision: str = "fp32"
-
-    @property
-    def protocol(self) -> str:
-        """The name in result rows."""
-        return "lora" if self.lora_rank else "finetune"
-
-
-RECIPES = {"finetune": FineTuning(), "lora": FineTuning(lr=5e-4, lora_rank=8)}
 
 
 @dataclass(frozen=True)
@@ -116,7 +64,7 @@ def finetune(
     backbone: Backbone,
     dataset: ImageDataset,
     *,
-    recipe: FineTuning = RECIPES["finetune"],
+    config: FinetuneConfig | Protocol = "finetune",
     seed: int = 0,
     folder: Path | None = None,
     accelerator: str = "auto",
@@ -132,7 +80,7 @@ def finetune(
     Args:
         backbone: What `load_backbone` gives; it is left as it is.
         dataset: With train, val and test.
-        recipe: All settings; see `RECIPES`.
+        config: All options, or a protocol: "finetune" or "lora".
         seed: Of the head, the order and the augmentation.
         folder: Where checkpoints are kept; beside the feature files by default.
         accelerator: "auto", "cpu" or "cuda".
@@ -147,8 +95,9 @@ def finetune(
             no class, settings contradict each other, the loss is not finite, or a step would change
             no tensor of the backbone.
     """
-    _check(backbone, dataset, recipe)
-    fabric = make_fabric(precision=recipe.precision, accelerator=accelerator)
+    config = FinetuneConfig.of(config) if isinstance(config, str) else config
+    _check(backbone, dataset, config)
+    fabric = make_fabric(precision=config.precision, accelerator=accelerator)
     with fabric.autocast():
         precision = "bf16" if torch.is_autocast_enabled(fabric.device.type) else "fp32"
     declared = {
@@ -160,19 +109,19 @@ def finetune(
         "data": dataset.digest,
         "splits": {name: len(split) for name, split in dataset.splits.items()},
         "held": {name: split.digest() for name, split in dataset.splits.items()},
-        "recipe": asdict(recipe),
+        "recipe": config.model_dump(),
         "seed": seed,
         "versions": versions(("torch", "timm")),
     }
-    name = f"{recipe.protocol}_{_plain(dataset.name)}_{_plain(backbone.name)}_{value_hash(declared)}.safetensors"
+    name = f"{config.protocol}_{_plain(dataset.name)}_{_plain(backbone.name)}_{value_hash(declared)}.safetensors"
     checkpoint = Path(folder or features_folder()) / name
 
     def make() -> dict[str, object]:
         seed_everything(seed, verbose=False)
-        model, preprocessing = _with_head(backbone, len(dataset.classes), recipe, seed=seed)
+        model, preprocessing = _with_head(backbone, len(dataset.classes), config, seed=seed)
         require_space(checkpoint.parent, 4 * sum(one.numel() for one in model.parameters()))
         state, curve = _train(
-            fabric, model, backbone.name, preprocessing, dataset, recipe, workers, on_epoch
+            fabric, model, backbone.name, preprocessing, dataset, config, workers, on_epoch
         )
         with atomic(checkpoint) as temporary:
             save_file(
@@ -186,7 +135,7 @@ def finetune(
 
     facts = kept(checkpoint.with_suffix(".json"), checkpoint, declared=declared, make=make)
     model, preprocessing = _with_head(
-        backbone, len(dataset.classes), recipe, seed=seed, adapters=False
+        backbone, len(dataset.classes), config, seed=seed, adapters=False
     )
     model.load_state_dict(load_file(checkpoint))
     curve = pd.DataFrame(facts["curve"])
@@ -195,18 +144,18 @@ def finetune(
     prediction = Prediction(
         dataset=dataset.name,
         backbone=backbone.name,
-        protocol=recipe.protocol,
+        protocol=config.protocol,
         split="test",
         classes=dataset.classes,
         labels=test.labels,
         probabilities=_probabilities(
-            fabric, fabric.setup_module(model), test, preprocessing, recipe.batch_size
+            fabric, fabric.setup_module(model), test, preprocessing, config.batch_size
         ),
         ids=list(test.ids),
         weights=backbone.fingerprint,
         caveat=dataset.caveat,
-        choice={"epoch": f"{best['epoch']:.0f} of {recipe.epochs}"}
-        | ({"size": recipe.size} if recipe.size else {}),
+        choice={"epoch": f"{best['epoch']:.0f} of {config.epochs}"}
+        | ({"size": config.size} if config.size else {}),
         seed=seed,
         positive=dataset.positive,
         engine="torch",
@@ -283,7 +232,7 @@ def _one(
     )
 
 
-def _check(backbone: Backbone, dataset: ImageDataset, recipe: FineTuning) -> None:
+def _check(backbone: Backbone, dataset: ImageDataset, config: FinetuneConfig) -> None:
     if not backbone.patch_size:
         raise InputError(
             f"{backbone.name}: has no weights to fine-tune; choose a vision transformer, such as random-t16."
@@ -294,39 +243,29 @@ def _check(backbone: Backbone, dataset: ImageDataset, recipe: FineTuning) -> Non
         )
     for split in ("train", "val", "test"):
         dataset.checked_labels(split)
-    if not 0 <= recipe.warmup_epochs < recipe.epochs:
-        raise InputError(
-            f"warmup_epochs {recipe.warmup_epochs}: must be fewer than the {recipe.epochs} epochs."
-        )
-    if recipe.class_weights not in _WEIGHTS:
-        raise unknown("class_weights", recipe.class_weights, _WEIGHTS)
-    if recipe.lora_rank and is_convolutional(backbone.model):
+    if config.lora_rank and is_convolutional(backbone.model):
         raise InputError(
             f"{backbone.name}: has no attention for LoRA to adapt; use the protocol finetune."
-        )
-    if recipe.layer_decay and recipe.lora_rank:
-        raise InputError(
-            "layer_decay and lora_rank: LoRA trains no layers of the backbone; leave one of them out."
         )
 
 
 def _with_head(
-    backbone: Backbone, classes: int, recipe: FineTuning, *, seed: int, adapters: bool = True
+    backbone: Backbone, classes: int, config: FinetuneConfig, *, seed: int, adapters: bool = True
 ) -> tuple[nn.Module, Preprocessing]:
     model, preprocessing = for_training(deepcopy(backbone.model)), backbone.preprocessing
     model.reset_classifier(classes)
     if is_convolutional(model):
         redraw(model, seed=seed, only=model.pretrained_cfg["classifier"])
-        model.drop_rate = recipe.dropout
+        model.drop_rate = config.dropout
     else:
         redraw(model, seed=seed, only="head")
-        model.head_drop = nn.Dropout(recipe.dropout)
-    if recipe.size:
+        model.head_drop = nn.Dropout(config.dropout)
+    if config.size:
         if not is_convolutional(model):
-            model.set_input_size(img_size=recipe.size)
-        preprocessing = Preprocessing(recipe.size, *list(vars(preprocessing).values())[1:])
-    if recipe.lora_rank and adapters:
-        _add_adapters(model, recipe.lora_rank, seed, backbone.name)
+            model.set_input_size(img_size=config.size)
+        preprocessing = Preprocessing(config.size, *list(vars(preprocessing).values())[1:])
+    if config.lora_rank and adapters:
+        _add_adapters(model, config.lora_rank, seed, backbone.name)
     return model, preprocessing
 
 
@@ -419,16 +358,16 @@ def _train(
     name: str,
     preprocessing: Preprocessing,
     dataset: ImageDataset,
-    recipe: FineTuning,
+    config: FinetuneConfig,
     workers: int,
     on_epoch: Callable[[dict], None] | None,
 ) -> tuple[dict[str, torch.Tensor], list[dict]]:
     """Trains in place; gives the state of the best epoch and the curve."""
     train, val = dataset.splits["train"], dataset.splits["val"]
-    images = _Images(train, preprocessing, _augmentation(recipe, preprocessing.size))
+    images = _Images(train, preprocessing, _augmentation(config, preprocessing.size))
     loader = DataLoader(
         images,
-        recipe.batch_size,
+        config.batch_size,
         shuffle=True,
         num_workers=workers,
         pin_memory=fabric.device.type == "cuda",
@@ -436,23 +375,23 @@ def _train(
     optimizer = create_optimizer_v2(
         model,
         "adamw",
-        lr=recipe.lr,
-        weight_decay=recipe.weight_decay,
-        layer_decay=recipe.layer_decay,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        layer_decay=config.layer_decay,
     )
-    steps, warmup = len(loader) * recipe.epochs, len(loader) * recipe.warmup_epochs
+    steps, warmup = len(loader) * config.epochs, len(loader) * config.warmup_epochs
     schedule = CosineLRScheduler(
         optimizer,
         steps - warmup,
         warmup_t=warmup,
-        warmup_lr_init=recipe.lr / 100,
+        warmup_lr_init=config.lr / 100,
         warmup_prefix=True,
         t_in_epochs=False,
     )
     bare = model
     model, optimizer = fabric.setup(model, optimizer)
     loader = fabric.setup_dataloaders(loader)
-    weights = _WEIGHTS[recipe.class_weights](
+    weights = _WEIGHTS[config.class_weights](
         np.bincount(train.labels, minlength=len(dataset.classes))
     )
     criterion = fabric.to_device(nn.CrossEntropyLoss(torch.tensor(weights, dtype=torch.float32)))
@@ -461,7 +400,7 @@ def _train(
     }
     step, best, curve = 0, -1.0, []
     for epoch in tqdm(
-        range(1, recipe.epochs + 1), desc=f"{recipe.protocol}, {_plain(dataset.name)}", unit="epoch"
+        range(1, config.epochs + 1), desc=f"{config.protocol}, {_plain(dataset.name)}", unit="epoch"
     ):
         model.train()
         losses = []
@@ -470,7 +409,7 @@ def _train(
             loss = criterion(model(batch).float(), labels)
             optimizer.zero_grad()
             fabric.backward(loss)
-            clip = recipe.warmup_clip if step < warmup else recipe.clip
+            clip = config.warmup_clip if step < warmup else config.clip
             fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)
             optimizer.step()
             losses.append(loss.item())
@@ -484,7 +423,7 @@ def _train(
             )
         metrics = classification_metrics(
             val.labels,
-            _probabilities(fabric, model, val, preprocessing, recipe.batch_size),
+            _probabilities(fabric, model, val, preprocessing, config.batch_size),
             resamples=0,
         )
         row = {
@@ -521,12 +460,12 @@ _WEIGHTS = {
 }
 
 
-def _augmentation(recipe: FineTuning, size: int) -> v2.Transform:
+def _augmentation(config: FinetuneConfig, size: int) -> v2.Transform:
     return v2.Compose(
         [
-            v2.RandomHorizontalFlip(recipe.flip),
-            v2.RandomRotation(recipe.rotation, v2.InterpolationMode.BILINEAR),
-            v2.RandomResizedCrop(size, scale=recipe.crop, antialias=True),
+            v2.RandomHorizontalFlip(config.flip),
+            v2.RandomRotation(config.rotation, v2.InterpolationMode.BILINEAR),
+            v2.RandomResizedCrop(size, scale=config.crop, antialias=True),
         ]
     )
 

@@ -25,7 +25,7 @@ def fit_logistic(
     *,
     strengths: Sequence[float] = STRENGTHS,
     balanced: bool = False,
-    iterations: int = 1000,
+    max_iterations: int = 1000,
 ) -> tuple[LogisticRegression, np.ndarray, np.ndarray]:
     """Fits logistic regressions on the train split and keeps the best of validation.
 
@@ -37,7 +37,7 @@ def fit_logistic(
         strengths: Candidates for C, the inverse of the penalty; each fit starts from the one
             before.
         balanced: Whether rare classes weigh more (N / n of the class).
-        iterations: Most iterations of the solver.
+        max_iterations: Most iterations of the solver.
 
     Returns:
         The best regression, and the mean and deviation of the train split, float32, [width].
@@ -59,7 +59,7 @@ def fit_logistic(
     train, val = (train - mean) / std, (val - mean) / std
     least, best = np.inf, None
     model = LogisticRegression(
-        max_iter=iterations, warm_start=True, class_weight="balanced" if balanced else None
+        max_iter=max_iterations, warm_start=True, class_weight="balanced" if balanced else None
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -69,9 +69,9 @@ def fit_logistic(
             loss = -np.log(seen[np.arange(len(seen)), truth]).mean()
             if loss < least:
                 least, best = loss, deepcopy(model)
-    if best.n_iter_.max() >= iterations:
+    if best.n_iter_.max() >= max_iterations:
         warnings.warn(
-            f"{features.dataset}: the logistic regression with C = {best.C:.3g} has not converged in {iterations} iterations.",
+            f"{features.dataset}: the logistic regression with C = {best.C:.3g} has not converged in {max_iterations} iterations.",
             ConvergenceWarning,
             stacklevel=2,
         )
@@ -83,7 +83,7 @@ def classify_logistic(
     *,
     strengths: Sequence[float] = STRENGTHS,
     balanced: bool = False,
-    iterations: int = 1000,
+    max_iterations: int = 1000,
 ) -> Prediction:
     """Classifies the test split by the regression that `fit_logistic` chooses.
 
@@ -91,7 +91,7 @@ def classify_logistic(
         features: What `extract_features` gives.
         strengths: See `fit_logistic`.
         balanced: See `fit_logistic`; the protocol is then "logistic-balanced".
-        iterations: See `fit_logistic`.
+        max_iterations: See `fit_logistic`.
 
     Returns:
         Probabilities of the test split; `choice` names C.
@@ -102,7 +102,7 @@ def classify_logistic(
     if "test" not in features.labels:
         raise InputError(f"{features.dataset}: has no split test; there is nothing to classify.")
     model, mean, std = fit_logistic(
-        features, strengths=strengths, balanced=balanced, iterations=iterations
+        features, strengths=strengths, balanced=balanced, max_iterations=max_iterations
     )
     probabilities = spread(
         model, (features.labelled("test")[0] - mean) / std, len(features.classes)

@@ -1,15 +1,40 @@
-"""The protocols on frozen features by registered name."""
+"""Registry of classification protocols on frozen features."""
 
+import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from ..core.errors import unknown
+from ..core.errors import InputError, unknown
 from ..features.extraction import Features
-from .knn import KS, PLAIN_KS, classify_knn
+from .knn import KS, classify_knn
 from .linear import classify_linear
 from .logistic import classify_logistic
 from .predictions import Prediction
 
-FROZEN = ("knn", "knn-k20", *PLAIN_KS, "logistic", "logistic-balanced", "linear")
+_protocols: dict[str, Callable[..., Prediction]] = {}
+
+
+def register_protocol(name: str, function: Callable[..., Prediction]) -> None:
+    """Add a protocol that `classify` runs by its registered name.
+
+    Args:
+        name: Registered name, also the `protocol` of the predictions.
+        function: Takes `Features`, fits on the train split, chooses on val and returns a
+            `Prediction` of the test split (see `predictions.prediction`). Of the keyword options
+            `ks`, `iterations` and `seed` of `classify` it receives those that it declares.
+
+    Raises:
+        InputError: If the name belongs to another protocol, or `function` is not callable.
+    """
+    if not callable(function):
+        raise InputError(f"protocol {name}: {function!r} is no function of features; pass one.")
+    if _protocols.setdefault(name, function) is not function:
+        raise InputError(f"protocol {name}: is registered already; choose another name.")
+
+
+def protocol_names() -> tuple[str, ...]:
+    """Return the registered names in the order of their registration."""
+    return tuple(_protocols)
 
 
 def classify(
@@ -20,30 +45,39 @@ def classify(
     iterations: int = 12_500,
     seed: int = 0,
 ) -> Prediction:
-    """Classifies the test split by a protocol; whatever is chosen is chosen on validation.
+    """Classify the test split by a protocol; all choices are made on the validation split.
 
     Args:
-        features: What `extract_features` gives; for "linear" of a backbone `with_blocks`.
-        protocol: "knn", "knn-k20", "knn1", "knn11", "knn20" (see `classify_knn`), "logistic",
-            "logistic-balanced" (see `classify_logistic`) or "linear" (see `classify_linear`).
-        ks: Of "knn".
-        iterations: Of "linear".
-        seed: Of "linear".
+        features: Features returned by `extract_features`; for "linear" of a backbone
+            `with_blocks`.
+        protocol: Registered name: "knn", "knn-k20", "knn1", "knn11", "knn20" (see
+            `classify_knn`), "logistic", "logistic-balanced" (see `classify_logistic`), "linear"
+            (see `classify_linear`), or one added by `register_protocol`.
+        ks: Candidate numbers of neighbours of "knn".
+        iterations: Optimizer steps of "linear".
+        seed: Seed of "linear".
 
     Returns:
         Probabilities of the test split.
 
     Raises:
-        InputError: If the protocol is unknown, and see the protocols.
+        InputError: If the protocol is unknown, `features` are of another type, or the protocol
+            cannot use them.
     """
-    ways: dict[str, Callable[[], Prediction]] = {
-        "logistic": lambda: classify_logistic(features),
-        "logistic-balanced": lambda: classify_logistic(features, balanced=True),
-        "linear": lambda: classify_linear(features, iterations=iterations, seed=seed),
-    } | {
-        name: lambda name=name: classify_knn(features, protocol=name, ks=ks)
-        for name in ("knn", "knn-k20", *PLAIN_KS)
-    }
-    if protocol not in ways:
-        raise unknown("protocol", protocol, FROZEN)
-    return ways[protocol]()
+    if not isinstance(features, Features):
+        raise InputError(
+            f"features: expected Features from extract_features, got {type(features).__name__}."
+        )
+    if protocol not in _protocols:
+        raise unknown("protocol", protocol, _protocols)
+    function = _protocols[protocol]
+    declared = inspect.signature(function).parameters
+    options = {"ks": ks, "iterations": iterations, "seed": seed}
+    return function(features, **{name: options[name] for name in options if name in declared})
+
+
+for _name in ("knn", "knn-k20", "knn1", "knn11", "knn20"):
+    register_protocol(_name, partial(classify_knn, protocol=_name))
+register_protocol("logistic", classify_logistic)
+register_protocol("logistic-balanced", partial(classify_logistic, balanced=True))
+register_protocol("linear", classify_linear)

@@ -9,7 +9,8 @@ from torch import nn
 from radiodino_utils.backbones.loading import at_size, from_model
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.registry import load_dataset
-from radiodino_utils.evaluation.finetuning import RECIPES, FineTuning, finetune
+from radiodino_utils.evaluation.finetune_config import FinetuneConfig
+from radiodino_utils.evaluation.finetuning import finetune
 from radiodino_utils.evaluation.knn import classify_knn
 from radiodino_utils.evaluation.linear import classify_linear
 from radiodino_utils.evaluation.logistic import classify_logistic
@@ -71,15 +72,15 @@ def test_probes_and_knn_read_its_features(network, halves):
 
 
 def test_fine_tuning_lowers_its_loss(network, halves):
-    quick = FineTuning(
+    quick = FinetuneConfig(
         lr=1e-3, batch_size=8, epochs=3, warmup_epochs=1, precision="fp32", dropout=0.0
     )
-    losses = finetune(network, halves, recipe=quick).curve["loss"]
+    losses = finetune(network, halves, config=quick).curve["loss"]
     assert losses.iloc[-1] < losses.iloc[0]
     with pytest.raises(
         InputError, match="has no attention for LoRA to adapt; use the protocol finetune"
     ):
-        finetune(network, halves, recipe=RECIPES["lora"])
+        finetune(network, halves, config=FinetuneConfig.of("lora"))
 
 
 def test_grad_cam_weighs_its_last_stage(network):

@@ -1,7 +1,5 @@
 """Every family of timm's vision transformers: pooled as the model pools, reached by LoRA, explained or refused."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import timm
@@ -12,7 +10,8 @@ from safetensors.torch import load_file
 
 from radiodino_utils.backbones.loading import from_model, with_blocks
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.evaluation.finetuning import FineTuning, finetune
+from radiodino_utils.evaluation.finetune_config import FinetuneConfig
+from radiodino_utils.evaluation.finetuning import finetune
 from radiodino_utils.explain.attention import attention_maps, with_attention
 from radiodino_utils.explain.class_activation import Similarity, grad_cam
 from radiodino_utils.features.engines import FeatureModel, as_tensor
@@ -126,7 +125,7 @@ def test_maps_follow_the_embedding_or_are_refused(name):
 def test_lora_reaches_every_block_of_every_family(name, halves):  # noqa: F811
     backbone = from_model(name, made(name), "made")
     before = {key: one.clone() for key, one in backbone.model.state_dict().items()}
-    recipe = FineTuning(
+    config = FinetuneConfig(
         lr=1e-2,
         lora_rank=2,
         batch_size=48,
@@ -135,7 +134,7 @@ def test_lora_reaches_every_block_of_every_family(name, halves):  # noqa: F811
         precision="fp32",
         dropout=0.0,
     )
-    run = finetune(backbone, halves, recipe=recipe)
+    run = finetune(backbone, halves, config=config)
     state = load_file(run.checkpoint)
     assert all(torch.equal(one, before[key]) for key, one in backbone.model.state_dict().items())
     changed = {key for key in before if not torch.equal(before[key], state[key])}
@@ -151,28 +150,28 @@ def test_lora_reaches_every_block_of_every_family(name, halves):  # noqa: F811
     reloaded.load_state_dict(state)
     tuned = from_model("tuned", reloaded, "made")
     assert (embedding(tuned) - embedding(backbone)).abs().max() > 1e-4
-    again = finetune(backbone, halves, recipe=recipe)
+    again = finetune(backbone, halves, config=config)
     np.testing.assert_array_equal(again.prediction.probabilities, run.prediction.probabilities)
 
 
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_run_that_would_change_nothing_is_refused(rank, halves):  # noqa: F811
     name = "vit_tiny_patch16_224"
-    recipe = FineTuning(
+    config = FinetuneConfig(
         lr=1e-2, lora_rank=rank, batch_size=48, epochs=2, warmup_epochs=0, precision="fp32"
     )
     with pytest.raises(
         InputError, match=f"^{name}: a step trains none of the .* since lr 0 is too small"
     ):
-        finetune(from_model(name, made(name), "made"), halves, recipe=replace(recipe, lr=0.0))
+        finetune(from_model(name, made(name), "made"), halves, config=config.with_changes(lr=0.0))
     frozen = from_model(name, made(name).requires_grad_(False), "made")
     if rank:
-        finetune(frozen, halves, recipe=recipe)
+        finetune(frozen, halves, config=config)
     else:
         with pytest.raises(InputError, match=f"^{name}: every tensor of the backbone is frozen"):
-            finetune(frozen, halves, recipe=recipe)
+            finetune(frozen, halves, config=config)
     deaf = made(name)
     deaf.norm.weight.data.zero_()  # the embedding no longer depends on the blocks
     deaf.norm.requires_grad_(False)
     with pytest.raises(InputError, match="get no gradient|no gradient reaches them"):
-        finetune(from_model(name, deaf, "made"), halves, recipe=recipe)
+        finetune(from_model(name, deaf, "made"), halves, config=config)

@@ -19,7 +19,8 @@ from radiodino_utils.core.errors import InputError
 from radiodino_utils.core.files import atomic, write_json
 from radiodino_utils.data import npz
 from radiodino_utils.data.registry import load_dataset
-from radiodino_utils.evaluation.finetuning import FineTuning, finetune
+from radiodino_utils.evaluation.finetune_config import FinetuneConfig
+from radiodino_utils.evaluation.finetuning import finetune
 from radiodino_utils.features import extraction as features
 from radiodino_utils.features.extraction import extract_features
 from radiodino_utils.features.patch_maps import extract_patch_maps
@@ -28,7 +29,9 @@ from ..conftest import REPOSITORY, synthetic_arrays
 from ..synthetic_segmentation import synthetic_segmentation
 
 FP32 = {"engine": "torch", "precision": "fp32"}
-QUICK = FineTuning(lr=1e-3, batch_size=16, epochs=1, warmup_epochs=0, precision="fp32", dropout=0.0)
+QUICK = FinetuneConfig(
+    lr=1e-3, batch_size=16, epochs=1, warmup_epochs=0, precision="fp32", dropout=0.0
+)
 FLIPS = 50
 root_only = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user"
@@ -65,7 +68,7 @@ def _maps(backbone, _):
 
 
 def _checkpoint(backbone, synthetic_set):
-    run = finetune(backbone, synthetic_set((8, 6, 6)), recipe=QUICK)
+    run = finetune(backbone, synthetic_set((8, 6, 6)), config=QUICK)
     return (
         run.checkpoint,
         [run.checkpoint],

@@ -90,7 +90,7 @@ CASES = {
     "finetune val": of_set(lambda dataset: finetuning.finetune(random, dataset), "val"),
     "probe": of_set(online_probe.KnnProbe, "train"),
     "extract_features": of_set(lambda dataset: extract_features(random, dataset), "test"),
-    "audit": of_set(audit.audit_dataset, "test"),
+    "audit": of_set(audit.audit, "test"),
 }
 for name, case in CASES.items():
     for kind, bad in BAD.items():

@@ -4,8 +4,7 @@ import pytest
 from PIL import Image
 
 from radiodino_utils.data.registry import ImageDataset, Split, load_dataset
-from radiodino_utils.evaluation import audit
-from radiodino_utils.evaluation.audit import audit_dataset, leaked_rows
+from radiodino_utils.evaluation.audit import audit, leaked_rows, main
 from radiodino_utils.evaluation.predictions import prediction, without_rows
 from tests.data.test_duplicates import blocks
 
@@ -35,7 +34,7 @@ LEAKY = made(train=TRAIN, val=[(blocks(30), 0), (darker(blocks(20)), 0)], test=T
 
 
 def test_duplicates_within_and_across_splits_and_labels():
-    pairs = audit_dataset(LEAKY).pairs
+    pairs = audit(LEAKY).pairs
     found = pairs[["kind", "id_1", "id_2", "across_splits", "across_labels"]].values.tolist()
     assert found == [
         ["exact", "train/1", "test/1", True, True],
@@ -64,9 +63,7 @@ def test_predictions_without_leaked_rows():
 def test_faulty_images_are_listed():
     white = blocks(5).copy()
     white[:16] = 255
-    faulty = audit_dataset(
-        made(all=[(blocks(0), 0), (np.full((9, 9), 7, np.uint8), 1), (white, 1)])
-    ).faulty
+    faulty = audit(made(all=[(blocks(0), 0), (np.full((9, 9), 7, np.uint8), 1), (white, 1)])).faulty
     assert faulty[["row", "class", "fault"]].values.tolist() == [
         [1, "b", "constant"],
         [2, "b", "saturated"],
@@ -76,7 +73,7 @@ def test_faulty_images_are_listed():
 def test_drift_of_size_and_intensity():
     larger = [(np.asarray(Image.fromarray(one).resize((96, 64))), label) for one, label in TRAIN]
     dark = [(one // 4, label) for one, label in TRAIN]
-    drift = audit_dataset(made(train=TRAIN, val=larger, test=dark)).drift.set_index(
+    drift = audit(made(train=TRAIN, val=larger, test=dark)).drift.set_index(
         ["split_1", "split_2", "quantity"]
     )
     assert drift.loc[("train", "val", "width"), ["median_1", "median_2", "ks"]].tolist() == [
@@ -109,7 +106,7 @@ def test_embeddings_find_what_the_hash_does_not():
          for name, part in (images | {"val": copies}).items()},
         "digest",
     )  # fmt: skip
-    found = audit_dataset(dataset, features=features)
+    found = audit(dataset, features=features)
     alike = found.pairs[found.pairs["kind"] == "embedding"]
     assert len(alike) and not alike["across_labels"].any()  # a class is one place in the embedding
     assert alike["bits"].isna().all() and (alike["similarity"] > 0.99).all()
@@ -118,26 +115,26 @@ def test_embeddings_find_what_the_hash_does_not():
 
 def test_too_few_known_pairs_say_nothing_about_embeddings():
     features = synthetic_features(sizes={"train": 8, "test": 4}, classes=2)
-    pairs = audit_dataset(made(train=TRAIN, test=TEST), features=features).pairs
+    pairs = audit(made(train=TRAIN, test=TEST), features=features).pairs
     assert set(pairs["kind"]) == {"exact", "near"}
     assert pairs["similarity"].notna().all()
 
 
 def test_the_command_writes_the_tables(tmp_path, synthetic_set, capsys):
     synthetic_set((6, 3, 4), size=64)
-    audit.main(["--dataset", f"npz:{tmp_path / 'made.npz'}", "--out", str(tmp_path / "out")])
+    main(["--dataset", f"npz:{tmp_path / 'made.npz'}", "--out", str(tmp_path / "out")])
     assert "6 train, 3 val, 4 test" in capsys.readouterr().out
     tables = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert tables == [f"made_{table}.csv" for table in ("drift", "faulty", "pairs", "summary")]
     assert len(pd.read_csv(tmp_path / "out" / "made_drift.csv")) == 3 * 4
     with pytest.raises(SystemExit) as stopped:
-        audit.main(["--dataset", "npz:nowhere.npz", "--out", str(tmp_path)])
+        main(["--dataset", "npz:nowhere.npz", "--out", str(tmp_path)])
     assert stopped.value.code == 2
 
 
 @pytest.mark.data
 def test_the_known_pair_of_breastmnist_is_found(shared_data):
-    pairs = audit_dataset(load_dataset("breastmnist-64", folder=shared_data / "medmnist")).pairs
+    pairs = audit(load_dataset("breastmnist-64", folder=shared_data / "medmnist")).pairs
     known = pairs[
         pairs["row_1"].eq(115)
         & pairs["split_1"].eq("train")

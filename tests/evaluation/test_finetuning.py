@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -8,11 +6,14 @@ from safetensors.torch import load_file
 from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.registry import load_dataset
-from radiodino_utils.evaluation.finetuning import RECIPES, FineTuning, finetune, finetune_seeds
+from radiodino_utils.evaluation.finetune_config import FinetuneConfig
+from radiodino_utils.evaluation.finetuning import finetune, finetune_seeds
 
 from ..conftest import tiny_transformer
 
-QUICK = FineTuning(lr=1e-3, batch_size=16, epochs=3, warmup_epochs=1, precision="fp32", dropout=0.0)
+QUICK = FinetuneConfig(
+    lr=1e-3, batch_size=16, epochs=3, warmup_epochs=1, precision="fp32", dropout=0.0
+)
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def halves(tmp_path):
 def test_it_learns_keeps_the_best_epoch_and_leaves_the_backbone_alone(tiny_backbone, halves):
     before = {name: one.clone() for name, one in tiny_backbone.model.state_dict().items()}
     rows = []
-    run = finetune(tiny_backbone, halves, recipe=replace(QUICK, epochs=6), on_epoch=rows.append)
+    run = finetune(tiny_backbone, halves, config=QUICK.with_changes(epochs=6), on_epoch=rows.append)
     one = run.prediction
     assert (one.probabilities.argmax(1) == one.labels).mean() > 0.9
     assert (one.protocol, one.split, one.seed) == ("finetune", "test", 0) and one.probabilities.sum(
@@ -48,21 +49,21 @@ def test_it_learns_keeps_the_best_epoch_and_leaves_the_backbone_alone(tiny_backb
 
 
 def test_a_run_that_is_there_is_not_made_again_and_another_setting_is(tiny_backbone, halves):
-    first = finetune(tiny_backbone, halves, recipe=QUICK)
+    first = finetune(tiny_backbone, halves, config=QUICK)
     written = first.checkpoint.stat().st_mtime_ns
-    again = finetune(tiny_backbone, halves, recipe=QUICK)
+    again = finetune(tiny_backbone, halves, config=QUICK)
     assert again.checkpoint == first.checkpoint and again.checkpoint.stat().st_mtime_ns == written
     assert np.array_equal(again.prediction.probabilities, first.prediction.probabilities)
     others = [
-        finetune(tiny_backbone, halves, recipe=QUICK, seed=1),
-        finetune(tiny_backbone, halves, recipe=replace(QUICK, lr=1e-4)),
+        finetune(tiny_backbone, halves, config=QUICK, seed=1),
+        finetune(tiny_backbone, halves, config=QUICK.with_changes(lr=1e-4)),
     ]
     assert len({first.checkpoint, *(one.checkpoint for one in others)}) == 3
 
 
 def test_a_seed_repeats(tiny_backbone, halves, tmp_path):
     first, again = (
-        finetune(tiny_backbone, halves, recipe=QUICK, folder=tmp_path / name) for name in "ab"
+        finetune(tiny_backbone, halves, config=QUICK, folder=tmp_path / name) for name in "ab"
     )
     np.testing.assert_allclose(
         first.prediction.probabilities, again.prediction.probabilities, atol=1e-5
@@ -70,15 +71,15 @@ def test_a_seed_repeats(tiny_backbone, halves, tmp_path):
 
 
 def test_the_schedule_warms_up_and_falls(tiny_backbone, halves):
-    rates = finetune(tiny_backbone, halves, recipe=replace(QUICK, epochs=6, warmup_epochs=2)).curve[
-        "lr"
-    ]
+    rates = finetune(
+        tiny_backbone, halves, config=QUICK.with_changes(epochs=6, warmup_epochs=2)
+    ).curve["lr"]
     assert rates[0] < rates[1] <= QUICK.lr and rates[2] > 0.8 * QUICK.lr
     assert rates[2:].is_monotonic_decreasing and rates.iloc[-1] < 0.1 * QUICK.lr
 
 
 def test_lora_trains_the_adapters_alone_and_merges_them(tiny_backbone, halves):
-    run = finetune(tiny_backbone, halves, recipe=replace(QUICK, lora_rank=4, lr=1e-2))
+    run = finetune(tiny_backbone, halves, config=QUICK.with_changes(lora_rank=4, lr=1e-2))
     state, before = load_file(run.checkpoint), tiny_backbone.model.state_dict()
     changed = {name for name, one in before.items() if not torch.equal(one, state[name])}
     assert changed == {f"blocks.{block}.attn.qkv.weight" for block in (0, 1)}
@@ -86,7 +87,9 @@ def test_lora_trains_the_adapters_alone_and_merges_them(tiny_backbone, halves):
 
 
 def test_another_size_and_layer_decay(tiny_backbone, halves):
-    run = finetune(tiny_backbone, halves, recipe=replace(QUICK, epochs=2, size=48, layer_decay=0.5))
+    run = finetune(
+        tiny_backbone, halves, config=QUICK.with_changes(epochs=2, size=48, layer_decay=0.5)
+    )
     assert (
         run.prediction.choice["size"] == 48
         and load_file(run.checkpoint)["pos_embed"].shape[1] == 10
@@ -95,7 +98,7 @@ def test_another_size_and_layer_decay(tiny_backbone, halves):
 
 def test_seeds_in_parallel_are_those_in_turn(weights_file, halves, tmp_path):
     backbone = load_backbone(f"file:{weights_file(tiny_transformer())}")
-    options = {"recipe": replace(QUICK, epochs=2)}
+    options = {"config": QUICK.with_changes(epochs=2)}
     together = finetune_seeds(backbone, halves, [0, 1], jobs=2, folder=tmp_path / "a", **options)
     in_turn = finetune_seeds(backbone, halves, [0, 1], folder=tmp_path / "b", **options)
     for one, other in zip(together, in_turn, strict=True):
@@ -105,22 +108,22 @@ def test_seeds_in_parallel_are_those_in_turn(weights_file, halves, tmp_path):
         )
 
 
-def test_the_recipe_is_the_inferred_one():
-    recipe = RECIPES["finetune"]
+def test_the_default_is_the_inferred_one():
+    config = FinetuneConfig()
     assert (
-        recipe.lr,
-        recipe.weight_decay,
-        recipe.batch_size,
-        recipe.epochs,
-        recipe.warmup_epochs,
+        config.lr,
+        config.weight_decay,
+        config.batch_size,
+        config.epochs,
+        config.warmup_epochs,
     ) == (1e-5, 0.01, 128, 40, 10)
-    assert (recipe.warmup_clip, recipe.clip, recipe.dropout, recipe.class_weights) == (
+    assert (config.warmup_clip, config.clip, config.dropout, config.class_weights) == (
         0.5,
         1.0,
         0.4,
         "sqrt",
     )
-    assert (recipe.flip, recipe.rotation, recipe.crop) == (0.5, 7.0, (0.85, 1.0))
+    assert (config.flip, config.rotation, config.crop) == (0.5, 7.0, (0.85, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -137,9 +140,9 @@ def test_the_recipe_is_the_inferred_one():
 )
 def test_settings_that_cannot_be(tiny_backbone, halves, changes, message):
     with pytest.raises(InputError, match=message):
-        finetune(tiny_backbone, halves, recipe=replace(QUICK, **changes))
+        finetune(tiny_backbone, halves, config=QUICK.with_changes(**changes))
 
 
 def test_pixels_have_no_weights(halves):
     with pytest.raises(InputError, match="pixels: has no weights to fine-tune"):
-        finetune(load_backbone("pixels"), halves, recipe=QUICK)
+        finetune(load_backbone("pixels"), halves, config=QUICK)

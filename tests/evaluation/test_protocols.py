@@ -1,17 +1,45 @@
+import numpy as np
 import pytest
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.evaluation.protocols import FROZEN, classify
+from radiodino_utils.evaluation import protocols
+from radiodino_utils.evaluation.predictions import prediction
+from radiodino_utils.evaluation.protocols import classify, protocol_names, register_protocol
 
 from ..synthetic import synthetic_features
 
 
-@pytest.mark.parametrize("name", FROZEN)
+@pytest.mark.parametrize("name", protocol_names())
 def test_every_protocol_names_itself(name):
-    one = classify(synthetic_features(noise=0.2), name, iterations=100)
-    assert one.protocol == name and (one.probabilities.argmax(1) == one.labels).mean() > 0.9
+    result = classify(synthetic_features(noise=0.2), name, iterations=100)
+    assert result.protocol == name
+    assert (result.probabilities.argmax(1) == result.labels).mean() > 0.9
 
 
 def test_an_unknown_protocol():
     with pytest.raises(InputError, match="unknown protocol 'lineer'; did you mean linear"):
         classify(synthetic_features(), "lineer")
+
+
+def test_anything_but_features_is_one_sentence():
+    with pytest.raises(InputError, match="expected Features from extract_features, got str"):
+        classify("breastmnist-28", "knn")
+
+
+def test_a_registered_protocol_gets_the_options_that_it_declares(monkeypatch):
+    monkeypatch.setattr(protocols, "_protocols", dict(protocols._protocols))
+
+    def seeded_guess(features, *, seed):
+        shape = len(features.labels["test"]), len(features.classes)
+        probabilities = np.full(shape, 1 / shape[1])
+        options = {"protocol": "guess", "split": "test", "seed": seed}
+        return prediction(features, probabilities=probabilities, **options)
+
+    register_protocol("guess", seeded_guess)
+    result = classify(synthetic_features(), "guess", seed=3, iterations=7)
+    assert (result.protocol, result.seed) == ("guess", 3)
+    register_protocol("guess", seeded_guess)  # the same once more is harmless
+    with pytest.raises(InputError, match="protocol knn: is registered already"):
+        register_protocol("knn", seeded_guess)
+    with pytest.raises(InputError, match="'guess' is no function of features"):
+        register_protocol("other", "guess")

@@ -1,14 +1,13 @@
 """What is trained is the same with any number of threads."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.data.registry import load_dataset
-from radiodino_utils.evaluation.finetuning import RECIPES, finetune
+from radiodino_utils.evaluation.finetune_config import FinetuneConfig
+from radiodino_utils.evaluation.finetuning import finetune
 from radiodino_utils.evaluation.linear import classify_linear
 from radiodino_utils.evaluation.segmentation.probes import Training, segment, segment_unet
 from radiodino_utils.features.patch_maps import DenseFeatures
@@ -30,15 +29,15 @@ def _probe(probe, folder):
     ).scores
 
 
-def _tuned(recipe, folder):
+def _tuned(protocol, folder):
     np.savez(folder / "made.npz", **synthetic_arrays((16, 8, 8), size=32))
-    plan = replace(
-        RECIPES[recipe], epochs=2, warmup_epochs=1, batch_size=8, size=64, precision="fp32", lr=1e-3
+    config = FinetuneConfig.of(
+        protocol, epochs=2, warmup_epochs=1, batch_size=8, size=64, precision="fp32", lr=1e-3
     )
     run = finetune(
         load_backbone("random-t16"),
         load_dataset(f"npz:{folder / 'made.npz'}"),
-        recipe=plan,
+        config=config,
         folder=folder,
     )
     return run.prediction.probabilities

@@ -128,7 +128,7 @@ def test_fine_tuning_is_repeated_without_twins(tiny_backbone, tmp_path):
         {"train": np.arange(16), "test": np.arange(4)},
     )
     official, cleaned = finetune_seeds(
-        tiny_backbone, dataset, [0], twins={dataset.name: twins}, recipe=QUICK
+        tiny_backbone, dataset, [0], twins={dataset.name: twins}, config=QUICK
     )
     assert (official.prediction.protocol, cleaned.prediction.protocol) == (
         "finetune",
@@ -137,7 +137,7 @@ def test_fine_tuning_is_repeated_without_twins(tiny_backbone, tmp_path):
     assert official.checkpoint != cleaned.checkpoint and len(cleaned.prediction.labels) == 16
     assert not np.array_equal(official.prediction.probabilities, cleaned.prediction.probabilities)
     again = finetune_seeds(
-        tiny_backbone, dataset, [0], twins={dataset.name: twins}, jobs=2, recipe=QUICK
+        tiny_backbone, dataset, [0], twins={dataset.name: twins}, jobs=2, config=QUICK
     )
     assert [one.checkpoint for one in again] == [official.checkpoint, cleaned.checkpoint]
     rest = deduplicated([one.prediction for one in again], {dataset.name: twins})
