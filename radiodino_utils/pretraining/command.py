@@ -15,7 +15,8 @@ _EPILOG = """examples:
   python -m radiodino_utils.pretraining.command --data ct/=0.7 --data ultrasound.zip=0.3 --out runs/mixed --set rotation=10
   python -m radiodino_utils.pretraining.command --data mednist.zip --out runs/first --resume
   torchrun --nproc-per-node 4 -m radiodino_utils.pretraining.command --recipe dinov2 --arch b16 --strategy fsdp --data ...
-  python -m radiodino_utils.pretraining.command @settings.args --out runs/again   (a file with one argument a line)"""
+  python -m radiodino_utils.pretraining.command @settings.args --out runs/again   (a file with one argument a line)
+  python -m radiodino_utils.pretraining.command --teacher efficientnet-lite0 --help   (distillation)"""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -133,7 +134,13 @@ def settings(pairs: list[str]) -> dict[str, object]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs a pre-training from the command line."""
+    """Runs a pre-training from the command line; with `--teacher` a distillation."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if any(one.partition("=")[0] == "--teacher" for one in given):
+        from .distill_command import main as distill
+
+        distill(given)
+        return
     parser = make_parser()
     options = parser.parse_args(arguments)
     try:

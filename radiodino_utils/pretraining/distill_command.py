@@ -8,15 +8,15 @@ from pathlib import Path
 from ..core.errors import InputError
 
 _EPILOG = """examples:
-  python -m radiodino_utils.pretraining.distill_command --teacher efficientnet-lite0 --data mednist.zip --out runs/distilled
-  python -m radiodino_utils.pretraining.distill_command --teacher efficientnet-lite0 --teacher dinov2-s14-saliency --data ct/ --out runs/two
-  python -m radiodino_utils.pretraining.distill_command --teacher efficientnet-lite0 --data ct/ --out runs/two --resume --set crops=50000"""
+  python -m radiodino_utils.pretraining.command --teacher efficientnet-lite0 --data mednist.zip --out runs/distilled
+  python -m radiodino_utils.pretraining.command --teacher efficientnet-lite0 --teacher dinov2-s14-saliency --data ct/ --out runs/two
+  python -m radiodino_utils.pretraining.command --teacher efficientnet-lite0 --data ct/ --out runs/two --resume --set crops=50000"""
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the options, each explained; importing this module loads no torch."""
     parser = argparse.ArgumentParser(
-        prog="python -m radiodino_utils.pretraining.distill_command",
+        prog="python -m radiodino_utils.pretraining.command --teacher NAME",
         description="Distils frozen backbones into a small vision transformer, on unlabelled radiology images.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -487,11 +487,9 @@ def _save(folder: Path, student: Student, optimizer: torch.optim.Optimizer, stat
             {"student": student.state_dict(), "optimizer": optimizer.state_dict()} | state,
             temporary,
         )
+    weights = {name: one.float().contiguous() for name, one in student.vit.state_dict().items()}
     with atomic(folder / BACKBONE) as temporary:
-        save_file(
-            {name: one.float().contiguous() for name, one in student.vit.state_dict().items()},
-            temporary,
-        )
+        save_file(weights, temporary, {"num_heads": str(student.vit.blocks[0].attn.num_heads)})
 
 
 def _cut_monitor(path: Path, step: int) -> None:

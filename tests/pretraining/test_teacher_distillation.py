@@ -7,7 +7,10 @@ import torch
 
 from radiodino_utils.backbones.loading import from_model, load_backbone
 from radiodino_utils.core.errors import InputError
+from radiodino_utils.pretraining import teacher_distillation, teacher_targets
+from radiodino_utils.pretraining.command import main as pretrain
 from radiodino_utils.pretraining.distill_command import main
+from radiodino_utils.pretraining.run_files import BACKBONE, RUN, STATE
 from radiodino_utils.pretraining.teacher_distillation import (
     MONITOR,
     DistillationConfig,
@@ -16,13 +19,6 @@ from radiodino_utils.pretraining.teacher_distillation import (
     selected_weights,
 )
 from radiodino_utils.pretraining.teacher_targets import TargetStore
-from radiodino_utils.pretraining.trainer import (
-    BACKBONE,
-    RUN,
-    STATE,
-    teacher_distillation,
-    teacher_targets,
-)
 
 from ..conftest import tiny_transformer
 from ..synthetic_corpus import synthetic_corpus
@@ -198,7 +194,8 @@ def test_the_command_line_says_what_is_wrong(tmp_path, capsys, arguments, messag
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_line_trains(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("run", [main, pretrain])
+def test_the_command_line_trains(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(teacher_targets, "CHUNK", 8)
     synthetic_corpus(tmp_path)
     options = [
@@ -211,7 +208,7 @@ def test_the_command_line_trains(tmp_path, monkeypatch, capsys):
         "--capacity",
         "8",
     ]
-    main([*options, "--set", "crops=16", "--set", "batch_size=8", "--set", "sizes=[[32, 1.0]]"])
+    run([*options, "--set", "crops=16", "--set", "batch_size=8", "--set", "sizes=[[32, 1.0]]"])
     assert (
         "after 2 of 2 steps" in capsys.readouterr().out and (tmp_path / "run" / BACKBONE).is_file()
     )

@@ -8,6 +8,7 @@ import torch
 from radiodino_utils.backbones.loading import from_model
 from radiodino_utils.core import files
 from radiodino_utils.core.errors import InputError
+from radiodino_utils.pretraining import teacher_targets
 from radiodino_utils.pretraining.teacher_targets import (
     SIZE,
     STORE,
@@ -16,7 +17,6 @@ from radiodino_utils.pretraining.teacher_targets import (
     TeacherModel,
     cut,
 )
-from radiodino_utils.pretraining.trainer import teacher_targets
 
 from ..conftest import tiny_transformer
 from ..synthetic_corpus import synthetic_corpus
