@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from .extras import extra
 from .files import REPOSITORY, write_json
 
 PACKAGES = (
@@ -108,7 +109,8 @@ def set_threads(threads: int | None = None) -> int:
     Returns:
         The number set.
     """
-    import faiss
+    with extra("evaluation"):
+        import faiss
     import torch
 
     threads = threads or cpu_count()

@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
 from .environment import STARTED, launched
 from .errors import InputError
+from .extras import extra
+
+with extra("train"):
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
 
 def make_fabric(
@@ -72,6 +75,7 @@ def resolved_precision(precision: str, *, cuda: bool) -> str:
 
 
 def _fsdp() -> object:
-    from lightning.fabric.strategies import FSDPStrategy
+    with extra("train"):
+        from lightning.fabric.strategies import FSDPStrategy
 
     return FSDPStrategy(use_orig_params=True, state_dict_type="full")

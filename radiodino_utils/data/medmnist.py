@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from ..core.downloads import Missing, download
+from ..core.extras import extra
 from ..core.files import data_folder, explaining, file_hash
 from .dataset import ImageDataset
 from .npz import read_npz
@@ -15,7 +16,8 @@ _POSITIVE = {"breastmnist": "malignant", "pneumoniamnist": "pneumonia"}
 
 def medmnist_names() -> list[str]:
     """The registered names, `FLAG-SIZE`, of the flat sets with one label a image."""
-    from medmnist import INFO
+    with extra("evaluation"):
+        from medmnist import INFO
 
     flags = [flag for flag, info in INFO.items() if info["task"] in _TASKS and "3d" not in flag]
     return [f"{flag}-{size}" for flag in flags for size in SIZES]
@@ -74,7 +76,8 @@ def _own_folder() -> Path:
 
 
 def _official(name: str) -> dict:
-    from medmnist import INFO
+    with extra("evaluation"):
+        from medmnist import INFO
 
     flag, size = name.split("-")
     info, suffix = INFO[flag], "" if size == "28" else f"_{size}"

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..core.cache import kept
+from ..core.extras import extra
 from ..core.files import atomic, data_folder, file_hash, require_space
 from ..core.wheels import fetch
 from .images import windowed
@@ -253,7 +254,8 @@ def _patch(
     order: int,
     outside: int,
 ) -> np.ndarray:
-    from scipy.ndimage import map_coordinates
+    with extra("evaluation"):
+        from scipy.ndimage import map_coordinates
 
     _, (rows, row_sign), (columns, column_sign) = VIEWS[view]
     plane = plane if rows < columns else plane.T  # axes: rows, columns

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from ..core.environment import git_revision
 from ..core.errors import InputError
+from ..core.extras import extra
 from ..data.duplicates import DISTANCE, near_pairs, perceptual_hashes, pixel_hashes
 from ..data.registry import ImageDataset, load_dataset
 from ..features.extraction import Features, extract_features
@@ -211,7 +212,8 @@ def _faulty(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def _drift(images: pd.DataFrame, splits: list[str]) -> pd.DataFrame:
-    from scipy.stats import ks_2samp
+    with extra("evaluation"):
+        from scipy.stats import ks_2samp
 
     rows = []
     for one, other in combinations(splits, 2):

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from ..core.errors import InputError, unknown
+from ..core.extras import extra
 from ..features.extraction import Features
 from .knn import knn_probabilities
 from .logistic import one_thread
 from .predictions import Prediction, prediction
+
+with extra("evaluation"):
+    from sklearn.linear_model import LogisticRegression
 
 SHOTS = (1, 5, 10, 20, 50)
 METHODS = ("knn", "logistic")

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from lightning.fabric import Fabric, seed_everything
 from safetensors.torch import load_file, save_file
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
@@ -33,6 +32,7 @@ from ..backbones.seen import seen_images, seen_in_pretraining
 from ..core.cache import kept
 from ..core.environment import git_revision, training_threads, versions
 from ..core.errors import InputError
+from ..core.extras import extra
 from ..core.fabric import make_fabric
 from ..core.files import atomic, features_folder, require_space, value_hash
 from ..data.registry import ImageDataset, Split, load_dataset
@@ -40,6 +40,9 @@ from .finetune_config import FinetuneConfig, Protocol
 from .metrics import classification_metrics
 from .predictions import Prediction
 from .twins import train_deduplicated, without_twins
+
+with extra("train"):
+    from lightning.fabric import Fabric, seed_everything
 
 FORMAT = 3  # counts up when the training itself changes, so that older checkpoints are not used
 

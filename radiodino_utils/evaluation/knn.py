@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from ..core.checks import checked_embeddings, checked_ks, checked_labels, checked_temperature
 from ..core.errors import InputError, unknown
+from ..core.extras import extra
 from ..features.extraction import Features
 from .predictions import Prediction, prediction
+
+with extra("evaluation"):
+    from scipy.sparse import csr_array
 
 TEMPERATURE = 0.07
 KS = (1, 5, 10, 20, 50, 100, 200)
@@ -50,7 +53,8 @@ def nearest(
         InputError: If the bank is empty, widths differ, values are NaN, or `exclude` names no row
             of the bank.
     """
-    import faiss
+    with extra("evaluation"):
+        import faiss
 
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)

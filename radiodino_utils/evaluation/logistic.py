@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from copy import deepcopy
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
 
 from ..core.errors import InputError
+from ..core.extras import extra
 from ..features.extraction import Features
 from .predictions import Prediction, prediction
+
+with extra("evaluation"):
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
 STRENGTHS = tuple(np.logspace(-6, 5, 45))  # DINOv2's grid of C
 

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
-from scipy.stats import bootstrap
 
 from ..core.checks import checked_labels
 from ..core.errors import InputError
+from ..core.extras import extra
+
+with extra("evaluation"):
+    from scipy.sparse import csr_array
+    from scipy.stats import bootstrap
 
 METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "auc", "ece")
 BINARY_METRICS = ("sensitivity", "specificity")

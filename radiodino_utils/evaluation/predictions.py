@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..backbones.seen import most_seen
 from ..core.errors import InputError
+from ..core.extras import extra
 from ..core.files import atomic
 from ..data.dataset import positive_class
 from ..features.extraction import Features
@@ -200,8 +201,9 @@ def write_medmnist(prediction: Prediction, folder: Path, *, run: str) -> Path:
     Raises:
         InputError: If the set is not one of MedMNIST.
     """
-    from medmnist import INFO
-    from medmnist.evaluator import getACC, getAUC
+    with extra("evaluation"):
+        from medmnist import INFO
+        from medmnist.evaluator import getACC, getAUC
 
     flag, _, size = prediction.dataset.partition("-")
     if flag not in INFO or not size.isdecimal():

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..backbones.loading import Backbone
 from ..core.errors import InputError
+from ..core.extras import extra
 from ..features.engines import FeatureModel
 
 
@@ -129,7 +130,8 @@ def head_diversity(rows: np.ndarray) -> np.ndarray:
         For each block the mean Jensen-Shannon divergence over the pairs of heads, bits: 0 for equal
         heads, 1 for heads that share no token; NaN for a single head. float64, [blocks].
     """
-    from scipy.spatial.distance import jensenshannon
+    with extra("evaluation"):
+        from scipy.spatial.distance import jensenshannon
 
     pairs = list(combinations(range(rows.shape[1]), 2))
     if not pairs:

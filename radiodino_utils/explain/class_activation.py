@@ -5,18 +5,21 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from pytorch_grad_cam import GradCAM
 from torch import nn
 from torch.nn import functional
 
 from ..backbones.loading import Backbone, is_convolutional
 from ..core.checks import checked_embeddings, checked_ks, checked_temperature
 from ..core.errors import InputError
+from ..core.extras import extra
 from ..evaluation.knn import TEMPERATURE
 from ..evaluation.logistic import STRENGTHS, fit_logistic
 from ..features.engines import FeatureModel, as_tensor
 from ..features.extraction import Features
 from .attention import require_attention
+
+with extra("evaluation"):
+    from pytorch_grad_cam import GradCAM
 
 
 class LinearProbe(nn.Linear):

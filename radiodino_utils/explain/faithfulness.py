@@ -6,7 +6,6 @@ from contextlib import suppress
 import numpy as np
 import pandas as pd
 import torch
-from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from torch import nn
 from torch.nn import functional
 from tqdm.auto import tqdm
@@ -14,11 +13,15 @@ from tqdm.auto import tqdm
 from ..backbones.loading import Backbone
 from ..core.environment import git_revision
 from ..core.errors import InputError
+from ..core.extras import extra
 from ..evaluation.metrics import mean_interval
 from ..evaluation.results import COLUMNS
 from ..features.engines import as_tensor
 from .attention import attention_maps, attention_rollout
 from .class_activation import IndependentScore, Scores, grad_cam
+
+with extra("evaluation"):
+    from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 
 SHARES = (0.3, 0.6)  # of the patches that are removed
 CONTROLS = ("centre", "even")

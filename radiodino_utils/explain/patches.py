@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from ..backbones.loading import Backbone
 from ..core.errors import InputError
+from ..core.extras import extra
 from ..features.engines import FeatureModel, as_tensor
 from .attention import require_attention
 
@@ -76,7 +77,8 @@ def patch_pca(backbone: Backbone, images: Sequence[np.ndarray]) -> PatchColours:
     Raises:
         InputError: If the patches do not differ, and see `patch_tokens`.
     """
-    from sklearn.decomposition import PCA
+    with extra("evaluation"):
+        from sklearn.decomposition import PCA
 
     tokens = np.stack([patch_tokens(backbone, image) for image in images]).astype(np.float64)
     seen = [backbone.seen(image) for image in images]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import InputError
+from ..core.extras import extra
 from ..core.files import data_folder, make_folder
 from .extraction import Features
 
@@ -36,12 +37,14 @@ def project(
     Raises:
         InputError: If features are NaN or infinite, or there are fewer than four images.
     """
-    from sklearn.decomposition import PCA
+    with extra("evaluation"):
+        from sklearn.decomposition import PCA
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*n_jobs value.*overridden.*")
         _require_numba_cache()
-        from umap import UMAP
+        with extra("evaluation"):
+            from umap import UMAP
 
         embeddings = _normalised(features)
         if len(embeddings) < 4:
@@ -81,7 +84,8 @@ def explained_variance(features: Features, *, components: int = 20) -> pd.DataFr
     Raises:
         InputError: If features are NaN or infinite.
     """
-    from sklearn.decomposition import PCA
+    with extra("evaluation"):
+        from sklearn.decomposition import PCA
 
     embeddings = _normalised(features)
     share = (

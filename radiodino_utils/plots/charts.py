@@ -2,18 +2,23 @@
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from sklearn.metrics import roc_curve
 
+from ..core.extras import extra
 from ..evaluation.finetuning import FineTuned
 from ..evaluation.metrics import BINS, classification_metrics, reliability
 from ..evaluation.predictions import Prediction
 from ..evaluation.published import compare_published, places
 from ..evaluation.results import METRIC_LABELS, label_of, notes, over_seeds
 from .style import STYLE, colour_of, legend_below, marker_of, titled
+
+with extra("evaluation"):
+    from sklearn.metrics import roc_curve
+
+with extra("notebooks"):
+    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
 _GRID = np.linspace(0, 1, 201)
 

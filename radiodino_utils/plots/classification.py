@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.figure import Figure
 
 from ..core.errors import InputError
+from ..core.extras import extra
 from ..core.files import atomic
 from ..data.registry import ImageDataset
 from ..evaluation.predictions import Prediction
@@ -25,6 +23,11 @@ from .style import (
     shortened,
     titled,
 )
+
+with extra("notebooks"):
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+    from matplotlib.figure import Figure
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:

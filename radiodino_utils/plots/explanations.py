@@ -3,16 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
+from ..core.extras import extra
 from ..evaluation.results import label_of
 from ..explain.attention import Attention, mass_masks
 from ..explain.faithfulness import CONTROLS, METRICS
 from ..explain.patches import PatchColours
 from .style import STYLE, colour_of, legend_below, marker_of, titled
+
+with extra("notebooks"):
+    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
 _OUTLINE, _CHOICE = "#56B4E9", "#00FF7F"
 

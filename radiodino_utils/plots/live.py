@@ -2,11 +2,14 @@
 
 import time
 
-import matplotlib.pyplot as plt
 import pandas as pd
 
+from ..core.extras import extra
 from ..pretraining.trainer import Progress
 from .classification import training_curves
+
+with extra("notebooks"):
+    import matplotlib.pyplot as plt
 
 
 class LiveMonitor:
@@ -25,7 +28,8 @@ class LiveMonitor:
         """Draws if it is time, and always at the end of the run."""
         if time.monotonic() - self._drawn < self.seconds and progress.step < progress.steps:
             return
-        from IPython.display import display
+        with extra("notebooks"):
+            from IPython.display import display
 
         figure = training_curves(
             pd.DataFrame(progress.rows),

@@ -1,17 +1,20 @@
 """Figures of segmentations: cases with their errors, Dice by class and by size, and the learning curve."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
+from ..core.extras import extra
 from ..evaluation.results import label_of
 from ..evaluation.segmentation.metrics import caption, image_overlap
 from ..evaluation.segmentation.probes import Segmentation
 from .style import STYLE, colour_of, legend_below, marker_of, titled
+
+with extra("notebooks"):
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 _CLASS_COLOURS = (
     "#0072B2",

@@ -2,8 +2,11 @@
 
 import textwrap
 
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
+from ..core.extras import extra
+
+with extra("notebooks"):
+    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
 # Wong's colour-blind-safe palette (Nature Methods 8:441) twice, told apart by the marker
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")

@@ -7,17 +7,24 @@ from dataclasses import dataclass
 import pandas as pd
 import timm
 import torch
-from lightly.loss import DINOLoss, IBOTPatchLoss, KoLeoLoss
-from lightly.loss.swav_loss import sinkhorn
-from lightly.models.modules import DINOProjectionHead, MaskedVisionTransformerTIMM
-from lightly.utils.scheduler import cosine_schedule, cosine_warmup_schedule, linear_warmup_schedule
 from timm.layers import DropPath
 from torch import nn
 
 from ..backbones.loading import for_training
 from ..core.errors import unknown
+from ..core.extras import extra
 from .config import Recipe
 from .views import Views
+
+with extra("train"):
+    from lightly.loss import DINOLoss, IBOTPatchLoss, KoLeoLoss
+    from lightly.loss.swav_loss import sinkhorn
+    from lightly.models.modules import DINOProjectionHead, MaskedVisionTransformerTIMM
+    from lightly.utils.scheduler import (
+        cosine_schedule,
+        cosine_warmup_schedule,
+        linear_warmup_schedule,
+    )
 
 ARCHITECTURES = {
     "t16": "vit_tiny_patch16_224",

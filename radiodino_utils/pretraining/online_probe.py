@@ -4,13 +4,10 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from ..backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 from ..core.errors import InputError
+from ..core.extras import extra
 from ..data.duplicates import duplicate_groups, image_digests
 from ..data.images import resized
 from ..data.registry import ImageDataset
@@ -18,6 +15,12 @@ from ..evaluation.knn import knn_probabilities
 from ..evaluation.logistic import one_thread, spread
 from ..evaluation.metrics import classification_metrics
 from .corpus import Corpus
+
+with extra("evaluation"):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import Pipeline, make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
 K = 20
 

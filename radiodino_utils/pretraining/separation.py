@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import InputError
+from ..core.extras import extra
 from ..core.files import atomic
 from ..data.duplicates import DISTANCE, near_pairs, perceptual_hashes
 from ..data.images import resized
@@ -77,7 +78,8 @@ def near_rows(hashes: np.ndarray, held_out: np.ndarray, *, distance: int = DISTA
 
 def least_distances(hashes: np.ndarray, held_out: np.ndarray) -> np.ndarray:
     """Return the bits by which each row of `hashes` differs from the nearest row of `held_out`, int64, [n]."""
-    import faiss
+    with extra("evaluation"):
+        import faiss
 
     index = faiss.IndexBinaryFlat(8 * hashes.shape[1])
     index.add(np.ascontiguousarray(held_out))

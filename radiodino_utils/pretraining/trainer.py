@@ -12,14 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from lightly.models.utils import update_momentum
-from lightning.fabric import Fabric, seed_everything
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..backbones.loading import Backbone, load_backbone
 from ..core.environment import git_revision, versions
 from ..core.errors import InputError
+from ..core.extras import extra
 from ..core.fabric import make_fabric
 from ..core.files import atomic, make_folder, require_space
 from .config import Recipe
@@ -38,6 +37,10 @@ from .run_files import (
     write_run,
 )
 from .views import Views, ViewSet
+
+with extra("train"):
+    from lightly.models.utils import update_momentum
+    from lightning.fabric import Fabric, seed_everything
 
 SHARED = Path("/dev/shm")  # through which loader processes pass their tensors
 

@@ -9,6 +9,7 @@ from PIL import Image
 from torch.nn.functional import conv2d, pad
 
 from ..backbones.registry import IMAGENET_MEAN, IMAGENET_STD
+from ..core.extras import extra
 from .config import Recipe
 from .corpus import Corpus
 
@@ -221,7 +222,8 @@ def _blurred(values: torch.Tensor, sigma: float) -> torch.Tensor:
 def _masks(recipe: Recipe, images: int, generators: list[np.random.Generator]) -> torch.Tensor:
     import random
 
-    from lightly.models.utils import random_block_mask_image
+    with extra("train"):
+        from lightly.models.utils import random_block_mask_image
 
     grid = recipe.global_size // recipe.patch_size
     masks = torch.zeros(2 * images, grid, grid, dtype=torch.bool)

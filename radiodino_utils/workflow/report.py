@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..core.environment import git_revision, made_on, processor, versions
 from ..core.errors import InputError
+from ..core.extras import extra
 from ..core.files import REPOSITORY, results_folder, write_text
 from ..core.states import current_files, read_state, recorded
 from ..evaluation.results import read_table
@@ -82,7 +83,8 @@ def build_report(profile: str) -> Path:
     Raises:
         InputError: If the folder holds no tables.
     """
-    from jinja2 import Environment
+    with extra("notebooks"):
+        from jinja2 import Environment
 
     folder = results_folder(profile)
     tables = {path.stem: read_table(path, dtype=str) for path in _current(folder, "tables/*.csv")}
@@ -153,7 +155,8 @@ def _notebooks(folder: Path) -> list[dict[str, object]]:
 
 def _as_page(notebook: Path) -> Path:
     """Makes an HTML page of an executed notebook, without the scripts that nbconvert would load from a network."""
-    from nbconvert import HTMLExporter
+    with extra("notebooks"):
+        from nbconvert import HTMLExporter
 
     page = notebook.with_suffix(".html")
     if not page.exists() or page.stat().st_mtime < notebook.stat().st_mtime:

@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
 
 from ..core.errors import InputError
+from ..core.extras import extra
 from ..core.files import results_folder
 from ..evaluation.predictions import Prediction
 from ..evaluation.records import write_predictions, write_scores
 from ..evaluation.results import write_table
 from ..plots.classification import save_figure
+
+with extra("notebooks"):
+    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)

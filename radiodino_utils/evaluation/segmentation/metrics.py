@@ -7,13 +7,16 @@ from importlib import resources
 import numpy as np
 import pandas as pd
 import torch
-from scipy import ndimage
 
 from ...backbones.seen import most_seen
 from ...core.environment import git_revision
 from ...core.errors import InputError, unknown
+from ...core.extras import extra
 from ..results import COLUMNS, label_of
 from .probes import Segmentation
+
+with extra("evaluation"):
+    from scipy import ndimage
 
 EMPTY_RULES = {
     "skip": "a class that a image lacks is not counted in it",
@@ -48,7 +51,8 @@ def score_images(segmentation: Segmentation, *, outlines: bool = True) -> pd.Dat
     Raises:
         InputError: If a mask does not fit its image.
     """
-    from monai.metrics import get_confusion_matrix
+    with extra("evaluation"):
+        from monai.metrics import get_confusion_matrix
 
     dataset, table = segmentation.dataset, []
     about = {
@@ -105,7 +109,8 @@ def score_images(segmentation: Segmentation, *, outlines: bool = True) -> pd.Dat
 def _hd95(
     predicted: torch.Tensor, truth: torch.Tensor, spacing: tuple[float, float] | None
 ) -> dict[str, float]:
-    from monai.metrics import compute_hausdorff_distance
+    with extra("evaluation"):
+        from monai.metrics import compute_hausdorff_distance
 
     def distance(step: tuple[float, float] | None) -> float:
         with warnings.catch_warnings():

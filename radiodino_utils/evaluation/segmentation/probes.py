@@ -13,6 +13,7 @@ from ...backbones.random_weights import redraw
 from ...core.checks import checked_ks, checked_labels
 from ...core.environment import training_threads
 from ...core.errors import InputError, unknown
+from ...core.extras import extra
 from ...data.images import resized
 from ...data.segmentation import SegmentationDataset
 from ...features.patch_maps import DenseFeatures
@@ -202,7 +203,8 @@ def segment_unet(
     Raises:
         InputError: If the size does not fit, or see `segment`.
     """
-    from monai.networks.nets import UNet
+    with extra("evaluation"):
+        from monai.networks.nets import UNet
 
     if size % 2 ** (len(channels) - 1):
         raise InputError(
@@ -271,7 +273,8 @@ def _fit(
     seed: int,
 ) -> tuple[nn.Module, dict[str, object]]:
     """Trains a network for each learning rate and keeps the best epoch of all by mean foreground Dice on validation."""
-    from monai.losses import DiceCELoss
+    with extra("evaluation"):
+        from monai.losses import DiceCELoss
 
     classes = len(dataset.classes)
     rows = {split: dataset.splits[split] for split in ("train", "val")}
