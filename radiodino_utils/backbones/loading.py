@@ -14,7 +14,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
 from ..core.downloads import download, retry_after
-from ..core.errors import InputError, unknown
+from ..core.errors import InputError, unknown_name
 from ..core.files import explaining, file_hash
 from ..data.images import padded, resized
 from .checkpoints import (
@@ -196,7 +196,7 @@ def load_backbone(
     if num_heads is not None:
         raise InputError(f"num_heads {num_heads}: is an option of file:PATH; {name} has its own.")
     if name not in REGISTRY:
-        raise unknown("backbone", name, [*REGISTRY, "file:PATH"])
+        raise unknown_name("backbone", name, [*REGISTRY, "file:PATH"])
     entry = REGISTRY[name]
     if entry.kind == "pixels":
         plain = Preprocessing(32, "bilinear", (0.0,) * 3, (1.0,) * 3)

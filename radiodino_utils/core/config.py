@@ -4,7 +4,7 @@ from typing import Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .errors import InputError, unknown
+from .errors import InputError, unknown_name
 
 
 class Config(BaseModel):
@@ -31,9 +31,11 @@ def _input_error(config: type[Config], error: ValidationError) -> InputError:
     first = error.errors()[0]
     name = ".".join(map(str, first["loc"])) or config.__name__
     if first["type"] == "extra_forbidden":
-        return unknown(f"option of {config.__name__}", name, config.model_fields)
+        return unknown_name(f"option of {config.__name__}", name, config.model_fields)
     if first["type"] == "literal_error":
-        return unknown(name, str(first["input"]), get_args(config.model_fields[name].annotation))
+        return unknown_name(
+            name, str(first["input"]), get_args(config.model_fields[name].annotation)
+        )
     if isinstance(cause := first.get("ctx", {}).get("error"), InputError):  # of a validator
         return cause
     reason = first["msg"][:1].lower() + first["msg"][1:]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..core.errors import InputError, unknown
+from ..core.errors import InputError, unknown_name
 from ..core.extras import extra
 from ..core.files import data_folder, files_digest, value_hash
 from .dataset import ImageDataset, Split
@@ -189,7 +189,7 @@ def busi_splits(
             class is too small.
     """
     if protocol not in PROTOCOLS:
-        raise unknown("split of BUSI", protocol, PROTOCOLS)
+        raise unknown_name("split of BUSI", protocol, PROTOCOLS)
     if not 0 <= fold < FOLDS:
         raise InputError(f"fold {fold}: there are {FOLDS} folds, 0 to {FOLDS - 1}.")
     if protocol == "breastmnist":

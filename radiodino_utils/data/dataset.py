@@ -1,9 +1,10 @@
 """What a labelled set of images is: splits of images, labels and ids."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from ..core.errors import InputError
 from ..core.files import value_hash
 
 SPLITS = ("train", "val", "test")
+T = TypeVar("T")
 
 
 def images_digest(images: Sequence[np.ndarray]) -> str:
@@ -53,7 +55,7 @@ def images_digest(images: Sequence[np.ndarray]) -> str:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Split:
     """Images in order, with the label and the id that belong to each.
 
@@ -73,6 +75,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        groups = "" if self.groups is None else f", {len(set(self.groups))} groups"
+        return f"Split({len(self)} images{groups})"
+
     def digest(self) -> str:
         """Identify labels, ids and images as they are now; with the dataset's digest, the content of its files too."""
         labels = np.asarray(self.labels)
@@ -81,7 +87,24 @@ class Split:
         )
 
 
-@dataclass(frozen=True)
+class Splits(dict[str, T]):
+    """What belongs to each split, by the split's name; a missing split names those that exist.
+
+    Args:
+        owner: Name of the dataset, for the message.
+        parts: The splits in their order.
+    """
+
+    def __init__(self, owner: str, parts: Mapping[str, T]) -> None:
+        super().__init__(parts)
+        self.owner = owner
+
+    def __missing__(self, split: object) -> T:
+        existing = ", ".join(self) or "none"
+        raise InputError(f"{self.owner}: has no split '{split}'; its splits: {existing}.")
+
+
+@dataclass(frozen=True, repr=False)
 class ImageDataset:
     """A labelled set of images.
 
@@ -103,7 +126,12 @@ class ImageDataset:
     positive: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "splits", Splits(self.name, self.splits))
         object.__setattr__(self, "positive", positive_class(self.classes, self.positive, self.name))
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{split} {len(part)}" for split, part in self.splits.items())
+        return f"ImageDataset({self.name!r}, {len(self.classes)} classes, {sizes})"
 
     def checked_labels(self, split: str) -> np.ndarray:
         """The labels of a split, checked: int64, [n].

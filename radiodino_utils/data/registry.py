@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core.downloads import Missing
-from ..core.errors import unknown
+from ..core.errors import unknown_name, wrong_type
 from . import organct
 from .busi import BUSI_HINT, BUSI_NAMES, busi_set, find_busi
 from .dataset import SPLITS, ImageDataset, Split, summary
@@ -53,8 +53,26 @@ def load_dataset(
         InputError: If the name or the positive class is unknown, or a file is missing, damaged, or
             not laid out as it must be.
     """
+    if not isinstance(name, str):
+        raise wrong_type("dataset", name, "a registered name")
     dataset = _loaded(name, folder)
     return replace(dataset, positive=positive) if positive else dataset
+
+
+def as_dataset(dataset: str | ImageDataset) -> ImageDataset:
+    """Return a dataset given as an object or by its registered name.
+
+    Args:
+        dataset: A registered name (see `load_dataset`), or a dataset, which is returned as it is.
+
+    Raises:
+        InputError: If it is neither, or the name cannot be loaded.
+    """
+    if isinstance(dataset, ImageDataset):
+        return dataset
+    if isinstance(dataset, str):
+        return load_dataset(dataset)
+    raise wrong_type("dataset", dataset, "a registered name or an ImageDataset")
 
 
 def _loaded(name: str, folder: str | Path | None) -> ImageDataset:
@@ -69,7 +87,7 @@ def _loaded(name: str, folder: str | Path | None) -> ImageDataset:
     if name == "radimagenet":
         return read_radimagenet(folder)
     if name not in (names := dataset_names()):
-        raise unknown("dataset", name, [*names, "npz:PATH", "folder:PATH"])
+        raise unknown_name("dataset", name, [*names, "npz:PATH", "folder:PATH"])
     if name.startswith("organct-"):
         path = organct.organct(name.removeprefix("organct-"))
         return read_npz(path, name, classes=tuple(organct.STRUCTURES), caveat=organct.CAVEAT)

@@ -9,17 +9,17 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..core.errors import InputError, unknown
+from ..core.errors import InputError, unknown_name, wrong_type
 from ..core.files import files_digest, value_hash
 from . import organct
 from .busi import CLASSES, busi_splits, read_busi
-from .dataset import SPLITS
+from .dataset import SPLITS, Splits
 from .images import SUFFIXES, ImageFiles, read_image
 
 SHARES = (0.7, 0.1, 0.2)  # of train, val and test where a set has no split of its own
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SegmentationDataset:
     """Images, the mask of each, and one way to split them.
 
@@ -54,8 +54,16 @@ class SegmentationDataset:
     fold: int = 0
     small: dict[int, tuple] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "splits", Splits(self.name, self.splits))
+
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{split} {len(rows)}" for split, rows in self.splits.items())
+        fold = f", fold {self.fold}" if self.fold else ""
+        return f"SegmentationDataset({self.name!r}{fold}, {len(self.classes)} classes, {sizes})"
 
     def mask(self, row: int) -> np.ndarray:
         """The mask of a image, checked: uint8, [height, width].
@@ -122,6 +130,8 @@ def load_segmentation_dataset(
     Raises:
         InputError: If the name is unknown, or files are missing or do not fit together.
     """
+    if not isinstance(name, str):
+        raise wrong_type("segmentation dataset", name, "a registered name")
     kind, _, rest = name.partition(":")
     if kind == "masks" and rest:
         root = Path(rest).expanduser()
@@ -130,7 +140,33 @@ def load_segmentation_dataset(
         return [_organct()]
     if name in _BUSI:
         return _busi(name, folds, seed, folder)
-    raise unknown("segmentation set", name, ["organct-seg", *_BUSI, "masks:PATH"])
+    raise unknown_name("segmentation dataset", name, ["organct-seg", *_BUSI, "masks:PATH"])
+
+
+def as_segmentation_datasets(
+    datasets: str | SegmentationDataset | Sequence[SegmentationDataset],
+) -> list[SegmentationDataset]:
+    """Return segmentation datasets given as objects or by a registered name.
+
+    Args:
+        datasets: A registered name (see `load_segmentation_dataset`), one dataset, or several.
+
+    Raises:
+        InputError: If it is none of them, or the name cannot be loaded.
+    """
+    if isinstance(datasets, str):
+        return load_segmentation_dataset(datasets)
+    if isinstance(datasets, SegmentationDataset):
+        return [datasets]
+    if (
+        isinstance(datasets, list | tuple)
+        and datasets
+        and all(isinstance(dataset, SegmentationDataset) for dataset in datasets)
+    ):
+        return list(datasets)
+    raise wrong_type(
+        "segmentation dataset", datasets, "a registered name or SegmentationDataset objects"
+    )
 
 
 def _organct() -> SegmentationDataset:

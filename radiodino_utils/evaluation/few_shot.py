@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..core.errors import InputError, unknown
+from ..core.errors import InputError, unknown_name
 from ..core.extras import extra
 from ..features.extraction import Features
 from .knn import knn_probabilities
@@ -51,7 +51,7 @@ def classify_few_shot(
     """
     for method in methods:
         if method not in METHODS:
-            raise unknown("few-shot method", method, METHODS)
+            raise unknown_name("few-shot method", method, METHODS)
     _check(features, shots)
     return [
         prediction(

@@ -5,7 +5,7 @@ from typing import Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from ..core.config import Config
-from ..core.errors import InputError, unknown
+from ..core.errors import InputError, unknown_name
 
 Protocol = Literal["finetune", "lora"]
 
@@ -68,7 +68,7 @@ class FinetuneConfig(Config):
             InputError: If the protocol or an option is unknown.
         """
         if protocol not in get_args(Protocol):
-            raise unknown("fine-tuning protocol", protocol, get_args(Protocol))
+            raise unknown_name("fine-tuning protocol", protocol, get_args(Protocol))
         defaults = {"lr": 5e-4, "lora_rank": 8} if protocol == "lora" else {}
         return cls(**(defaults | changes))
 

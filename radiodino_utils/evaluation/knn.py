@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..core.checks import checked_embeddings, checked_ks, checked_labels, checked_temperature
-from ..core.errors import InputError, unknown
+from ..core.errors import InputError, unknown_name
 from ..core.extras import extra
 from ..features.extraction import Features
 from .predictions import Prediction, prediction
@@ -57,7 +57,7 @@ def nearest(
         import faiss
 
     if metric not in METRICS:
-        raise unknown("metric", metric, METRICS)
+        raise unknown_name("metric", metric, METRICS)
     (k,) = checked_ks((k,))
     for values, what in ((bank, "bank"), (queries, "queries")):
         if np.ndim(values) != 2:
@@ -299,7 +299,7 @@ def classify_knn(
             features, protocol=protocol, split="test", probabilities=probabilities, choice={"k": k}
         )
     if protocol != "knn":
-        raise unknown("kNN protocol", protocol, ["knn", "knn-k20", *PLAIN_KS])
+        raise unknown_name("kNN protocol", protocol, ["knn", "knn-k20", *PLAIN_KS])
     _require(features, "train", "val", "test")
     validation = _weighted(features, "val", ks)
     labels = features.labelled("val")[1]

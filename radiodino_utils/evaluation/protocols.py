@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ..core.errors import InputError, unknown
+from ..core.errors import InputError, unknown_name
 from ..features.extraction import Features
 from .knn import KS, classify_knn
 from .linear import classify_linear
@@ -69,7 +69,7 @@ def classify(
             f"features: expected Features from extract_features, got {type(features).__name__}."
         )
     if protocol not in _protocols:
-        raise unknown("protocol", protocol, _protocols)
+        raise unknown_name("protocol", protocol, _protocols)
     function = _protocols[protocol]
     declared = inspect.signature(function).parameters
     options = {"ks": ks, "iterations": iterations, "seed": seed}

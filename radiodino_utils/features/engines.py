@@ -15,7 +15,7 @@ from torch import nn
 
 from ..backbones.loading import Backbone, with_all_blocks
 from ..core.environment import cpu_count
-from ..core.errors import InputError, unknown
+from ..core.errors import InputError, unknown_name
 
 ENGINES = ("auto", "torch", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -256,9 +256,9 @@ def choose_engine(
         InputError: If a choice is unknown or impossible.
     """
     if engine not in ENGINES:
-        raise unknown("engine", engine, ENGINES)
+        raise unknown_name("engine", engine, ENGINES)
     if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
+        raise unknown_name("precision", precision, PRECISIONS)
     if engine == "openvino" and precision == "fp16":
         raise InputError("precision fp16: OpenVINO has it on no CPU; use bf16 or fp32.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from ..core.errors import InputError, unknown
+from ..core.errors import InputError, unknown_name
 
 METHODS = ("dino", "dinov2")
 _CHOICES = {
@@ -237,13 +237,13 @@ def load_recipe(
     fields = {field.name: field for field in dataclasses.fields(Recipe)}
     for key in settings:
         if key not in fields:
-            raise unknown(f"setting of {name}", key, fields)
+            raise unknown_name(f"setting of {name}", key, fields)
     if missing := [key for key in fields if key not in settings]:
         raise InputError(
             f"{name}: the settings {', '.join(missing)} are missing; or name a recipe to start from with base."
         )
     if settings["method"] not in METHODS:
-        raise unknown("method", settings["method"], METHODS)
+        raise unknown_name("method", settings["method"], METHODS)
     scaled = _scaled(images)
     settings = {
         key: scaled[key] if value == "auto" and key in scaled else value
@@ -264,7 +264,7 @@ def _read(name: str | Path) -> dict[str, object]:
     if str(name) in recipe_names():
         path = Path(str(resources.files(__package__) / "configs" / f"{name}.yaml"))
     elif not path.is_file():
-        raise unknown("recipe", str(name), [*recipe_names(), "a YAML file"])
+        raise unknown_name("recipe", str(name), [*recipe_names(), "a YAML file"])
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -333,4 +333,4 @@ def _check(recipe: Recipe, name: str | Path) -> None:
         )
     for key, known in _CHOICES.items():
         if getattr(recipe, key) not in known:
-            raise unknown(key, getattr(recipe, key), known)
+            raise unknown_name(key, getattr(recipe, key), known)

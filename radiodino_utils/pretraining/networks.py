@@ -11,7 +11,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from ..backbones.loading import for_training
-from ..core.errors import unknown
+from ..core.errors import unknown_name
 from ..core.extras import extra
 from .config import Recipe
 from .views import Views
@@ -119,7 +119,7 @@ def architecture(arch: str) -> str:
         InputError: If it is unknown.
     """
     if arch not in ARCHITECTURES:
-        raise unknown("architecture", arch, ARCHITECTURES)
+        raise unknown_name("architecture", arch, ARCHITECTURES)
     return ARCHITECTURES[arch]
 
 

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from ..backbones.loading import for_training, load_backbone
 from ..backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 from ..core.environment import git_revision, versions
-from ..core.errors import InputError, unknown
+from ..core.errors import InputError, unknown_name
 from ..core.files import atomic, make_folder, require_space, write_json
 from .networks import ARCHITECTURES
 from .teacher_targets import SIZE, Targets, TargetStore
@@ -68,7 +68,7 @@ class DistillationConfig:
 
     def __post_init__(self) -> None:
         if self.arch not in ARCHITECTURES:
-            raise unknown("architecture", self.arch, ARCHITECTURES)
+            raise unknown_name("architecture", self.arch, ARCHITECTURES)
         if self.crops < self.batch_size or self.batch_size < 2:
             raise InputError(
                 f"crops {self.crops}, batch_size {self.batch_size}: a batch needs two crops, and a run one batch."

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from ..core.errors import InputError, unknown
+from ..core.errors import InputError, unknown_name
 from ..core.files import REPOSITORY
 
 NOTEBOOKS = REPOSITORY / "notebooks"
@@ -72,7 +72,7 @@ def load_profile(profile: str) -> list[Notebook]:
     common = _mapping(values.pop("all", None), path, "all")
     for name in values:
         if name not in sequence:
-            raise InputError(f"{path.name}: {unknown('notebook', str(name), sequence)}")
+            raise InputError(f"{path.name}: {unknown_name('notebook', str(name), sequence)}")
     if not values:
         raise InputError(
             f"{path.name}: names no notebook; name those that it runs, such as '{next(iter(sequence))}: {{}}'."
@@ -87,7 +87,7 @@ def load_profile(profile: str) -> list[Notebook]:
         for parameter, value in parameters.items():
             if parameter not in defaults:
                 raise InputError(
-                    f"{path.name}, {name}: {unknown('parameter', str(parameter), defaults)}"
+                    f"{path.name}, {name}: {unknown_name('parameter', str(parameter), defaults)}"
                 )
             if not _fits(value, *defaults[parameter]):
                 raise InputError(
@@ -145,7 +145,7 @@ def parameter_names(notebook: Path) -> list[str]:
 
 def _profile_path(profile: str) -> Path:
     if profile not in (known := profile_names()):
-        raise unknown("profile", profile, known)
+        raise unknown_name("profile", profile, known)
     return NOTEBOOKS / "profiles" / f"{profile}.yaml"
 
 
@@ -250,7 +250,7 @@ def pick(notebooks: list[Notebook], names: list[str]) -> list[Notebook]:
     by_name = {key: notebook for notebook in notebooks for key in (notebook.number, notebook.name)}
     for name in names:
         if name not in by_name:
-            raise unknown("notebook", name, [notebook.name for notebook in notebooks])
+            raise unknown_name("notebook", name, [notebook.name for notebook in notebooks])
     return [by_name[name] for name in names]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from radiodino_utils.core.errors import InputError, unknown
+from radiodino_utils.core.errors import InputError, unknown_name
 from radiodino_utils.core.files import (  # fmt: skip
     atomic,
     data_folder,
@@ -177,13 +177,13 @@ def test_value_hash_ignores_order_only(value, other):
 def test_a_misspelt_name_is_guessed(name, position):
     known = ["organct-axial", "organct-coronal", "random-t16", "radiodino-s16", "pixels"]
     position %= len(name)
-    message = str(unknown("thing", name[:position] + name[position + 1 :], known))
+    message = str(unknown_name("thing", name[:position] + name[position + 1 :], known))
     assert "did you mean" in message
     assert name in message
 
 
 def test_a_name_with_nothing_near_lists_all():
     assert (
-        str(unknown("profile", "zzz", ["demo", "breast"]))
+        str(unknown_name("profile", "zzz", ["demo", "breast"]))
         == "unknown profile 'zzz'; known: breast, demo."
     )

@@ -113,7 +113,7 @@ def test_a_mask_with_unknown_values(folders):
 
 @pytest.mark.parametrize("name", ["organct-segm", "busi-fold", "masks:"])
 def test_an_unknown_name(name):
-    with pytest.raises(InputError, match="unknown segmentation set"):
+    with pytest.raises(InputError, match="unknown segmentation dataset"):
         load_segmentation_dataset(name)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from ...backbones.seen import most_seen
 from ...core.environment import git_revision
-from ...core.errors import InputError, unknown
+from ...core.errors import InputError, unknown_name
 from ...core.extras import extra
 from ..results import COLUMNS, label_of
 from .probes import Segmentation
@@ -170,9 +170,9 @@ def image_overlap(
         InputError: If the metric or the rule is unknown, or a count is negative or not finite.
     """
     if metric not in ("dice", "iou"):
-        raise unknown("overlap", metric, ["dice", "iou"])
+        raise unknown_name("overlap", metric, ["dice", "iou"])
     if empty not in EMPTY_RULES:
-        raise unknown("rule for empty masks", empty, EMPTY_RULES)
+        raise unknown_name("rule for empty masks", empty, EMPTY_RULES)
     tp, fp, fn = (np.asarray(one, np.float64) for one in (tp, fp, fn))
     if not all((np.isfinite(one) & (one >= 0)).all() for one in (tp, fp, fn)):
         raise InputError("tp, fp and fn count pixels: they must be finite and not negative.")

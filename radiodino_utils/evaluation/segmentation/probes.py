@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, interpolate, one_hot
 from ...backbones.random_weights import redraw
 from ...core.checks import checked_ks, checked_labels
 from ...core.environment import training_threads
-from ...core.errors import InputError, unknown
+from ...core.errors import InputError, unknown_name
 from ...core.extras import extra
 from ...data.images import resized
 from ...data.segmentation import SegmentationDataset
@@ -146,7 +146,7 @@ def segment(
             fit its image.
     """
     if probe not in PROBES:
-        raise unknown("probe", probe, PROBES)
+        raise unknown_name("probe", probe, PROBES)
     dataset, training = dataset or features.dataset, training or Training()
     _require_foreground(dataset, features.maps.shape[-1] * TARGET)
     if probe == "knn":

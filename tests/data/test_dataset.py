@@ -1,0 +1,68 @@
+"""Datasets say in one line what they hold, and name their splits where one is missing."""
+
+import copy
+import pickle
+from dataclasses import replace
+
+import pytest
+
+from radiodino_utils.core.errors import InputError
+from radiodino_utils.data.dataset import Split
+from radiodino_utils.data.registry import as_dataset, load_dataset
+from radiodino_utils.data.segmentation import as_segmentation_datasets
+from tests.synthetic_segmentation import synthetic_segmentation
+
+
+def test_repr_is_one_line_with_the_sizes(synthetic_set) -> None:
+    dataset = synthetic_set()
+    assert repr(dataset) == f"ImageDataset('{dataset.name}', 3 classes, train 5, val 3, test 4)"
+    assert repr(dataset.splits["val"]) == "Split(3 images)"
+    patients = replace(dataset.splits["val"], groups=["a", "b", "a"])
+    assert repr(patients) == "Split(3 images, 2 groups)"
+    segmentation = synthetic_segmentation()
+    assert repr(segmentation) == (
+        "SegmentationDataset('made-split', 2 classes, train 6, val 3, test 4)"
+    )
+    assert ", fold 3, " in repr(replace(segmentation, fold=3))
+
+
+@pytest.mark.parametrize("make", ["image", "segmentation"])
+def test_missing_split_names_those_that_exist(make: str, synthetic_set) -> None:
+    dataset = synthetic_set() if make == "image" else synthetic_segmentation()
+    sentence = f"^{dataset.name}: has no split 'tset'; its splits: train, val, test.$"
+    for same in (dataset, replace(dataset), copy.deepcopy(dataset)):
+        with pytest.raises(InputError, match=sentence):
+            same.splits["tset"]
+    with pytest.raises(InputError, match=sentence):
+        pickle.loads(pickle.dumps(dataset.splits))["tset"]
+    assert dataset.splits.get("tset") is None and "tset" not in dataset.splits
+
+
+def test_missing_split_of_a_dataset_that_another_split_was_added_to(synthetic_set) -> None:
+    dataset = synthetic_set()
+    other = Split([], dataset.splits["test"].labels[:0], [])
+    dataset = replace(dataset, name="whole", splits=dataset.splits | {"all": other})
+    with pytest.raises(InputError, match="^whole: .* its splits: train, val, test, all.$"):
+        dataset.checked_labels("tset")
+
+
+def test_names_are_accepted_where_datasets_are(synthetic_set) -> None:
+    dataset = synthetic_set()
+    assert as_dataset(dataset) is dataset
+    assert as_dataset(dataset.name).digest == dataset.digest
+    segmentation = synthetic_segmentation()
+    assert as_segmentation_datasets(segmentation) == [segmentation]
+    assert as_segmentation_datasets((segmentation, segmentation)) == [segmentation] * 2
+    with pytest.raises(InputError, match="^unknown segmentation dataset 'organct'; did you mean"):
+        as_segmentation_datasets("organct")
+
+
+@pytest.mark.parametrize("value", [5, None, ["organct-axial"], {}])
+def test_wrong_types_get_one_sentence(value: object) -> None:
+    kind = type(value).__name__
+    with pytest.raises(InputError, match=f"^dataset: expected .*, got {kind}.$"):
+        as_dataset(value)
+    with pytest.raises(InputError, match=f"^dataset: expected .*, got {kind}.$"):
+        load_dataset(value)
+    with pytest.raises(InputError, match="^segmentation dataset: expected .*, got "):
+        as_segmentation_datasets(value)
