@@ -14,7 +14,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
 from ..core.downloads import download, retry_after
-from ..core.errors import InputError, unknown_name
+from ..core.errors import InputError, unknown_name, wrong_type
 from ..core.files import explaining, file_hash
 from ..data.images import padded, resized
 from .checkpoints import (
@@ -62,7 +62,7 @@ class Preprocessing:
         return resized(image, self.size, self.interpolation)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Backbone:
     """A backbone ready for use.
 
@@ -87,6 +87,10 @@ class Backbone:
     embedding_dim: int
     source: str
     outputs: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        height, width = self.preprocessing.shape
+        return f"Backbone({self.name!r}, {height} x {width} pixels, {self.embedding_dim} wide, {', '.join(self.outputs)})"
 
     @property
     def fingerprint(self) -> str:
@@ -191,6 +195,8 @@ def load_backbone(
         InputError: If the name is unknown, or weights are missing, damaged, or cannot be
             downloaded.
     """
+    if not isinstance(name, str):
+        raise wrong_type("backbone", name, "a registered name or a Backbone (see load_backbone)")
     if name.startswith("file:"):
         return _from_file(name, num_heads)
     if num_heads is not None:
@@ -252,6 +258,20 @@ def load_backbone(
         published.get("std", config["std"]),
     )
     return from_model(name, model, f"{entry.model}@{commit}", preprocessing)
+
+
+def as_backbone(backbone: Backbone | str) -> Backbone:
+    """Return a backbone given as an object or by its registered name.
+
+    Args:
+        backbone: A registered name (see `load_backbone`), or a backbone, which is returned as it is.
+
+    Raises:
+        InputError: If it is neither, or the name cannot be loaded.
+    """
+    if isinstance(backbone, Backbone):
+        return backbone
+    return load_backbone(backbone)
 
 
 def _from_file(name: str, num_heads: int | None) -> Backbone:

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from ..backbones.loading import (
     Backbone,
     Preprocessing,
+    as_backbone,
     for_training,
     is_convolutional,
     load_backbone,
@@ -35,7 +36,7 @@ from ..core.errors import InputError
 from ..core.extras import extra
 from ..core.fabric import make_fabric
 from ..core.files import atomic, features_folder, require_space, value_hash
-from ..data.registry import ImageDataset, Split, load_dataset
+from ..data.registry import ImageDataset, Split, as_dataset, load_dataset
 from .finetune_config import FinetuneConfig, Protocol
 from .metrics import classification_metrics
 from .predictions import Prediction
@@ -64,8 +65,8 @@ class FineTuned:
 
 @training_threads()
 def finetune(
-    backbone: Backbone,
-    dataset: ImageDataset,
+    backbone: Backbone | str,
+    dataset: ImageDataset | str,
     *,
     config: FinetuneConfig | Protocol = "finetune",
     seed: int = 0,
@@ -81,8 +82,8 @@ def finetune(
     of training again.
 
     Args:
-        backbone: What `load_backbone` gives; it is left as it is.
-        dataset: With train, val and test.
+        backbone: Registered name, or backbone returned by `load_backbone`; it stays as it is.
+        dataset: Registered name, or dataset returned by `load_dataset`, with train, val and test.
         config: All options, or a protocol: "finetune" or "lora".
         seed: Of the head, the order and the augmentation.
         folder: Where checkpoints are kept; beside the feature files by default.
@@ -98,6 +99,7 @@ def finetune(
             no class, settings contradict each other, the loss is not finite, or a step would change
             no tensor of the backbone.
     """
+    backbone, dataset = as_backbone(backbone), as_dataset(dataset)
     config = FinetuneConfig.of(config) if isinstance(config, str) else config
     _check(backbone, dataset, config)
     fabric = make_fabric(precision=config.precision, accelerator=accelerator)
@@ -171,8 +173,8 @@ def finetune(
 
 
 def finetune_seeds(
-    backbone: Backbone,
-    dataset: ImageDataset,
+    backbone: Backbone | str,
+    dataset: ImageDataset | str,
     seeds: Sequence[int],
     *,
     twins: Mapping[str, Mapping[str, np.ndarray]] | None = None,
@@ -197,6 +199,7 @@ def finetune_seeds(
     Raises:
         InputError: See `finetune`.
     """
+    backbone, dataset = as_backbone(backbone), as_dataset(dataset)
     here = (twins or {}).get(dataset.name)
     if jobs > 1:  # they leave their checkpoints behind, which are then read here
         context = multiprocessing.get_context("spawn")

@@ -1,1 +1,35 @@
 """Attention, Grad-CAM and patch similarity, and how faithful they are."""
+
+from ..core.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "attention": (
+            "Attention",
+            "attention_maps",
+            "attention_rollout",
+            "head_diversity",
+            "mass_masks",
+            "with_attention",
+        ),
+        "class_activation": (
+            "IndependentScore",
+            "KnnVote",
+            "LinearProbe",
+            "Scores",
+            "Similarity",
+            "grad_cam",
+        ),
+        "faithfulness": (
+            "against_control",
+            "explanation_maps",
+            "explanation_rows",
+            "explanation_scores",
+            "mass_share",
+            "pointing_hit",
+            "road",
+        ),
+        "patches": ("PatchColours", "patch_at", "patch_pca", "patch_similarity", "patch_tokens"),
+    },
+)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..backbones.loading import Backbone
+from ..backbones.loading import Backbone, as_backbone
 from ..core.errors import InputError
 from ..core.extras import extra
 from ..features.engines import FeatureModel
@@ -34,7 +34,7 @@ class Attention:
 
 
 def attention_maps(
-    backbone: Backbone, image: np.ndarray, *, blocks: Sequence[int] = (-1,)
+    backbone: Backbone | str, image: np.ndarray, *, blocks: Sequence[int] = (-1,)
 ) -> Attention:
     """Computes the attention of the class token in chosen blocks, head by head, as DINO shows it.
 
@@ -46,7 +46,7 @@ def attention_maps(
     Source: Caron et al., ICCV 2021 (facebookresearch/dino, visualize_attention.py).
 
     Args:
-        backbone: Any vision transformer of timm.
+        backbone: Any vision transformer of timm, or its registered name.
         image: uint8, [height, width] or [height, width, 3].
         blocks: Numbers of the blocks; negative ones count from the last.
 
@@ -57,12 +57,13 @@ def attention_maps(
         InputError: If the backbone has no attention, a block does not exist, or the image is
             smaller than a patch.
     """
+    backbone = as_backbone(backbone)
     matrices, seen, embedding = _attention_matrices(backbone, image, blocks)
     rows = (_query(backbone, matrices.shape[-1]) @ matrices).numpy()
     return Attention(rows, on_grid(backbone, rows), seen, embedding.numpy())
 
 
-def attention_rollout(backbone: Backbone, image: np.ndarray) -> np.ndarray:
+def attention_rollout(backbone: Backbone | str, image: np.ndarray) -> np.ndarray:
     """Follows the attention through all blocks: how much of each patch reaches the class token.
 
     In each block the mean over the heads and the residual path count half each. What flows from the
@@ -81,6 +82,7 @@ def attention_rollout(backbone: Backbone, image: np.ndarray) -> np.ndarray:
     Raises:
         InputError: See `attention_maps`.
     """
+    backbone = as_backbone(backbone)
     require_attention(backbone)
     matrices, *_ = _attention_matrices(backbone, image, range(len(backbone.model.blocks)))
     row = _query(backbone, matrices.shape[-1])

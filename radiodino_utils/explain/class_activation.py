@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..backbones.loading import Backbone, is_convolutional
+from ..backbones.loading import Backbone, as_backbone, is_convolutional
 from ..core.checks import checked_embeddings, checked_ks, checked_temperature
 from ..core.errors import InputError
 from ..core.extras import extra
@@ -134,7 +134,7 @@ class IndependentScore(InputError):
 
 
 def grad_cam(
-    backbone: Backbone, probe: nn.Module, image: np.ndarray, target: int | None = None
+    backbone: Backbone | str, probe: nn.Module, image: np.ndarray, target: int | None = None
 ) -> np.ndarray:
     """Computes the Grad-CAM of a target's score on the patch grid.
 
@@ -146,7 +146,7 @@ def grad_cam(
     Source: Selvaraju et al., ICCV 2017 (arXiv:1610.02391), as pytorch-grad-cam computes it.
 
     Args:
-        backbone: Any vision transformer or convolutional network of timm.
+        backbone: Any vision transformer or convolutional network of timm, or its registered name.
         probe: `LinearProbe`, `KnnVote`, `Similarity`, or any module from embeddings [n, width] to
             scores [n, targets].
         image: uint8, [height, width] or [height, width, 3].
@@ -161,6 +161,7 @@ def grad_cam(
         InputError: If the backbone is no vision transformer, the target does not exist, or the
             image is smaller than a patch.
     """
+    backbone = as_backbone(backbone)
     if not is_convolutional(backbone.model):
         require_attention(backbone)
     model, images = Scores(backbone, probe), as_tensor(backbone, image)

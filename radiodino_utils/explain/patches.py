@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..backbones.loading import Backbone
+from ..backbones.loading import Backbone, as_backbone
 from ..core.errors import InputError
 from ..core.extras import extra
 from ..features.engines import FeatureModel, as_tensor
@@ -51,7 +51,7 @@ def patch_tokens(backbone: Backbone, image: np.ndarray) -> np.ndarray:
     )
 
 
-def patch_pca(backbone: Backbone, images: Sequence[np.ndarray]) -> PatchColours:
+def patch_pca(backbone: Backbone | str, images: Sequence[np.ndarray]) -> PatchColours:
     """Colours the patches of several images by the principal components of their tokens, in one
     common basis.
 
@@ -68,7 +68,7 @@ def patch_pca(backbone: Backbone, images: Sequence[np.ndarray]) -> PatchColours:
     Source: Oquab et al., "DINOv2", TMLR 2024 (arXiv:2304.07193), section 7.4.
 
     Args:
-        backbone: Any vision transformer of timm.
+        backbone: Any vision transformer of timm, or its registered name.
         images: uint8, [height, width] or [height, width, 3] each.
 
     Returns:
@@ -80,6 +80,7 @@ def patch_pca(backbone: Backbone, images: Sequence[np.ndarray]) -> PatchColours:
     with extra("evaluation"):
         from sklearn.decomposition import PCA
 
+    backbone = as_backbone(backbone)
     tokens = np.stack([patch_tokens(backbone, image) for image in images]).astype(np.float64)
     seen = [backbone.seen(image) for image in images]
     grid = tokens.shape[1:3]
@@ -113,12 +114,15 @@ def _bright_side(components: np.ndarray, brightness: np.ndarray) -> np.ndarray:
 
 
 def patch_similarity(
-    backbone: Backbone, reference: np.ndarray, point: tuple[int, int], images: Sequence[np.ndarray]
+    backbone: Backbone | str,
+    reference: np.ndarray,
+    point: tuple[int, int],
+    images: Sequence[np.ndarray],
 ) -> np.ndarray:
     """Compares one patch of a image, chosen as by a click, with every patch of other images.
 
     Args:
-        backbone: Any vision transformer of timm.
+        backbone: Any vision transformer of timm, or its registered name.
         reference: The image with the patch, uint8, [height, width] or [height, width, 3].
         point: Column and row of a pixel of it.
         images: The others, uint8.
@@ -129,6 +133,7 @@ def patch_similarity(
     Raises:
         InputError: If the point lies outside the image, and see `patch_tokens`.
     """
+    backbone = as_backbone(backbone)
     row, column = patch_at(backbone, reference, point)
     chosen = patch_tokens(backbone, reference)[row, column]
     tokens = np.stack([patch_tokens(backbone, image) for image in images])

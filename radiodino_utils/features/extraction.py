@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from torch import distributed
 from tqdm.auto import tqdm
 
-from ..backbones.loading import Backbone, load_backbone
+from ..backbones.loading import Backbone, as_backbone, load_backbone
 from ..backbones.seen import seen_images, seen_in_pretraining
 from ..core.cache import locked, seal, sealed
 from ..core.checks import checked_embeddings, checked_labels
@@ -26,7 +26,7 @@ from ..core.environment import git_revision, launched, versions
 from ..core.errors import InputError
 from ..core.files import atomic, features_folder, make_folder, require_space, value_hash
 from ..data.images import stacked
-from ..data.registry import ImageDataset, Split, load_dataset
+from ..data.registry import ImageDataset, Split, as_dataset, load_dataset
 from .engines import OpenVinoEngine, TorchEngine, choose_engine, make_engine
 
 FORMAT = 2
@@ -90,8 +90,8 @@ class Features:
 
 
 def extract_features(
-    backbone: Backbone,
-    dataset: ImageDataset,
+    backbone: Backbone | str,
+    dataset: ImageDataset | str,
     *,
     folder: Path | None = None,
     engine: str = "auto",
@@ -108,8 +108,8 @@ def extract_features(
     chunk; under `torchrun` the processes share the chunks.
 
     Args:
-        backbone: What `load_backbone` gives.
-        dataset: What `load_dataset` gives.
+        backbone: Registered name, or backbone returned by `load_backbone`.
+        dataset: Registered name, or dataset returned by `load_dataset`.
         folder: Where feature files are kept; the data folder's `features` by default.
         engine: See `make_engine`.
         precision: See `make_engine`.
@@ -123,6 +123,7 @@ def extract_features(
         InputError: If a label stands for no class, a image cannot be read, a feature is not finite,
             or the disk is full.
     """
+    backbone, dataset = as_backbone(backbone), as_dataset(dataset)
     for split in dataset.splits:
         dataset.checked_labels(split)
     rank, world, _ = launched()

@@ -8,7 +8,14 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..backbones.loading import Backbone, Pixels, at_size, is_convolutional, require_multiple
+from ..backbones.loading import (
+    Backbone,
+    Pixels,
+    as_backbone,
+    at_size,
+    is_convolutional,
+    require_multiple,
+)
 from ..backbones.seen import seen_images, seen_in_pretraining
 from ..core.cache import kept
 from ..core.environment import git_revision, versions
@@ -154,7 +161,7 @@ def dense_backbone(backbone: Backbone, *, size: int, blocks: tuple[int, ...] = (
 
 
 def extract_patch_maps(
-    backbone: Backbone,
+    backbone: Backbone | str,
     dataset: SegmentationDataset,
     *,
     size: int = 448,
@@ -172,7 +179,7 @@ def extract_patch_maps(
     damaged file is made anew.
 
     Args:
-        backbone: What `load_backbone` gives.
+        backbone: Registered name, or backbone returned by `load_backbone`.
         dataset: What `load_segmentation_dataset` gives; folds of a set share the file.
         size: See `dense_backbone`.
         blocks: See `dense_backbone`.
@@ -189,6 +196,7 @@ def extract_patch_maps(
         InputError: See `dense_backbone`; or if a image is smaller than a patch, a value is not
             finite, or the disk is full.
     """
+    backbone = as_backbone(backbone)
     dense = dense_backbone(backbone, size=size, blocks=tuple(blocks))
     engine, precision, device = choose_engine(dense, engine=engine, precision=precision)
     about = dense.describe()

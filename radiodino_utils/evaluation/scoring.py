@@ -1,0 +1,50 @@
+"""One function that scores whatever a protocol returns."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from ..core.errors import InputError, wrong_type
+from .predictions import Prediction
+from .results import classification_rows
+from .segmentation.metrics import score_images, segmentation_rows
+from .segmentation.probes import Segmentation
+
+
+def score(result: Any, *, seed: int = 0, resamples: int = 1000) -> pd.DataFrame:
+    """Score predictions or segmentations against the truth.
+
+    Args:
+        result: Returned by `classify`, `classify_few_shot`, `finetune` or `segment`; or several of
+            them, all classifications or all segmentations.
+        seed: Of the bootstrap.
+        resamples: Number of bootstrap resamples.
+
+    Returns:
+        One row per metric, with the columns of `results.COLUMNS`: values are fractions, `ci_low`
+        and `ci_high` a 95 % percentile bootstrap interval over images. Segmentations of several
+        folds share their rows, and have the column `labelled` too; see `segmentation_rows`.
+
+    Raises:
+        InputError: If there is nothing to score, or it is of another type or of both.
+    """
+    needed = "the result of classify, classify_few_shot, finetune or segment"
+    if isinstance(result, str | pd.DataFrame):
+        raise wrong_type("score", result, needed)
+    results = list(result) if isinstance(result, Iterable) else [result]
+    results = [getattr(entry, "prediction", entry) for entry in results]  # of a fine-tuning
+    if not results:
+        raise InputError(f"score: nothing to score; give {needed}.")
+    options = {"seed": seed, "resamples": resamples}
+    segmented = [isinstance(entry, Segmentation) for entry in results]
+    if all(segmented):
+        scores = pd.concat([score_images(entry) for entry in results], ignore_index=True)
+        return segmentation_rows(scores, **options)
+    if any(segmented):
+        raise InputError("score: score classifications and segmentations in two calls.")
+    if other := [entry for entry in results if not isinstance(entry, Prediction)]:
+        raise wrong_type("score", other[0], needed)
+    return pd.concat(
+        [classification_rows(entry, **options) for entry in results], ignore_index=True
+    )
