@@ -31,7 +31,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from radiodino_utils.backbones.loading import Backbone, load_backbone
+from radiodino_utils.backbones.backbone import Backbone
+from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.core.environment import cpu_count, git_revision, set_threads, versions
 from radiodino_utils.data.registry import ImageDataset, Split, load_dataset
 from radiodino_utils.evaluation.results import write_table

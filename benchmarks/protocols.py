@@ -26,7 +26,7 @@ from radiodino_utils.core.environment import git_revision, set_threads, versions
 from radiodino_utils.core.files import write_text
 from radiodino_utils.evaluation.knn import KS, knn_probabilities
 from radiodino_utils.evaluation.logistic import STRENGTHS, classify_logistic
-from radiodino_utils.features.extraction import Features
+from radiodino_utils.features.features import Features
 
 TABLE = Path(__file__).with_suffix(".csv")
 CASES = {

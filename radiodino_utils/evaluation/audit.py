@@ -15,7 +15,8 @@ from ..core.errors import InputError
 from ..core.extras import extra
 from ..data.duplicates import DISTANCE, near_pairs, perceptual_hashes, pixel_hashes
 from ..data.registry import ImageDataset, load_dataset
-from ..features.extraction import Features, extract_features
+from ..features.extraction import extract_features
+from ..features.features import Features
 from .knn import nearest
 from .results import write_table
 from .twins import find_twins

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..core.errors import InputError, unknown_name
 from ..core.extras import extra
-from ..features.extraction import Features
+from ..features.features import Features
 from .knn import knn_probabilities
 from .logistic import one_thread
 from .predictions import Prediction, prediction

@@ -20,14 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
-from ..backbones.loading import (
-    Backbone,
-    Preprocessing,
-    as_backbone,
-    for_training,
-    is_convolutional,
-    load_backbone,
-)
+from ..backbones.backbone import Backbone, for_training, is_convolutional
+from ..backbones.loading import as_backbone, load_backbone
+from ..backbones.preprocessing import Preprocessing
 from ..backbones.random_weights import draw, redraw
 from ..backbones.seen import seen_images, seen_in_pretraining
 from ..core.cache import kept

@@ -7,7 +7,7 @@ import numpy as np
 from ..core.checks import checked_embeddings, checked_ks, checked_labels, checked_temperature
 from ..core.errors import InputError, unknown_name
 from ..core.extras import extra
-from ..features.extraction import Features
+from ..features.features import Features
 from .predictions import Prediction, prediction
 
 with extra("evaluation"):

@@ -11,7 +11,7 @@ from ..backbones.random_weights import draw
 from ..core.checks import checked_embeddings
 from ..core.environment import training_threads
 from ..core.errors import InputError
-from ..features.extraction import Features
+from ..features.features import Features
 from .predictions import Prediction, prediction
 
 LEARNING_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..core.extras import extra
-from ..features.extraction import Features
+from ..features.features import Features
 from .predictions import Prediction, prediction
 
 with extra("evaluation"):

@@ -13,7 +13,7 @@ from ..core.errors import InputError
 from ..core.extras import extra
 from ..core.files import atomic
 from ..data.dataset import positive_class
-from ..features.extraction import Features
+from ..features.features import Features
 
 
 @dataclass(frozen=True)

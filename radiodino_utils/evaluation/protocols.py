@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from ..core.errors import InputError, unknown_name
-from ..features.extraction import Features
+from ..features.features import Features
 from .knn import KS, classify_knn
 from .linear import classify_linear
 from .logistic import classify_logistic

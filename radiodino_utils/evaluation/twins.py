@@ -10,7 +10,7 @@ import pandas as pd
 from ..core.files import value_hash
 from ..data.dataset import ImageDataset, Split
 from ..data.duplicates import DISTANCE, near_pairs, perceptual_hashes
-from ..features.extraction import Features
+from ..features.features import Features
 from .predictions import Prediction, without_rows
 
 DEDUPLICATED, TRAIN_DEDUPLICATED = (

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..backbones.loading import Backbone, as_backbone
+from ..backbones.backbone import Backbone
+from ..backbones.loading import as_backbone
 from ..core.errors import InputError
 from ..core.extras import extra
-from ..features.engines import FeatureModel
+from ..features.feature_model import FeatureModel
 
 
 @dataclass(frozen=True)

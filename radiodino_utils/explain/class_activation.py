@@ -8,14 +8,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..backbones.loading import Backbone, as_backbone, is_convolutional
+from ..backbones.backbone import Backbone, is_convolutional
+from ..backbones.loading import as_backbone
 from ..core.checks import checked_embeddings, checked_ks, checked_temperature
 from ..core.errors import InputError
 from ..core.extras import extra
 from ..evaluation.knn import TEMPERATURE
 from ..evaluation.logistic import STRENGTHS, fit_logistic
-from ..features.engines import FeatureModel, as_tensor
-from ..features.extraction import Features
+from ..features.feature_model import FeatureModel, as_tensor
+from ..features.features import Features
 from .attention import require_attention
 
 with extra("evaluation"):

@@ -10,13 +10,13 @@ from torch import nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from ..backbones.loading import Backbone
+from ..backbones.backbone import Backbone
 from ..core.environment import git_revision
 from ..core.errors import InputError
 from ..core.extras import extra
 from ..evaluation.metrics import mean_interval
 from ..evaluation.results import COLUMNS
-from ..features.engines import as_tensor
+from ..features.feature_model import as_tensor
 from .attention import attention_maps, attention_rollout
 from .class_activation import IndependentScore, Scores, grad_cam
 

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..backbones.loading import Backbone, as_backbone
+from ..backbones.backbone import Backbone
+from ..backbones.loading import as_backbone
 from ..core.errors import InputError
 from ..core.extras import extra
-from ..features.engines import FeatureModel, as_tensor
+from ..features.feature_model import FeatureModel, as_tensor
 from .attention import require_attention
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from ..core.errors import InputError
 from ..core.extras import extra
 from ..core.files import data_folder, make_folder
-from .extraction import Features
+from .features import Features
 
 
 def project(
@@ -69,7 +69,7 @@ def project(
         for split, labels in features.labels.items()
     ).reset_index(drop=True)
     table.insert(0, "dataset", features.dataset)
-    table.insert(1, "backbone", features.sidecar["backbone"]["name"])
+    table.insert(1, "backbone", features.backbone)
     return table.assign(
         pca1=linear[:, 0], pca2=linear[:, 1], umap1=curved[:, 0], umap2=curved[:, 1]
     )
@@ -96,7 +96,7 @@ def explained_variance(features: Features, *, components: int = 20) -> pd.DataFr
     return pd.DataFrame(
         {
             "dataset": features.dataset,
-            "backbone": features.sidecar["backbone"]["name"],
+            "backbone": features.backbone,
             "component": np.arange(1, len(share) + 1),
             "share": share,
             "cumulative": share.cumsum(),

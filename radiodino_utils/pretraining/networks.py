@@ -10,7 +10,7 @@ import torch
 from timm.layers import DropPath
 from torch import nn
 
-from ..backbones.loading import for_training
+from ..backbones.backbone import for_training
 from ..core.errors import unknown_name
 from ..core.extras import extra
 from .config import Recipe

@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn.functional import cosine_similarity, interpolate, mse_loss, normalize
 from tqdm.auto import tqdm
 
-from ..backbones.loading import for_training, load_backbone
+from ..backbones.backbone import for_training
+from ..backbones.loading import load_backbone
 from ..backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 from ..core.environment import git_revision, versions
 from ..core.errors import InputError, unknown_name

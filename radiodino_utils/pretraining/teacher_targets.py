@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..backbones.loading import Backbone
+from ..backbones.backbone import Backbone
 from ..core.errors import InputError
 from ..core.files import make_folder, require_space, write_json
-from ..features.engines import compiled_by_openvino
+from ..features.openvino_engine import compiled_by_openvino
 from .corpus import Corpus
 
 STORE = "targets.json"

@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ..backbones.loading import Backbone, load_backbone
+from ..backbones.backbone import Backbone
+from ..backbones.loading import load_backbone
 from ..core.environment import git_revision, versions
 from ..core.errors import InputError
 from ..core.extras import extra

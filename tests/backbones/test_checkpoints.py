@@ -6,12 +6,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from radiodino_utils.backbones.checkpoints import (
-    fingerprint,
-    load_strictly,
-    read_state_dict,
-    vision_transformer,
-)
+from radiodino_utils.backbones.architecture import load_strictly, vision_transformer
+from radiodino_utils.backbones.checkpoints import read_state_dict
+from radiodino_utils.backbones.fingerprints import fingerprint
 from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.core.errors import InputError
 

@@ -6,7 +6,8 @@ import timm
 import torch
 from torch import nn
 
-from radiodino_utils.backbones.loading import at_size, from_model
+from radiodino_utils.backbones.backbone import from_model
+from radiodino_utils.backbones.sizes import at_size
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.registry import load_dataset
 from radiodino_utils.evaluation.finetune_config import FinetuneConfig
@@ -17,9 +18,11 @@ from radiodino_utils.evaluation.logistic import classify_logistic
 from radiodino_utils.explain.attention import attention_maps
 from radiodino_utils.explain.class_activation import Scores, Similarity, grad_cam
 from radiodino_utils.explain.patches import patch_tokens
-from radiodino_utils.features.engines import as_tensor, make_engine
+from radiodino_utils.features.dense import dense_backbone
+from radiodino_utils.features.engines import make_engine
 from radiodino_utils.features.extraction import extract_features
-from radiodino_utils.features.patch_maps import dense_backbone, extract_patch_maps
+from radiodino_utils.features.feature_model import as_tensor
+from radiodino_utils.features.patch_maps import extract_patch_maps
 
 from ..synthetic_segmentation import synthetic_segmentation
 

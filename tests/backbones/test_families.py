@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from radiodino_utils.backbones.loading import from_model, with_blocks
+from radiodino_utils.backbones.backbone import from_model, with_blocks
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.evaluation.finetune_config import FinetuneConfig
 from radiodino_utils.evaluation.finetuning import finetune
 from radiodino_utils.explain.attention import attention_maps, with_attention
 from radiodino_utils.explain.class_activation import Similarity, grad_cam
-from radiodino_utils.features.engines import FeatureModel, as_tensor
+from radiodino_utils.features.feature_model import FeatureModel, as_tensor
 from tests.evaluation.test_finetuning import halves  # noqa: F401
 
 from ..conftest import tiny_transformer

@@ -12,8 +12,9 @@ import timm
 import torch
 from safetensors.torch import save
 
-from radiodino_utils.backbones.checkpoints import fingerprint
-from radiodino_utils.backbones.loading import _is_hubs, load_backbone
+from radiodino_utils.backbones.fingerprints import fingerprint
+from radiodino_utils.backbones.hub import _is_intact
+from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.backbones.registry import missing_weights
 from radiodino_utils.core import downloads
 from radiodino_utils.core.errors import InputError
@@ -202,7 +203,7 @@ def test_every_flipped_bit_of_the_cache_is_found(file, files, use, capsys):
                 + bytes([whole[place] ^ 1 << int(generator.integers(8))])
                 + whole[place + 1 :]
             )
-            assert not _is_hubs(path)
+            assert not _is_intact(path)
         assert load_backbone("radiodino-s16").describe() == first.describe()
         assert (
             f"{REPOSITORY}@main: {file} in the Hub's cache is damaged; fetched again."
@@ -346,7 +347,7 @@ def test_dinov2_is_resampled_to_224(use):
 def test_weights_are_compared_with_the_known_sha256_of_their_commit(files, use, monkeypatch):
     known = {COMMIT: hashlib.sha256(files["model.safetensors"]).hexdigest()}
     monkeypatch.setattr(
-        "radiodino_utils.backbones.loading.known_sha256",
+        "radiodino_utils.backbones.hub.known_sha256",
         lambda repository, commit: known.get(commit),
     )
     with hub_server({REPOSITORY: {"main": files}}) as server:

@@ -3,8 +3,10 @@ import pytest
 import timm
 import torch
 
-from radiodino_utils.backbones.loading import at_size, from_model, load_backbone
+from radiodino_utils.backbones.backbone import from_model
+from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.backbones.registry import backbone_names
+from radiodino_utils.backbones.sizes import at_size
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.features.engines import make_engine
 

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from radiodino_utils.backbones.checkpoints import fingerprint
+from radiodino_utils.backbones.fingerprints import fingerprint
 from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.backbones.random_weights import draw, redraw
 from radiodino_utils.pretraining.networks import ARCHITECTURES

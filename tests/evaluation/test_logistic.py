@@ -5,7 +5,7 @@ import pytest
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.evaluation.logistic import classify_logistic
-from radiodino_utils.features.extraction import Features
+from radiodino_utils.features.features import Features
 
 
 def made(classes=3, noise=0.3, absent=None):

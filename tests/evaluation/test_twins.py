@@ -12,7 +12,7 @@ from radiodino_utils.evaluation.twins import (
     three_ways,
     without_twins,
 )
-from radiodino_utils.features.extraction import Features
+from radiodino_utils.features.features import Features
 from tests.data.test_duplicates import blocks
 from tests.evaluation.test_finetuning import QUICK
 

@@ -10,7 +10,9 @@ from hypothesis.extra.numpy import arrays
 from timm.layers import set_fused_attn, use_fused_attn
 from timm.utils import AttentionExtract
 
-from radiodino_utils.backbones.loading import at_size, from_model, load_backbone
+from radiodino_utils.backbones.backbone import from_model
+from radiodino_utils.backbones.loading import load_backbone
+from radiodino_utils.backbones.sizes import at_size
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.explain.attention import (
     attention_maps,

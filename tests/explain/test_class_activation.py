@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from pytorch_grad_cam import GradCAM
 from torch.nn import functional
 
-from radiodino_utils.backbones.loading import at_size, from_model, load_backbone
+from radiodino_utils.backbones.backbone import from_model
+from radiodino_utils.backbones.loading import load_backbone
+from radiodino_utils.backbones.sizes import at_size
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.evaluation.knn import knn_probabilities
 from radiodino_utils.evaluation.logistic import classify_logistic
@@ -18,7 +20,7 @@ from radiodino_utils.explain.class_activation import (
     grad_cam,
 )
 from radiodino_utils.explain.faithfulness import road
-from radiodino_utils.features.engines import as_tensor
+from radiodino_utils.features.feature_model import as_tensor
 
 from ..conftest import tiny_transformer
 from ..synthetic import synthetic_features

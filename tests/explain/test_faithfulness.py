@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
-from radiodino_utils.backbones.loading import from_model
+from radiodino_utils.backbones.backbone import from_model
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.evaluation.results import COLUMNS
 from radiodino_utils.explain.class_activation import KnnVote, LinearProbe

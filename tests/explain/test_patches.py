@@ -4,7 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radiodino_utils.backbones.loading import at_size, from_model, load_backbone
+from radiodino_utils.backbones.backbone import from_model
+from radiodino_utils.backbones.loading import load_backbone
+from radiodino_utils.backbones.sizes import at_size
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.explain.patches import (
     patch_at,

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from radiodino_utils.backbones.loading import load_backbone, with_blocks
+from radiodino_utils.backbones.backbone import with_blocks
+from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.explain.attention import attention_maps
-from radiodino_utils.features.engines import OpenVinoEngine, choose_engine, make_engine
+from radiodino_utils.features.engines import choose_engine, make_engine
+from radiodino_utils.features.openvino_engine import OpenVinoEngine
 
 from ..conftest import tiny_transformer
 

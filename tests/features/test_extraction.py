@@ -14,14 +14,17 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from radiodino_utils.backbones.checkpoints import fingerprint
-from radiodino_utils.backbones.loading import from_model, load_backbone
+from radiodino_utils.backbones.backbone import from_model
+from radiodino_utils.backbones.fingerprints import fingerprint
+from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.core.files import file_hash
 from radiodino_utils.data.registry import load_dataset
+from radiodino_utils.features import chunks
 from radiodino_utils.features import extraction as module
-from radiodino_utils.features.engines import FeatureModel
-from radiodino_utils.features.extraction import describe_features, extract_features, main
+from radiodino_utils.features.extraction import extract_features, main
+from radiodino_utils.features.feature_model import FeatureModel
+from radiodino_utils.features.features import describe_features
 
 from ..conftest import REPOSITORY, synthetic_arrays, tiny_transformer
 
@@ -58,7 +61,7 @@ def counted(monkeypatch):
 
 @pytest.mark.parametrize("colour", [False, True])
 def test_every_row_is_its_image(tiny_backbone, synthetic_set, colour, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 4)
+    monkeypatch.setattr(chunks, "CHUNK", 4)
     dataset = synthetic_set((9, 3, 4), colour=colour)
     features = extract_features(tiny_backbone, dataset, batch_size=3, **FP32)
     for name, split in dataset.splits.items():
@@ -202,20 +205,20 @@ def test_sidecar_and_index(tiny_backbone, synthetic_set):
 
 
 def test_an_interrupted_extraction_goes_on(tiny_backbone, synthetic_set, counted, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 4)
+    monkeypatch.setattr(chunks, "CHUNK", 4)
     dataset, whole = synthetic_set((11, 3, 4)), synthetic_set((11, 3, 4), name="whole.npz")
-    batches = module._batches
+    batches = chunks._batches
 
     def interrupted(split, chunk, *rest):
         if (chunk.split, chunk.start) == ("train", 8):
             raise KeyboardInterrupt
         return batches(split, chunk, *rest)
 
-    monkeypatch.setattr(module, "_batches", interrupted)
+    monkeypatch.setattr(chunks, "_batches", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract_features(tiny_backbone, dataset, batch_size=2, **FP32)
     assert counted.images == 8
-    monkeypatch.setattr(module, "_batches", batches)
+    monkeypatch.setattr(chunks, "_batches", batches)
     resumed = extract_features(tiny_backbone, dataset, batch_size=2, **FP32)
     assert counted.images == 18
     expected = extract_features(
@@ -225,9 +228,9 @@ def test_an_interrupted_extraction_goes_on(tiny_backbone, synthetic_set, counted
 
 
 def test_a_half_written_chunk_is_made_again(tiny_backbone, synthetic_set, counted, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 4)
+    monkeypatch.setattr(chunks, "CHUNK", 4)
     dataset = synthetic_set((8, 3, 4))
-    monkeypatch.setattr(module, "_join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(module, "join_chunks", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         extract_features(tiny_backbone, dataset, **FP32)
     chunk = sorted(next((dataset_folder := module.features_folder()).glob("*.partial")).iterdir())[
@@ -236,7 +239,7 @@ def test_a_half_written_chunk_is_made_again(tiny_backbone, synthetic_set, counte
     chunk.write_bytes(chunk.read_bytes()[:-1])
     monkeypatch.undo()
     monkeypatch.setenv("RADIODINO_DATA", str(dataset_folder.parent))
-    monkeypatch.setattr(module, "CHUNK", 4)
+    monkeypatch.setattr(chunks, "CHUNK", 4)
     features = extract_features(tiny_backbone, dataset, **FP32)
     np.testing.assert_allclose(
         features.embedding("test")[0],
@@ -271,7 +274,7 @@ def test_no_disk_space_is_said_before_any_work(tiny_backbone, synthetic_set, cou
 def test_a_damaged_image_is_named_and_the_rest_is_kept(
     tiny_backbone, tmp_path, counted, monkeypatch
 ):
-    monkeypatch.setattr(module, "CHUNK", 2)
+    monkeypatch.setattr(chunks, "CHUNK", 2)
     for row in range(4):
         file = tmp_path / "set" / "one" / f"{row}.png"
         file.parent.mkdir(parents=True, exist_ok=True)

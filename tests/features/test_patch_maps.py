@@ -4,12 +4,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from radiodino_utils.backbones.loading import Backbone, Preprocessing, load_backbone
+from radiodino_utils.backbones.backbone import Backbone
+from radiodino_utils.backbones.loading import load_backbone
+from radiodino_utils.backbones.preprocessing import Preprocessing
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.images import resized
 from radiodino_utils.features import patch_maps as module
-from radiodino_utils.features.engines import OpenVinoEngine, TorchEngine
-from radiodino_utils.features.patch_maps import dense_backbone, extract_patch_maps
+from radiodino_utils.features.dense import dense_backbone
+from radiodino_utils.features.engines import TorchEngine
+from radiodino_utils.features.openvino_engine import OpenVinoEngine
+from radiodino_utils.features.patch_maps import extract_patch_maps
 
 from ..conftest import tiny_transformer
 from ..synthetic_segmentation import synthetic_segmentation

@@ -5,7 +5,8 @@ import pytest
 import timm
 import torch
 
-from radiodino_utils.backbones.loading import from_model, load_backbone
+from radiodino_utils.backbones.backbone import from_model
+from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.pretraining import teacher_distillation, teacher_targets
 from radiodino_utils.pretraining.command import main as pretrain

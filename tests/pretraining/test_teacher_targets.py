@@ -5,7 +5,7 @@ import pytest
 import timm
 import torch
 
-from radiodino_utils.backbones.loading import from_model
+from radiodino_utils.backbones.backbone import from_model
 from radiodino_utils.core import files
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.pretraining import teacher_targets
