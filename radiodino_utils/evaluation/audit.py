@@ -14,7 +14,7 @@ from ..core.environment import git_revision
 from ..core.errors import InputError
 from ..core.extras import extra
 from ..data.duplicates import DISTANCE, near_pairs, perceptual_hashes, pixel_hashes
-from ..data.registry import ImageDataset, load_dataset
+from ..data.registry import ImageDataset, as_dataset, load_dataset
 from ..features.extraction import extract_features
 from ..features.features import Features
 from .knn import nearest
@@ -70,7 +70,7 @@ class Audit:
 
 
 def audit(
-    dataset: ImageDataset, *, features: Features | None = None, distance: int = DISTANCE
+    dataset: ImageDataset | str, *, features: Features | None = None, distance: int = DISTANCE
 ) -> Audit:
     """Audits a labelled set; each image is read once, and only some numbers of each are held in
     memory.
@@ -81,13 +81,14 @@ def audit(
     similar that is, and none are given.
 
     Args:
-        dataset: What `load_dataset` gives.
+        dataset: Registered name, or dataset returned by `load_dataset`.
         features: Of the same set; without them embeddings are not compared.
         distance: Greatest number of differing bits (of 64) of near duplicates.
 
     Returns:
         Tables and a summary.
     """
+    dataset = as_dataset(dataset)
     images = _measure(dataset)
     pairs, bits = near_pairs(np.stack(images.pop("hash")), distance=distance)
     pixels = images["pixels"].to_numpy()

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..core.errors import InputError, unknown_name
 from ..core.extras import extra
-from ..features.features import Features
+from ..features.features import Features, require_features
 from .knn import knn_probabilities
 from .logistic import one_thread
 from .predictions import Prediction, prediction
@@ -49,6 +49,7 @@ def classify_few_shot(
         InputError: If the train split holds fewer labels of a class than are to be drawn, or a
             method is unknown.
     """
+    require_features(features)
     for method in methods:
         if method not in METHODS:
             raise unknown_name("few-shot method", method, METHODS)

@@ -16,7 +16,7 @@ from ..data.dataset import positive_class
 from ..features.features import Features
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """Probabilities of the classes for every image of a split.
 
@@ -65,6 +65,12 @@ class Prediction:
         # what `records` keeps: every number can be recomputed exactly
         object.__setattr__(
             self, "probabilities", np.asarray(self.probabilities, np.float32).astype(np.float64)
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Prediction({self.dataset!r} x {self.backbone!r}, {self.protocol}, "
+            f"{len(self.classes)} classes, {self.split} {len(self.labels)})"
         )
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from ..core.errors import InputError, unknown_name
-from ..features.features import Features
+from ..features.features import Features, require_features
 from .knn import KS, classify_knn
 from .linear import classify_linear
 from .logistic import classify_logistic
@@ -64,10 +64,7 @@ def classify(
         InputError: If the protocol is unknown, `features` are of another type, or the protocol
             cannot use them.
     """
-    if not isinstance(features, Features):
-        raise InputError(
-            f"features: expected Features from extract_features, got {type(features).__name__}."
-        )
+    require_features(features)
     if protocol not in _protocols:
         raise unknown_name("protocol", protocol, _protocols)
     function = _protocols[protocol]

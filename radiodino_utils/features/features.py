@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..core.checks import checked_embeddings, checked_labels
+from ..core.errors import wrong_type
 from ..data.dataset import Splits
 
 
@@ -92,6 +93,16 @@ class Features:
         return embedding, checked_labels(
             labels, len(self.classes), shape=(len(embedding),), what=what
         )
+
+
+def require_features(features: object) -> None:
+    """Check that a value holds features.
+
+    Raises:
+        InputError: If it is of another type, such as the name of a backbone.
+    """
+    if not isinstance(features, Features):
+        raise wrong_type("features", features, "the result of extract_features")
 
 
 def describe_features(features: Features) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pandas as pd
 from ..core.errors import InputError
 from ..core.extras import extra
 from ..core.files import data_folder, make_folder
-from .features import Features
+from .features import Features, require_features
 
 
 def project(
@@ -37,6 +37,7 @@ def project(
     Raises:
         InputError: If features are NaN or infinite, or there are fewer than four images.
     """
+    require_features(features)
     with extra("evaluation"):
         from sklearn.decomposition import PCA
 

@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, interpolate, one_hot
 from ...backbones.random_weights import redraw
 from ...core.checks import checked_ks, checked_labels
 from ...core.environment import training_threads
-from ...core.errors import InputError, unknown_name
+from ...core.errors import InputError, unknown_name, wrong_type
 from ...core.extras import extra
 from ...data.images import resized
 from ...data.segmentation import SegmentationDataset
@@ -45,7 +45,7 @@ class Training:
     weight_decay: float = 1e-4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Segmentation:
     """What a probe says of the images of the test split.
 
@@ -76,6 +76,12 @@ class Segmentation:
     engine: str = ""
     precision: str = ""
     seen_in_pretraining: str = "not known"
+
+    def __repr__(self) -> str:
+        return (
+            f"Segmentation({self.dataset.name!r} x {self.backbone!r}, {self.probe}, "
+            f"{len(self.dataset.classes)} classes, test {len(self.rows)})"
+        )
 
     def predicted(self, position: int, shape: tuple[int, int]) -> np.ndarray:
         """The mask of one test image at the image's size: uint8, [height, width]; scores are up-sampled bilinearly."""
@@ -145,6 +151,8 @@ def segment(
         InputError: If the probe is unknown, train or val holds no foreground, or a mask does not
             fit its image.
     """
+    if not isinstance(features, DenseFeatures):
+        raise wrong_type("features", features, "the result of extract_patch_maps")
     if probe not in PROBES:
         raise unknown_name("probe", probe, PROBES)
     dataset, training = dataset or features.dataset, training or Training()
