@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from radiodino_utils.backbones.bundled import NAME, WEIGHTS
+from radiodino_utils.backbones.checkpoints import saved_num_heads
 from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.backbones.seen import corpus_prefixes
 from radiodino_utils.core.environment import cpu_count
@@ -74,9 +75,9 @@ def export(run: Path, path: Path) -> Path:
     state = {name: tensor.half().contiguous() for name, tensor in load_file(run / BACKBONE).items()}
     if bad := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
         raise InputError(f"{run}: {bad[0]} does not fit half precision.")
-    heads = load_backbone(f"file:{run / BACKBONE}").model.blocks[0].attn.num_heads
+    heads = saved_num_heads(run / BACKBONE)
     with atomic(path) as temporary:
-        save_file(state, temporary, {"num_heads": str(heads)})
+        save_file(state, temporary, {"num_heads": str(heads)} if heads else None)
     return path
 
 

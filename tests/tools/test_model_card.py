@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from radiodino_utils.backbones import bundled
+from radiodino_utils.backbones.checkpoints import saved_num_heads
 from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.backbones.seen import corpus_prefixes
 from radiodino_utils.core.errors import InputError
@@ -47,10 +48,12 @@ def test_verdicts_compare_with_the_better_floor():
 
 
 def test_export_is_half_precision_of_a_run(tmp_path):
-    save_file({"a": torch.tensor([1.0, 2.0])}, tmp_path / "backbone.safetensors")
+    path = tmp_path / "backbone.safetensors"
+    save_file({"a": torch.tensor([1.0, 2.0])}, path, {"num_heads": "3"})
     tensor = load_file(export(tmp_path, tmp_path / "out.safetensors"))["a"]
+    assert saved_num_heads(tmp_path / "out.safetensors") == 3
     assert tensor.dtype == torch.float16 and tensor.tolist() == [1.0, 2.0]
-    save_file({"a": torch.tensor([1e9])}, tmp_path / "backbone.safetensors")
+    save_file({"a": torch.tensor([1e9])}, path)
     with pytest.raises(InputError, match="does not fit half precision"):
         export(tmp_path, tmp_path / "out.safetensors")
     with pytest.raises(InputError, match="holds no backbone.safetensors"):
