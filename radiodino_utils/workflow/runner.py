@@ -372,12 +372,8 @@ def _code(notebook: Path) -> list[str]:
 
 
 def _package_hash() -> dict[str, str]:
-    files = [
-        path
-        for path in Path(__file__).parent.rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
-    ]
-    root = Path(__file__).parent
+    root = REPOSITORY / "radiodino_utils"
+    files = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     return {path.relative_to(root).as_posix(): file_hash(path) for path in sorted(files)}
 
 

@@ -147,3 +147,28 @@ def test_what_needs_no_installation_installs_nothing(
     assert run.returncode == code and sign in run.stdout + run.stderr
     assert "Traceback" not in run.stderr and "installing" not in run.stdout
     assert not (checkout / ".venv").exists()
+
+
+def test_a_change_anywhere_in_the_package_is_noticed(checkout: Path) -> None:
+    kept = {
+        name: text
+        for name, text in os.environ.items()
+        if not name.startswith(("RADIODINO_", "CONDA_"))
+    }
+
+    def run() -> str:
+        done = subprocess.run(
+            ["bash", "run_all.sh", "--profile", "small"],
+            cwd=checkout,
+            env=kept | {"VIRTUAL_ENV": sys.prefix},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        return done.stdout
+
+    assert "done" in run()
+    assert "up to date" in run()
+    with open(checkout / "radiodino_utils" / "core" / "errors.py", "a") as file:
+        file.write("# changed\n")
+    assert "done" in run()
