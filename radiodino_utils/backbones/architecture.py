@@ -33,7 +33,7 @@ def vision_transformer(
         InputError: If a tensor is missing, unexpected or of another shape; all of them are listed.
             If the number of heads is not known, or does not divide the width.
     """
-    _check(state, source, num_heads)
+    heads = _checked_heads(state, source, num_heads)
     if "register_tokens" in state:
         state = _with_timms_registers(state)
     width, channels, patch, _ = state["patch_embed.proj.weight"].shape
@@ -53,7 +53,7 @@ def vision_transformer(
         in_chans=channels,
         embed_dim=width,
         depth=1 + max(blocks),
-        num_heads=num_heads,
+        num_heads=heads,
         mlp_ratio=state["blocks.0.mlp.fc1.weight"].shape[0] / width,
         qkv_bias="blocks.0.attn.qkv.bias" in state,
         init_values=1.0 if "blocks.0.ls1.gamma" in state else None,
@@ -68,7 +68,8 @@ def vision_transformer(
     return model.eval()
 
 
-def _check(state: dict[str, torch.Tensor], source: str, num_heads: int | None) -> None:
+def _checked_heads(state: dict[str, torch.Tensor], source: str, num_heads: int | None) -> int:
+    """Return the number of heads, if the tensors are those of a vision transformer."""
     if absent := [name for name in _NEEDED if name not in state]:
         raise InputError(
             f"{source}: not a vision transformer that timm knows: missing {', '.join(absent)}."
@@ -93,6 +94,7 @@ def _check(state: dict[str, torch.Tensor], source: str, num_heads: int | None) -
             f"{source}: {num_heads} heads do not divide the width {width}; give the number it was "
             "trained with."
         )
+    return num_heads
 
 
 def _with_timms_registers(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -34,7 +34,7 @@ class Backbone:
     """
 
     name: str
-    model: nn.Module
+    model: Any  # a module; torch types the attributes of every module as Tensor | Module
     preprocessing: Preprocessing
     patch_size: int
     num_prefix_tokens: int
@@ -73,7 +73,8 @@ class Backbone:
         if shape is None or len(shape) not in (2, 3):
             given = type(image).__name__ if shape is None else f"an array of shape {shape}"
             raise InputError(
-                f"image: a uint8 array [height, width] or [height, width, 3] is needed, not {given}."
+                "image: a uint8 array [height, width] or [height, width, 3] is needed, not "
+                f"{given}."
             )
         height, width = shape[:2]
         if min(height, width) < self.patch_size:
@@ -136,7 +137,7 @@ def with_all_blocks(backbone: Backbone) -> Backbone:
     return with_blocks(backbone, max(count, len(backbone.model.blocks)))
 
 
-def for_training(model: nn.Module) -> nn.Module:
+def for_training(model: Any) -> Any:
     """Prepare a vision transformer for training, in place.
 
     The fused backward pass of torch is several times slower on a CPU.
@@ -147,7 +148,7 @@ def for_training(model: nn.Module) -> nn.Module:
 
 
 def from_model(
-    name: str, model: nn.Module, source: str, preprocessing: Preprocessing | None = None
+    name: str, model: Any, source: str, preprocessing: Preprocessing | None = None
 ) -> Backbone:
     """Make a backbone of a vision transformer or convolutional network of timm.
 
@@ -190,7 +191,7 @@ def _imagenet(size: int | tuple[int, int]) -> Preprocessing:
     return Preprocessing(size, "bilinear", IMAGENET_MEAN, IMAGENET_STD)
 
 
-def _outputs(model: nn.Module) -> tuple[str, ...]:
+def _outputs(model: Any) -> tuple[str, ...]:
     """Return the names of the features of a vision transformer, by its own pooling."""
     pooling = getattr(model, "global_pool", "")
     if not pooling:
@@ -201,7 +202,7 @@ def _outputs(model: nn.Module) -> tuple[str, ...]:
     return ("mean_patch_token",) if pooling == "avg" and not with_prefix else ("pooled_token",)
 
 
-def require_transformer(name: str, model: nn.Module) -> None:
+def require_transformer(name: str, model: Any) -> None:
     """Check that a model is a vision transformer of timm.
 
     Raises:

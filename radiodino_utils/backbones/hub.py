@@ -121,9 +121,8 @@ def _facts(
     # to connect, read, write, and for a free connection
     timeout = (2.5, *[float(constants.HF_HUB_ETAG_TIMEOUT)] * 3)
     try:
-        facts = get_hf_file_metadata(
-            hf_hub_url(repository, name, revision=revision), timeout=timeout
-        )
+        url = hf_hub_url(repository, name, revision=revision)
+        facts = get_hf_file_metadata(url, timeout=timeout)  # type: ignore[arg-type] # passed to httpx
     except RevisionNotFoundError as error:
         raise InputError(f"{source}: the Hub knows no such revision.") from error
     except EntryNotFoundError as error:

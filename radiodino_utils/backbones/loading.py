@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from timm.models.vision_transformer import checkpoint_filter_fn
-from torch import nn
 
 from ..core.errors import InputError, unknown_name, wrong_type
 from .architecture import load_strictly, vision_transformer
@@ -136,7 +136,7 @@ def _from_hub(name: str, entry: Model, revision: str | None) -> Backbone:
     return from_model(name, model, source, preprocessing)
 
 
-def _configured(name: str, folder: Path, options: dict) -> nn.Module:
+def _configured(name: str, folder: Path, options: dict[str, Any]) -> Any:
     """Build the model that a `config.json` describes, without weights."""
     try:
         model = timm.create_model(f"local-dir:{folder}", pretrained=False, num_classes=0, **options)

@@ -1,4 +1,4 @@
-"""Random weights that are bit-equal on every processor: integers of a counter-based generator, scaled once."""
+"""Random weights that are bit-equal on every processor: scaled integers of a counter."""
 
 import hashlib
 import math
@@ -8,18 +8,14 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-_TOKENS = {
-    "pos_embed": 0.02,
-    "cls_token": 1e-6,
-    "reg_token": 1e-6,
-}  # standard deviations, as in timm's vision transformers
+# standard deviations, as in timm's vision transformers
+_TOKENS = {"pos_embed": 0.02, "cls_token": 1e-6, "reg_token": 1e-6}
 
 
 def draw(shape: tuple[int, ...], *, std: float, seed: int, name: str) -> torch.Tensor:
-    """Draw a bell-shaped tensor with mean 0 whose bits depend on neither processor, thread count
-    nor library version.
+    """Draw a bell-shaped tensor with mean 0 whose bits are the same everywhere.
 
-    Each value is the sum of the four 16-bit parts of a 64-bit integer (Irwin-Hall: no value beyond
+    They depend on neither processor, thread count nor library version. Each value is the sum of the four 16-bit parts of a 64-bit integer (Irwin-Hall: no value beyond
     3.47 standard deviations), centred and scaled in float64 and rounded once to float32. The
     integers are those of numpy's Philox, keyed by seed and name, so that no value depends on what
     else is drawn.
@@ -38,10 +34,10 @@ def draw(shape: tuple[int, ...], *, std: float, seed: int, name: str) -> torch.T
     """
     key = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:16], "little")
     integers = np.random.Philox(key=key).random_raw(math.prod(shape))
-    total = sum((integers >> np.uint64(shift)) & np.uint64(0xFFFF) for shift in (0, 16, 32, 48))
-    unit = math.sqrt(
-        (2**32 - 1) / 3
-    )  # standard deviation of the total: 4 x (65536^2 - 1) / 12 under the root
+    parts = [(integers >> np.uint64(shift)) & np.uint64(0xFFFF) for shift in (0, 16, 32, 48)]
+    total = np.sum(parts, axis=0, dtype=np.uint64)
+    # standard deviation of the total: 4 x (65536^2 - 1) / 12 under the root
+    unit = math.sqrt((2**32 - 1) / 3)
     values = (total.astype(np.float64) - 2 * 65535) * (std / unit)
     return torch.from_numpy(values.astype(np.float32).reshape(shape))
 

@@ -5,6 +5,7 @@ import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import timm
 import torch
@@ -96,7 +97,7 @@ def reference_model(name: str) -> nn.Module:
 
 def _by_order(architecture: str, state: Mapping[str, torch.Tensor], source: str) -> nn.Module:
     """Build a timm model with the tensors of another implementation, in the same order."""
-    model = timm.create_model(architecture)
+    model: Any = timm.create_model(architecture)
     names = list(model.state_dict())
     if len(names) != len(state):
         raise InputError(

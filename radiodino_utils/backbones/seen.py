@@ -19,19 +19,18 @@ def corpus_prefixes(digests: Sequence[str]) -> np.ndarray:
 
 
 def seen_images(backbone: str, images: Sequence[np.ndarray]) -> list[bool] | None:
-    """Tell for each image whether the pre-training of a backbone saw it, at any size and without
-    its label.
+    """Return for each image whether the pre-training of a backbone saw it.
 
-    An image counts as seen when the corpus holds the very pixels. The images of BUSI and
-    BreastMNIST, which is made from BUSI,
-    are one image at five sizes: `published/breastmnist_busi.csv` holds the hashes of all of them.
+    It was seen without its label. An image counts as seen if the corpus holds the very pixels, at
+    any size for BUSI and BreastMNIST: BreastMNIST is made from BUSI, and `breastmnist_busi.csv`
+    holds the hashes of each image at its five sizes.
 
     Args:
         backbone: Name of the backbone.
         images: uint8, [height, width] or [height, width, 3]; read only where a corpus is known.
 
     Returns:
-        One bool per image; all `False` for random weights and `pixels`; `None` where the corpus is
+        One bool per image; all `False` for random weights and `pixels`; `None` if the corpus is
         not known, as for released weights and files.
     """
     kind = REGISTRY[backbone].kind if backbone in REGISTRY else "file"
@@ -41,35 +40,32 @@ def seen_images(backbone: str, images: Sequence[np.ndarray]) -> list[bool] | Non
     if kind != "bundled" or not corpus.is_file():
         return None
     prefixes = set(np.load(corpus, allow_pickle=False).tolist())
-    prefixes |= {one for sizes in _same_images() if not prefixes.isdisjoint(sizes) for one in sizes}
+    for sizes in _same_images():
+        if not prefixes.isdisjoint(sizes):
+            prefixes.update(sizes)
     return [int(digest[:16], 16) in prefixes for digest in image_digests(images)]
 
 
 def seen_in_pretraining(seen: Mapping[str, Sequence[bool] | None]) -> str:
-    """Return what result rows say of a dataset: the most that pre-training saw of it.
+    """Return what result rows say about a dataset: the most that pre-training saw of it.
 
     Args:
-        seen: What `seen_images` gives, by split. Splits other than train and val count as test.
+        seen: Returned by `seen_images`, by split. Splits other than train and val count as test.
 
     Returns:
         "none", "not known", "unlabelled train" or "unlabelled test".
     """
-    if any(part is None for part in seen.values()):
-        return "not known"
-    splits = [split for split, part in seen.items() if any(part)]
-    return most_seen(
-        [
-            "none",
-            *(
-                "unlabelled train" if split in ("train", "val") else "unlabelled test"
-                for split in splits
-            ),
-        ]
-    )
+    values = ["none"]
+    for split, part in seen.items():
+        if part is None:
+            return "not known"
+        if any(part):
+            values.append("unlabelled train" if split in ("train", "val") else "unlabelled test")
+    return most_seen(values)
 
 
 def most_seen(values: Iterable[str]) -> str:
-    """Return the one of several values that says the most, as for the folds of a cross-validation."""
+    """Return the value that says the most, such as of the folds of a cross-validation."""
     return max(values, key=SEEN.index)
 
 
@@ -79,7 +75,5 @@ def _same_images() -> list[list[int]]:
         resources.files("radiodino_utils.data") / "breastmnist_busi.csv"
     ) as path:
         table = pd.read_csv(path, dtype=str)
-    return [
-        [int(one, 16) for one in row]
-        for row in table.drop(columns=["split", "row", "name"]).to_numpy()
-    ]
+    prefixes = table.drop(columns=["split", "row", "name"])
+    return [[int(prefix, 16) for prefix in row] for row in prefixes.to_numpy()]

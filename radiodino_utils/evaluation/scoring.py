@@ -36,15 +36,13 @@ def score(result: Any, *, seed: int = 0, resamples: int = 1000) -> pd.DataFrame:
     results = [getattr(entry, "prediction", entry) for entry in results]  # of a fine-tuning
     if not results:
         raise InputError(f"score: nothing to score; give {needed}.")
-    options = {"seed": seed, "resamples": resamples}
     segmented = [isinstance(entry, Segmentation) for entry in results]
     if all(segmented):
         scores = pd.concat([score_images(entry) for entry in results], ignore_index=True)
-        return segmentation_rows(scores, **options)
+        return segmentation_rows(scores, seed=seed, resamples=resamples)
     if any(segmented):
         raise InputError("score: score classifications and segmentations in two calls.")
     if other := [entry for entry in results if not isinstance(entry, Prediction)]:
         raise wrong_type("score", other[0], needed)
-    return pd.concat(
-        [classification_rows(entry, **options) for entry in results], ignore_index=True
-    )
+    tables = [classification_rows(entry, seed=seed, resamples=resamples) for entry in results]
+    return pd.concat(tables, ignore_index=True)

@@ -1,4 +1,4 @@
-"""Chunks of an extraction: what an interruption can lose, and what each of several processes takes."""
+"""Chunks of an extraction, so that it can be resumed and shared by several processes."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from ..data.images import stacked
 from .engines import TorchEngine
 from .openvino_engine import OpenVinoEngine
 
-CHUNK = 1024  # images per chunk
+CHUNK = 1024  # images that an interruption can lose
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _batches(
     for start in range(chunk.start, chunk.stop, batch_size):
         images = split.images[start : min(start + batch_size, chunk.stop)]
         for image in images:
-            digest = hashlib.sha256(np.ascontiguousarray(image)).digest()
+            digest = hashlib.sha256(np.ascontiguousarray(image).data).digest()
             hashes.append(np.frombuffer(digest, np.uint8))
         yield stacked([backbone.preprocessing.fitted(np.asarray(image)) for image in images])
 
@@ -151,6 +151,6 @@ def join_chunks(
 
 
 def short_name(name: str) -> str:
-    """Return a registered name as it is, and of an open one such as `file:PATH` the file's stem."""
+    """Shorten names such as `file:PATH` to the file's stem; registered names stay as they are."""
     kind, _, rest = name.partition(":")
     return f"{kind}-{Path(rest).stem}" if rest else name

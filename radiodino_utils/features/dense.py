@@ -1,6 +1,7 @@
 """Backbones that return patch maps instead of one feature per image."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,7 +24,8 @@ class PatchMaps(nn.Module):
 
     def __init__(self, model: nn.Module, blocks: tuple[int, ...]) -> None:
         super().__init__()
-        self.model, self.blocks = model, list(blocks)
+        self.model: Any = model
+        self.blocks = list(blocks)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Turn [n, 3, size, size] into [n, blocks x width, grid, grid]."""
@@ -43,7 +45,8 @@ class StageMaps(nn.Module):
 
     def __init__(self, model: nn.Module, stage: int) -> None:
         super().__init__()
-        self.model, self.stage = model, stage
+        self.model: Any = model
+        self.stage = stage
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Turn [n, 3, size, size] into [n, channels, grid, grid]."""

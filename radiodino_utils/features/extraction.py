@@ -42,12 +42,12 @@ def extract_features(
     batch_size: int = 16,
     threads: int | None = None,
 ) -> Features:
-    """Compute the outputs of a backbone for every image of every split, or read them from the cache.
+    """Compute the outputs of a backbone for every image of a dataset, or read them from the cache.
 
     They are written once as `NAME.safetensors`, with a sidecar `NAME.json` and an index
     `NAME.parquet` (split, row, id, label, class, sha256 of the image). The name holds a hash of all
-    that the values depend on. A damaged file is recomputed; an interrupted extraction goes on at its
-    last chunk; under `torchrun` the processes share the chunks.
+    that the values depend on. A damaged file is recomputed; an interrupted extraction resumes at
+    its last chunk; under `torchrun` the processes share the chunks.
 
     Args:
         backbone: Registered name, or backbone returned by `load_backbone`.
@@ -126,7 +126,7 @@ def _stem(backbone: Backbone, dataset: ImageDataset, declared: dict[str, Any]) -
 def _cached(
     path: Path, key: str, compute: Callable[[], dict[str, Any] | None], *, rank: int, world: int
 ) -> dict[str, Any]:
-    """Return the facts of the cached files; all processes compute them together if there are none."""
+    """Return the facts of the cached files; all processes compute missing ones together."""
 
     def facts_of_first(*, quiet: bool) -> dict[str, Any] | None:
         files = path.with_suffix(".json"), path, path.with_suffix(".parquet")
@@ -211,7 +211,7 @@ def _decided_by_first(value: Any, world: int) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Extract features: `[torchrun --nproc-per-node 2] -m radiodino_utils.features.extraction ...`."""
+    """Extract features; `torchrun --nproc-per-node 2 -m ...` shares the work."""
     parser = argparse.ArgumentParser(
         prog="python -m radiodino_utils.features.extraction", description=main.__doc__
     )

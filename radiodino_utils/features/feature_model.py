@@ -1,5 +1,7 @@
 """A backbone as one module from 8-bit images to features."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -16,12 +18,14 @@ class FeatureModel(nn.Module):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.model = backbone.model
+        self.model: Any = backbone.model
         self.outputs = backbone.outputs
         self.prefix = backbone.num_prefix_tokens
         # before the last one
         self.blocks = sum(output.startswith("class_token_") for output in self.outputs)
         mean, std = backbone.preprocessing.mean, backbone.preprocessing.std
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255)
 

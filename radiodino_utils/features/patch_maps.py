@@ -125,7 +125,7 @@ def extract_patch_maps(
         seen = seen_images(backbone.name, dataset.images)
         return {"dataset": dataset.name, "git": git_revision(), "seen": seen}
 
-    facts = kept(path.with_suffix(".json"), path, declared=declared, make=make)
+    facts: dict[str, Any] = kept(path.with_suffix(".json"), path, declared=declared, make=make)
     return DenseFeatures(
         dataset=dataset,
         backbone=backbone.name,

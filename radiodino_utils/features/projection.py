@@ -20,19 +20,19 @@ from .features import Features, require_features
 def project(
     features: Features, *, seed: int = 0, neighbours: int = 15, min_dist: float = 0.1
 ) -> pd.DataFrame:
-    """Projects the L2-normalised embeddings of all splits to two dimensions by PCA and by UMAP.
+    """Project the L2-normalised embeddings of all splits to two dimensions by PCA and by UMAP.
 
     UMAP (McInnes et al., arXiv:1802.03426) runs on one thread with a fixed seed, without which it
     does not repeat; its coordinates may still differ between processors.
 
     Args:
-        features: What `extract_features` gives.
+        features: Features returned by `extract_features`.
         seed: Of UMAP.
-        neighbours: Of UMAP; reduced where there are fewer images.
+        neighbours: Of UMAP; reduced if there are fewer images.
         min_dist: Of UMAP.
 
     Returns:
-        One row a image: dataset, backbone, split, id, class, pca1, pca2, umap1, umap2.
+        One row per image: dataset, backbone, split, id, class, pca1, pca2, umap1, umap2.
 
     Raises:
         InputError: If features are NaN or infinite, or there are fewer than four images.
@@ -50,7 +50,8 @@ def project(
         embeddings = _normalised(features)
         if len(embeddings) < 4:
             raise InputError(
-                f"{features.dataset}: {len(embeddings)} images are too few to project; UMAP needs four."
+                f"{features.dataset}: {len(embeddings)} images are too few to project; UMAP needs "
+                "four."
             )
         linear = PCA(2, svd_solver="full").fit_transform(embeddings)
         options = {
@@ -77,7 +78,11 @@ def project(
 
 
 def explained_variance(features: Features, *, components: int = 20) -> pd.DataFrame:
-    """The share of variance that each principal component of the L2-normalised embeddings explains.
+    """Return the share of variance that each principal component explains.
+
+    Args:
+        features: Features returned by `extract_features`; their embeddings are L2-normalised.
+        components: Greatest number of components.
 
     Returns:
         Columns dataset, backbone, component (from 1), share, cumulative; fractions.
@@ -106,21 +111,22 @@ def explained_variance(features: Features, *, components: int = 20) -> pd.DataFr
 
 
 def _require_numba_cache() -> None:
-    """Give numba a folder for what it compiles for UMAP, where it may not write into the
-    environment.
+    """Name a folder for what numba compiles for UMAP, if the environment is read-only.
 
-    Its own second choice, the home, may not be writable either, and then UMAP cannot be imported.
+    Its own second choice, the home, may be read-only too, and then UMAP cannot be imported.
     """
-    if "NUMBA_CACHE_DIR" in os.environ or os.access(Path(find_spec("umap").origin).parent, os.W_OK):
+    package = find_spec("umap")
+    if "NUMBA_CACHE_DIR" in os.environ or package is None or package.origin is None:
+        return
+    if os.access(Path(package.origin).parent, os.W_OK):
         return
     try:
-        folder = make_folder(data_folder() / "numba")
+        folder = str(make_folder(data_folder() / "numba"))
     except InputError:
-        folder = tempfile.mkdtemp(
-            prefix="radiodino-numba-"
-        )  # of this process alone: numba runs what it finds there
+        # of this process alone: numba runs what it finds there
+        folder = tempfile.mkdtemp(prefix="radiodino-numba-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["NUMBA_CACHE_DIR"] = str(folder)
+    os.environ["NUMBA_CACHE_DIR"] = folder
 
 
 def _normalised(features: Features) -> np.ndarray:
