@@ -29,7 +29,7 @@ from radiodino_utils.features.features import describe_features
 from ..conftest import REPOSITORY, synthetic_arrays, tiny_transformer
 
 FP32 = {"engine": "torch", "precision": "fp32"}
-FOUR_A_CHUNK = "from radiodino_utils.features import extraction; extraction.CHUNK = 4; "
+FOUR_A_CHUNK = "from radiodino_utils.features import chunks, extraction; chunks.CHUNK = 4; "
 
 
 def reference(backbone, image):
@@ -379,13 +379,15 @@ def test_two_gloo_processes_write_what_one_writes(inputs, tmp_path):
 
 def test_a_killed_process_leaves_what_the_next_one_can_use(inputs, tmp_path):
     code = FOUR_A_CHUNK + (
-        "import os, signal; features._join = lambda *_: os.kill(os.getpid(), signal.SIGKILL); features.main()"
+        "import os, signal; "
+        "extraction.join_chunks = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
+        "extraction.main()"
     )
     arguments = command(*inputs, tmp_path / "features")
     killed = subprocess.run([sys.executable, "-c", code, *arguments], env=environment())
     assert killed.returncode == -signal.SIGKILL
     assert len(list(tmp_path.glob("features/*.partial/*.safetensors"))) == 6 + 2 + 2
-    code = FOUR_A_CHUNK + "features._batches = None; features.main()"
+    code = FOUR_A_CHUNK + "chunks._batches = None; extraction.main()"
     subprocess.run([sys.executable, "-c", code, *arguments], env=environment(), check=True)
 
 

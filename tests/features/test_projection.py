@@ -117,7 +117,7 @@ def test_neither_the_environment_nor_the_home_need_be_writable(tmp_path, data_is
     command = [
         sys.executable,
         "-c",
-        "from tests.made import synthetic_features; from radiodino_utils.features.projection import project\n",
+        "from tests.synthetic import synthetic_features; from radiodino_utils.features.projection import project\n",
     ]
     command[-1] += "project(synthetic_features()); import umap; print(umap.__file__)"
     if os.geteuid() == 0:  # root without its powers
