@@ -1,10 +1,12 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from timm import create_model
 
+from radiodino_utils.backbones import loading
 from radiodino_utils.backbones import registry as models
 from radiodino_utils.backbones.registry import (
     REGISTRY,
@@ -12,8 +14,10 @@ from radiodino_utils.backbones.registry import (
     known_sha256,
     missing_weights,
 )
+from radiodino_utils.core.errors import InputError
+from radiodino_utils.explain.attention import attention_maps
 
-from ..conftest import REPOSITORY
+from ..conftest import REPOSITORY, tiny_transformer
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +69,16 @@ def test_neither_help_nor_the_list_needs_torch():
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert run.stdout.splitlines()[-1] == "False"
+
+
+def test_a_backbone_of_your_own_takes_one_registration(monkeypatch):
+    monkeypatch.setattr(models, "REGISTRY", dict(REGISTRY))
+    monkeypatch.setattr(loading, "REGISTRY", models.REGISTRY)
+    models.register_backbone("tiny", lambda: tiny_transformer(seed=3), source="this test")
+    backbone = loading.load_backbone("tiny")
+    assert (backbone.name, backbone.source, backbone.embedding_dim) == ("tiny", "this test", 128)
+    image = np.zeros((40, 40), np.uint8)
+    assert attention_maps("tiny", image).maps.shape == (1, 2, 2, 2)
+    assert "this test" in models.list_models()
+    with pytest.raises(InputError, match="^tiny: choose another name"):
+        models.register_backbone("tiny", tiny_transformer, source="again")

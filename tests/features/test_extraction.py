@@ -353,7 +353,7 @@ def test_two_gloo_processes_write_what_one_writes(inputs, tmp_path):
     alone, together = (command(*inputs, tmp_path / name) for name in ("one", "two"))
     script = tmp_path / "extract.py"
     script.write_text(
-        FOUR_A_CHUNK + "features.main(); features._extract = None; features.main()"
+        FOUR_A_CHUNK + "extraction.main(); extraction.extract_chunks = None; extraction.main()"
     )  # writes, then reads
     subprocess.run([sys.executable, script, *alone], env=environment(), check=True)
     torchrun = [
