@@ -153,8 +153,9 @@ def test_the_readme_tables_are_those_of_the_committed_results(tmp_path: Path) ->
         pytest.skip("not a git checkout, so nothing says which results are the committed ones")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(tmp_path, filter="data")
-    assert readme_with_tables(README, tmp_path) == README
-    assert README.count("<!-- table:") >= 1
+    readme = (ROOT / "results" / "README.md").read_text()
+    assert readme_with_tables(readme, tmp_path) == readme
+    assert readme.count("<!-- table:") >= 5
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -169,7 +170,7 @@ def test_notebooks_are_prose_and_calls_executed_once(path: Path) -> None:
     sources = ["".join(cell["source"]) for cell in code]
     assert not [source for source in sources if re.search(r"^\s*(def|class) ", source, re.M)]
     assert (
-        max(len(source.splitlines()) for source in sources[2:]) <= 9
+        max(len(source.splitlines()) for source in sources[2:]) <= 18
     )  # the first two: parameters, imports
     parameters = next(
         "".join(c["source"]) for c in code if "parameters" in c["metadata"].get("tags", [])

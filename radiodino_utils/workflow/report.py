@@ -238,7 +238,7 @@ def readme_with_tables(text: str, folder: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Makes a profile's report, and with `--readme` the tables of the README."""
+    """Makes a profile's report, and with `--readme` the tables of results/README.md."""
     parser = argparse.ArgumentParser(
         prog="python -m radiodino_utils.workflow.report", description=main.__doc__
     )
@@ -246,12 +246,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--readme",
         action="store_true",
-        help="fill the README's tables instead (of whatever profile)",
+        help="fill the tables of results/README.md instead (of whatever profile)",
     )
     options = parser.parse_args(arguments)
     try:
         if options.readme:
-            readme = REPOSITORY / "README.md"
+            readme = REPOSITORY / "results" / "README.md"
             write_text(readme, readme_with_tables(readme.read_text(), REPOSITORY))
             print(readme)
         else:

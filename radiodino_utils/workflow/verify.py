@@ -391,7 +391,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--profile", action="append", help="whose results; may be given again; all by default"
     )
     options = parser.parse_args(arguments)
-    readme = REPOSITORY / "README.md"
+    readme = REPOSITORY / "results" / "README.md"
     faults = []
     try:
         for profile in options.profile or [
@@ -407,7 +407,7 @@ def main(arguments: list[str] | None = None) -> None:
             encoding="utf-8"
         ):
             faults.append(
-                "README.md: its tables are not those of the results; run python -m radiodino_utils.workflow.report --readme"
+                "results/README.md: its tables are not those of the results; run python -m radiodino_utils.workflow.report --readme"
             )
     except InputError as error:
         parser.exit(2, f"{error}\n")
