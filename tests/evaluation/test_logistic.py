@@ -27,7 +27,12 @@ def made(classes=3, noise=0.3, absent=None):
         arrays,
         labels,
         {key: [""] * len(one) for key, one in labels.items()},
-        {"backbone": backbone, "engine": "torch", "precision": "fp32"},
+        {
+            "backbone": backbone,
+            "engine": "torch",
+            "precision": "fp32",
+            "seen_in_pretraining": "none",
+        },
         Path(),
     )
 
