@@ -16,6 +16,7 @@ import torch
 
 from radiodino_utils.core.environment import launched
 from radiodino_utils.core.errors import InputError
+from radiodino_utils.pretraining import networks as distillation
 from radiodino_utils.pretraining import trainer as pretraining
 from radiodino_utils.pretraining.run_files import (
     read_monitor,
@@ -25,7 +26,6 @@ from radiodino_utils.pretraining.run_files import (
     verify_run,
 )
 from radiodino_utils.pretraining.trainer import Plan, Running, pretrain
-from radiodino_utils.pretraining.trainer import networks as distillation
 
 from ..synthetic_corpus import smallest, synthetic_corpus, synthetic_folder
 

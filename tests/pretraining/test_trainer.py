@@ -15,12 +15,12 @@ from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.core import files
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.registry import load_dataset
+from radiodino_utils.pretraining import networks as distillation
 from radiodino_utils.pretraining import trainer as pretraining
 from radiodino_utils.pretraining.corpus import Source, load_corpus
 from radiodino_utils.pretraining.monitor import COLUMNS
 from radiodino_utils.pretraining.online_probe import KnnProbe
 from radiodino_utils.pretraining.trainer import Plan, Running, pretrain
-from radiodino_utils.pretraining.trainer import networks as distillation
 
 from ..synthetic_corpus import smallest, synthetic_corpus, synthetic_folder, synthetic_npz
 
