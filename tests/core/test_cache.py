@@ -117,14 +117,16 @@ def test_the_order_of_the_outputs_is_sealed(tiny_backbone, synthetic_set):
 
 
 def test_flipped_chunks_are_made_again(tiny_backbone, synthetic_set, monkeypatch, capsys):
-    dataset, join, generator = synthetic_set(), features._join, np.random.default_rng(1)
+    dataset, join, generator = synthetic_set(), features.join_chunks, np.random.default_rng(1)
     expected = extract_features(
         tiny_backbone, dataset, folder=features.features_folder() / "whole", **FP32
     )
-    monkeypatch.setattr(features, "_join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        features, "join_chunks", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         extract_features(tiny_backbone, dataset, **FP32)
-    monkeypatch.setattr(features, "_join", join)
+    monkeypatch.setattr(features, "join_chunks", join)
     chunks = sorted(features.features_folder().glob("*.partial/*.safetensors"))
     assert len(chunks) == 3
     sidecar = chunks[0].with_suffix(".json")

@@ -22,7 +22,9 @@ def test_an_unknown_protocol():
 
 
 def test_anything_but_features_is_one_sentence():
-    with pytest.raises(InputError, match="expected Features from extract_features, got str"):
+    with pytest.raises(
+        InputError, match="features: expected the result of extract_features, got str"
+    ):
         classify("breastmnist-28", "knn")
 
 
