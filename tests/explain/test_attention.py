@@ -268,7 +268,7 @@ def test_what_has_no_attention_has_no_map(tiny_backbone, capsys):
 def test_a_image_smaller_than_a_patch(tiny_backbone):
     with pytest.raises(
         InputError,
-        match="a image of 40 x 9 pixels is smaller than a patch of file:.* give a larger image",
+        match="an image of 40 x 9 pixels is smaller than a patch of file:.* give a larger image",
     ):
         attention_maps(tiny_backbone, np.zeros((40, 9), np.uint8))
 
