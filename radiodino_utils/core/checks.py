@@ -1,76 +1,74 @@
-"""Checks of labels and numbers before any native code sees them."""
+"""Checks of labels and numbers before any native code receives them."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .errors import InputError
 
 
 def checked_labels(
-    labels: object,
+    labels: ArrayLike,
     classes: int | None = None,
     *,
     shape: Sequence[int] | None = None,
     what: str = "labels",
 ) -> np.ndarray:
-    """Check that labels are whole numbers that stand for a class.
+    """Return labels after checking that each is the number of a class.
 
     Args:
-        labels: Anything that becomes an array; floats are taken where they are whole.
+        labels: Labels; floats are accepted if they are whole.
         classes: Number of classes; without it only negative labels are refused.
         shape: Shape that the labels must have.
-        what: Name of the labels in the message.
+        what: What the labels are called in the message.
 
     Returns:
         The labels, int64.
 
     Raises:
-        InputError: If a label is no number, not whole, or outside 0 to `classes` - 1, or the shape
-            is another one.
+        InputError: If a label is not a whole number from 0 to `classes` - 1, or the shape differs.
     """
     array = np.asarray(labels)
     if shape is not None and array.shape != tuple(shape):
         raise InputError(
-            f"{what} of shape {array.shape} do not fit: {tuple(shape)} is needed, one label a row."
+            f"{what} of shape {array.shape} do not fit: {tuple(shape)} is needed, "
+            "one label per row."
         )
-    known = (
-        f"whole numbers from 0 to {classes - 1}, one for each class"
-        if classes is not None
-        else "whole numbers from 0 up"
-    )
+    valid = "whole numbers from 0 up"
+    if classes is not None:
+        valid = f"whole numbers from 0 to {classes - 1}, one for each class"
     if array.dtype.kind not in "iufb" and array.size:
         raise InputError(
-            f"{what} must be {known}; they are {array.dtype}, so map the names of classes to numbers first."
+            f"{what} must be {valid}; they are {array.dtype}, "
+            "so map the names of classes to numbers first."
         )
-    bad = (
-        ~np.isfinite(array) | (array != np.floor(array))
-        if array.dtype.kind == "f"
-        else np.zeros(array.shape, bool)
-    )
-    bad |= array < 0
-    bad |= array >= (classes if classes is not None else np.iinfo(np.int64).max)
-    if bad.any():
-        position = tuple(map(int, np.argwhere(bad)[0]))
-        where = position[0] if len(position) == 1 else position
+    invalid = array < 0
+    invalid |= array >= (classes if classes is not None else np.iinfo(np.int64).max)
+    if array.dtype.kind == "f":
+        invalid |= ~np.isfinite(array) | (array != np.floor(array))
+    if invalid.any():
+        position = tuple(map(int, np.argwhere(invalid)[0]))
+        row = position[0] if len(position) == 1 else position
         raise InputError(
-            f"{what} must be {known}; that of row {where} is {array[position]}, so correct or leave out the row."
+            f"{what} must be {valid}; that of row {row} is {array[position]}, "
+            "so correct or leave out the row."
         )
     return array.astype(np.int64, copy=False)
 
 
-def checked_embeddings(values: object, *, what: str = "embeddings") -> np.ndarray:
-    """Check that embeddings are a table of finite numbers.
+def checked_embeddings(values: ArrayLike, *, what: str = "embeddings") -> np.ndarray:
+    """Return embeddings after checking that they are a table of finite numbers.
 
     Args:
         values: [n, width].
-        what: Name of the embeddings in the message.
+        what: What the embeddings are called in the message.
 
     Returns:
-        The values, as they are.
+        The values, unchanged.
 
     Raises:
-        InputError: If they are no table of real numbers, or hold NaN or infinite values.
+        InputError: If they are not a table of real numbers, or contain NaN or infinite values.
     """
     array = np.asarray(values)
     if array.ndim != 2 or array.dtype.kind not in "iuf":
@@ -83,12 +81,13 @@ def checked_embeddings(values: object, *, what: str = "embeddings") -> np.ndarra
 
 
 def checked_temperature(temperature: float) -> float:
-    """Check that a temperature is a finite number above 0.
+    """Return a temperature after checking that it is a finite number above 0.
 
     Raises:
         InputError: If it is not.
     """
-    if not (np.isscalar(temperature) and np.isreal(temperature) and 0 < temperature < np.inf):
+    is_number = np.isscalar(temperature) and np.isreal(temperature)
+    if not is_number or not 0 < temperature < np.inf:
         raise InputError(
             f"temperature {temperature}: choose a finite number above 0, such as 0.07."
         )
@@ -96,18 +95,14 @@ def checked_temperature(temperature: float) -> float:
 
 
 def checked_ks(ks: Sequence[int]) -> list[int]:
-    """Check numbers of neighbours, and sort them.
+    """Return numbers of neighbours in ascending order after checking them.
 
     Raises:
-        InputError: If there is none, or one is no whole number of at least 1.
+        InputError: If there is none, or one is not a whole number of at least 1.
     """
     numbers = np.asarray(ks)
-    if (
-        numbers.ndim != 1
-        or not numbers.size
-        or numbers.dtype.kind not in "iuf"
-        or not (numbers >= 1).all()
-    ):
+    is_list = numbers.ndim == 1 and numbers.size and numbers.dtype.kind in "iuf"
+    if not is_list or not (numbers >= 1).all():
         raise InputError(f"ks is {ks}; it needs at least one k, and each at least 1.")
     if not (np.isfinite(numbers) & (numbers == np.floor(numbers))).all():
         raise InputError(f"ks is {ks}; each k must be a whole number.")

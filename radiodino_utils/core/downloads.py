@@ -1,29 +1,34 @@
-"""Files from the web: resumed where they were cut, and checked before they are used."""
+"""Downloads that are resumed where they were cut, and checked before they are used."""
 
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .cache import locked
 from .errors import InputError
 from .files import explaining, file_hash, require_space
+from .locks import locked
+
+if TYPE_CHECKING:
+    import requests
 
 ATTEMPTS = 5
 BACKOFF = 1.0  # seconds before the second attempt; doubles with each
-LONGEST = 60.0  # seconds that a busy server may ask for
-TIMEOUT = (5.0, 30.0)  # seconds to connect, and between two pieces
+LONGEST = 60.0  # longest wait in seconds that a busy server may ask for
+TIMEOUT = (5.0, 30.0)  # seconds to connect, and between two blocks
 _BUSY = (429, 500, 502, 503, 504)
+_IS_BUSY = "the server is busy"
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Something that is needed and not on this machine.
+    """Dataset or weights that are needed and not on this machine.
 
     Attributes:
-        name: The registered name of a dataset or backbone.
-        url: From where it is downloaded at its first use; empty where a person has to fetch it.
+        name: Registered name of a dataset or backbone.
+        url: Address from which it is downloaded at its first use; empty if a person must fetch it.
         hint: How a person provides it, as the end of a sentence.
     """
 
@@ -33,7 +38,7 @@ class Missing:
 
 
 def is_reachable(url: str, *, timeout: float = 3.0) -> bool:
-    """Whether the server of an address answers at all, within some seconds."""
+    """Return whether the server of an address answers at all within `timeout` seconds."""
     import requests
 
     try:
@@ -54,107 +59,122 @@ def download(
     headers: Mapping[str, str] | None = None,
     lock: Path | None = None,
 ) -> Path:
-    """Downloads a file with a progress bar.
+    """Download a file with a progress bar.
 
-    What has come lies in `NAME.part` beside it. A busy server (HTTP 429 or 5xx) is asked again
-    after a while, not before it says if that is soon. A connection that was cut is resumed where it
-    broke off, and so is the download of an earlier call.
+    Data received so far lies in `NAME.part` beside the file. A busy server (HTTP 429 or 5xx) is
+    asked again after a pause, and not before the time that it names if that is soon. A connection
+    that was cut is resumed where it broke off, and so is the download of an earlier call.
 
     Args:
         url: http or https.
-        path: Where the file shall lie; one that is there is taken as it is.
-        expected: Digest of the whole file; only a file that has it is put there. Empty where it is
-            not known.
-        algorithm: Of the digest, see `files.file_hash`.
-        hint: What a user can do where downloading fails, as the end of a sentence.
-        title: What the file is called in messages; by its name by default.
-        headers: Of the request, besides the usual ones.
-        lock: Held during the download; beside the file by default.
+        path: Path of the file; an existing file is accepted as it is.
+        expected: Digest of the whole file, which is checked before the file gets its name. Empty
+            if it is not known.
+        algorithm: Algorithm of the digest, see `files.file_hash`.
+        hint: What a user can do if downloading fails, as the end of a sentence.
+        title: Name of the file in messages; the file name by default.
+        headers: Headers of the request, besides the usual ones.
+        lock: Lock file that is held during the download; beside the file by default.
 
     Returns:
         `path`.
 
     Raises:
-        InputError: If the server cannot be reached, has no such file or stays busy, the connection
-            is cut again and again, the file is another, or the disk is full.
+        InputError: If the server cannot be reached, does not have the file or stays busy, the
+            connection is cut repeatedly, the digest differs, or the disk is full.
     """
     import requests
 
     if path.is_file():
         return path
-    part = path.with_name(f"{path.name}.part")
+    name, part = title or path.name, path.with_name(f"{path.name}.part")
     with locked(lock or path.parent / f".{path.name}.lock"), requests.Session() as session:
         path.parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(1, ATTEMPTS + 1):
             if path.is_file():  # another process was faster
                 return path
-            pause = BACKOFF * 2 ** (attempt - 1)
             try:
                 with explaining(part):
-                    _fetch(session, url, part, title or path.name, dict(headers or {}))
+                    _fetch(session, url, part, name, dict(headers or {}))
                 break
-            except requests.HTTPError as error:
-                answer = error.response
-                trouble = f"the server is busy (HTTP {answer.status_code})"
-                if answer.status_code not in _BUSY:
-                    raise InputError(f"{url}: {_refusal(answer)}; {hint}.") from error
-                if (asked := retry_after(answer.headers)) > LONGEST:
-                    raise InputError(
-                        f"{url}: {trouble} and asks to wait {asked:.0f} s; try again then, or {hint}."
-                    ) from error
-                pause = max(pause, asked)
-            except (
-                requests.ConnectionError,
-                requests.Timeout,
-                requests.exceptions.ChunkedEncodingError,
-            ) as error:
-                if reason := getattr(
-                    next(iter(error.args), None), "reason", None
-                ):  # no connection came about
-                    raise InputError(
-                        f"{url}: the server cannot be reached ({_short(reason)}); {hint}."
-                    ) from error
-                trouble = "the connection was cut"
             except requests.RequestException as error:
-                raise InputError(
-                    f"{url}: the download failed ({_short(error)}); {hint}."
-                ) from error
-            if attempt < ATTEMPTS:
-                print(
-                    f"{title or path.name}: {trouble}; attempt {attempt + 1} of {ATTEMPTS} in {pause:.0f} s.",
-                    flush=True,
-                )
-                time.sleep(pause)
-        else:
-            if "busy" in trouble:
-                raise InputError(f"{url}: {trouble}, {ATTEMPTS} times; try again later; {hint}.")
-            kept = part.stat().st_size / 1e6 if part.is_file() else 0.0
-            raise InputError(
-                f"{url}: {trouble} {ATTEMPTS} times; try again: {kept:.1f} MB are kept, or {hint}."
+                trouble, pause = _passing_trouble(error, url, hint)
+            if attempt == ATTEMPTS:
+                raise _given_up(trouble, url, part, hint)
+            pause = max(BACKOFF * 2 ** (attempt - 1), pause)
+            print(
+                f"{name}: {trouble}; attempt {attempt + 1} of {ATTEMPTS} in {pause:.0f} s.",
+                flush=True,
             )
-        if expected and (digest := file_hash(part, algorithm)) != expected:
-            part.unlink()
-            kind = {"md5": "MD5", "sha256": "SHA-256"}.get(algorithm, "hash")
-            raise InputError(
-                f"{url}: wrong {kind}: {digest} instead of {expected}; the file was removed: try again, or {hint}."
-            )
+            time.sleep(pause)
+        _check_digest(part, url, expected, algorithm, hint)
         return part.replace(path)
 
 
+def _passing_trouble(error: "requests.RequestException", url: str, hint: str) -> tuple[str, float]:
+    """Return what failed and the seconds to wait, or raise an InputError if waiting cannot help."""
+    import requests
+
+    if isinstance(error, requests.HTTPError):
+        answer = error.response
+        if answer.status_code not in _BUSY:
+            raise InputError(f"{url}: {_refusal(answer)}; {hint}.") from error
+        trouble = f"{_IS_BUSY} (HTTP {answer.status_code})"
+        if (wait := retry_after(answer.headers)) > LONGEST:
+            raise InputError(
+                f"{url}: {trouble} and asks to wait {wait:.0f} s; try again then, or {hint}."
+            ) from error
+        return trouble, wait
+    passing = requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError
+    if not isinstance(error, passing):
+        raise InputError(f"{url}: the download failed ({_short(error)}); {hint}.") from error
+    # urllib3 names a reason only if no connection was established
+    if reason := getattr(next(iter(error.args), None), "reason", None):
+        raise InputError(
+            f"{url}: the server cannot be reached ({_short(reason)}); {hint}."
+        ) from error
+    return "the connection was cut", 0.0
+
+
+def _given_up(trouble: str, url: str, part: Path, hint: str) -> InputError:
+    if trouble.startswith(_IS_BUSY):
+        return InputError(f"{url}: {trouble}, {ATTEMPTS} times; try again later; {hint}.")
+    received = part.stat().st_size / 1e6 if part.is_file() else 0.0
+    return InputError(
+        f"{url}: {trouble} {ATTEMPTS} times; try again: {received:.1f} MB are kept, or {hint}."
+    )
+
+
+def _check_digest(part: Path, url: str, expected: str, algorithm: str, hint: str) -> None:
+    if expected and (digest := file_hash(part, algorithm)) != expected:
+        part.unlink()
+        kind = {"md5": "MD5", "sha256": "SHA-256"}.get(algorithm, "hash")
+        raise InputError(
+            f"{url}: wrong {kind}: {digest} instead of {expected}; "
+            f"the file was removed: try again, or {hint}."
+        )
+
+
 def retry_after(headers: Mapping[str, str]) -> float:
-    """The seconds that a server asks to wait, given as a number or a date; 0 where it does not say."""
+    """Return the seconds that a server asks to wait, or 0 if its headers do not say.
+
+    Args:
+        headers: Headers of the answer; "Retry-After" is a number of seconds or a date.
+    """
     from email.utils import parsedate_to_datetime
 
-    asked = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"[0-9]+", asked):
-        return float(asked)
+    value = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]+", value):
+        return float(value)
     try:
-        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):
         return 0.0
 
 
-def _fetch(session, url: str, part: Path, name: str, headers: dict[str, str]) -> None:  # noqa: ANN001
+def _fetch(
+    session: "requests.Session", url: str, part: Path, name: str, headers: dict[str, str]
+) -> None:
     from tqdm.auto import tqdm
 
     start = part.stat().st_size if part.is_file() else 0
@@ -182,7 +202,7 @@ def _fetch(session, url: str, part: Path, name: str, headers: dict[str, str]) ->
                 bar.update(len(block))
 
 
-def _refusal(answer) -> str:  # noqa: ANN001
+def _refusal(answer: "requests.Response") -> str:
     if answer.status_code == 404:
         return "the server has no such file (HTTP 404)"
     return f"the server refuses (HTTP {answer.status_code} {answer.reason})"

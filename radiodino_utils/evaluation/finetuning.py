@@ -25,7 +25,7 @@ from ..backbones.loading import as_backbone, load_backbone
 from ..backbones.preprocessing import Preprocessing
 from ..backbones.random_weights import draw, redraw
 from ..backbones.seen import seen_images, seen_in_pretraining
-from ..core.cache import kept
+from ..core.cache import cached
 from ..core.environment import git_revision, training_threads, versions
 from ..core.errors import InputError
 from ..core.extras import extra
@@ -133,7 +133,7 @@ def finetune(
             )
         return {"curve": curve, "device": str(fabric.device), "git": git_revision()}
 
-    facts = kept(checkpoint.with_suffix(".json"), checkpoint, declared=declared, make=make)
+    facts = cached(checkpoint.with_suffix(".json"), checkpoint, declared=declared, make=make)
     model, preprocessing = _with_head(
         backbone, len(dataset.classes), config, seed=seed, adapters=False
     )

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 
 from ..backbones.backbone import Backbone
-from ..core.cache import seal, sealed
+from ..core.cache import read_sidecar, write_sidecar
 from ..core.errors import InputError
 from ..core.files import atomic, make_folder
 from ..data.dataset import ImageDataset, Split
@@ -79,7 +79,7 @@ def extract_chunks(
     with tqdm(total=sum(map(len, chunks)), desc=title, unit="image") as bar:
         for chunk in chunks:
             file = chunk.file(folder)
-            if sealed(file.with_suffix(".json"), file, declared={}) is not None:
+            if read_sidecar(file.with_suffix(".json"), file, declared={}) is not None:
                 bar.update(len(chunk))
                 continue
             hashes: list[np.ndarray] = []
@@ -94,7 +94,7 @@ def extract_chunks(
                 _require_finite(array, name, dataset, chunk, backbone)
             with atomic(file) as temporary:
                 save_file({**arrays, "sha256": np.array(hashes)}, temporary)
-            seal(file.with_suffix(".json"), file, facts={})
+            write_sidecar(file.with_suffix(".json"), file, facts={})
 
 
 def _batches(

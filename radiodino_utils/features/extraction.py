@@ -4,9 +4,8 @@ import argparse
 import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import distributed
 from ..backbones.backbone import Backbone
 from ..backbones.loading import as_backbone, load_backbone
 from ..backbones.seen import seen_images, seen_in_pretraining
-from ..core.cache import locked, seal, sealed
+from ..core.cache import cached, entry_path
 from ..core.environment import git_revision, launched, versions
 from ..core.errors import InputError
 from ..core.files import atomic, features_folder, require_space, value_hash
@@ -74,11 +73,13 @@ def extract_features(
         backbone, engine=engine, precision=precision, device=device
     )
     declared = _declared(backbone, dataset, engine, precision)
-    declared["key"] = value_hash(declared)
-    path = Path(folder or features_folder()) / f"{_stem(backbone, dataset, declared)}.safetensors"
+    title = f"{short_name(dataset.name)}_{short_name(backbone.name)}"
+    path = entry_path(
+        Path(folder or features_folder()), title, declared=declared, suffix=".safetensors"
+    )
 
     def compute() -> dict[str, Any] | None:
-        chunks, partial = chunks_of(dataset), path.with_suffix(".partial")
+        chunks, unfinished = chunks_of(dataset), path.with_suffix(".partial")
         images = sum(map(len, dataset.splits.values()))
         size = 4 * len(backbone.outputs) * backbone.embedding_dim * images
         require_space(path.parent, 2 * size)  # the chunks and the file
@@ -86,16 +87,22 @@ def extract_features(
             backbone, engine=engine, precision=precision, device=device, threads=threads
         )
         mine = chunks[rank::world]
-        extract_chunks(runner, backbone, dataset, mine, partial, batch_size=batch_size)
+        extract_chunks(runner, backbone, dataset, mine, unfinished, batch_size=batch_size)
         _decided_by_first(None, world)  # waits until every process has its chunks
         if rank:
             return None
-        arrays, hashes = join_chunks(chunks, partial, dataset, backbone)
-        facts = _write(path, dataset, backbone, declared, arrays, hashes)
-        shutil.rmtree(partial)
+        arrays, hashes = join_chunks(chunks, unfinished, dataset, backbone)
+        facts = declared | _write(path, dataset, backbone, arrays, hashes)
+        shutil.rmtree(unfinished)
         return facts
 
-    facts = _cached(path, declared["key"], compute, rank=rank, world=world)
+    facts = cached(
+        *(path.with_suffix(".json"), path, path.with_suffix(".parquet")),
+        declared={"key": value_hash(declared)},
+        make=compute,
+        rank=rank,
+        broadcast=partial(_decided_by_first, world=world),
+    )
     return _read(path, dataset, facts)
 
 
@@ -117,40 +124,14 @@ def _declared(
     }
 
 
-def _stem(backbone: Backbone, dataset: ImageDataset, declared: dict[str, Any]) -> str:
-    names = f"{short_name(dataset.name)}_{short_name(backbone.name)}"
-    readable = "".join(c if c.isalnum() or c in "-_" else "-" for c in names)
-    return f"{readable}_{declared['key']}"
-
-
-def _cached(
-    path: Path, key: str, compute: Callable[[], dict[str, Any] | None], *, rank: int, world: int
-) -> dict[str, Any]:
-    """Return the facts of the cached files; all processes compute missing ones together."""
-
-    def facts_of_first(*, quiet: bool) -> dict[str, Any] | None:
-        files = path.with_suffix(".json"), path, path.with_suffix(".parquet")
-        own = sealed(*files, declared={"key": key}, quiet=quiet) if rank == 0 else None
-        return _decided_by_first(own, world)
-
-    facts = facts_of_first(quiet=True)
-    if facts is None:
-        with locked(path.with_suffix(".lock")) if rank == 0 else nullcontext():
-            facts = facts_of_first(quiet=False)
-            if facts is None:
-                facts = _decided_by_first(compute(), world)
-    return facts
-
-
 def _write(
     path: Path,
     dataset: ImageDataset,
     backbone: Backbone,
-    declared: dict[str, Any],
     arrays: dict[str, np.ndarray],
     hashes: dict[str, list[str]],
 ) -> dict[str, Any]:
-    """Write features, index and sidecar; return the sidecar."""
+    """Write features and index; return further facts for the sidecar."""
     tables = []
     for name, split in dataset.splits.items():
         columns = {
@@ -167,7 +148,7 @@ def _write(
     with atomic(path) as temporary:
         save_file(arrays, temporary)
     seen = {name: seen_images(backbone.name, part.images) for name, part in dataset.splits.items()}
-    facts = declared | {
+    return {
         "dataset": dataset.name,
         "backbone": backbone.describe(),
         "seen_in_pretraining": seen_in_pretraining(seen),
@@ -175,7 +156,6 @@ def _write(
         "git": git_revision(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    return seal(path.with_suffix(".json"), path, path.with_suffix(".parquet"), facts=facts)
 
 
 def _read(path: Path, dataset: ImageDataset, sidecar: dict[str, Any]) -> Features:

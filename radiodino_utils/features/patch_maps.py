@@ -11,10 +11,10 @@ from tqdm.auto import tqdm
 from ..backbones.backbone import Backbone
 from ..backbones.loading import as_backbone
 from ..backbones.seen import seen_images, seen_in_pretraining
-from ..core.cache import kept
+from ..core.cache import cached, entry_path
 from ..core.environment import git_revision, versions
 from ..core.errors import InputError
-from ..core.files import atomic, features_folder, require_space, value_hash
+from ..core.files import atomic, features_folder, require_space
 from ..data.dataset import images_digest
 from ..data.images import stacked
 from ..data.segmentation import SegmentationDataset, as_segmentation_datasets
@@ -113,9 +113,8 @@ def extract_patch_maps(
     dense = dense_backbone(backbone, size=size, blocks=tuple(blocks))
     engine, precision, device = choose_engine(dense, engine=engine, precision=precision)
     declared = _declared(dense, dataset, engine, precision)
-    names = f"{dataset.name.split('-')[0]}_{backbone.name[-40:]}"
-    readable = "".join(c if c.isalnum() or c in "-_" else "-" for c in names)
-    path = Path(folder or features_folder()) / f"{readable}_dense_{value_hash(declared)}.npy"
+    title = f"{dataset.name.split('-')[0]}_{backbone.name[-40:]}_dense"
+    path = entry_path(Path(folder or features_folder()), title, declared=declared, suffix=".npy")
 
     def make() -> dict[str, Any]:
         runner = make_engine(
@@ -125,7 +124,7 @@ def extract_patch_maps(
         seen = seen_images(backbone.name, dataset.images)
         return {"dataset": dataset.name, "git": git_revision(), "seen": seen}
 
-    facts: dict[str, Any] = kept(path.with_suffix(".json"), path, declared=declared, make=make)
+    facts = cached(path.with_suffix(".json"), path, declared=declared, make=make)
     return DenseFeatures(
         dataset=dataset,
         backbone=backbone.name,

@@ -14,9 +14,9 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..core.cache import locked
 from ..core.errors import InputError
 from ..core.files import REPOSITORY, atomic, file_hash, make_folder, results_folder, value_hash
+from ..core.locks import locked
 from ..core.states import drop_state, is_damaged, read_state, recorded, write_state
 from . import profiles
 from .processes import KERNEL, Processes, notebook_environment, own_environment

@@ -130,7 +130,7 @@ def test_a_short_wait_is_kept_and_said(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("asked", "seconds"),
+    ("value", "seconds"),
     [
         ("120", 120),
         ("", 0),
@@ -138,8 +138,13 @@ def test_a_short_wait_is_kept_and_said(tmp_path, capsys):
         ("-5", 0),
     ],
 )
-def test_what_a_server_may_ask_for(asked, seconds):
-    assert retry_after({"Retry-After": asked}) == seconds
+def test_retry_after_in_seconds(value, seconds):
+    assert retry_after({"Retry-After": value}) == seconds
+
+
+def test_retry_after_as_a_date():
+    date = formatdate(time.time() + 3600, usegmt=True)
+    assert retry_after({"Retry-After": date}) == pytest.approx(3600, abs=60)
 
 
 def test_a_server_may_ask_for_a_date():

@@ -33,9 +33,9 @@ def git(folder, *arguments):
 def test_git_revision(tmp_path):
     assert git_revision(tmp_path) == "unversioned"
     git(tmp_path, "init")
-    package = tmp_path / "radiodino_utils"
-    (package / "core").mkdir(parents=True)
-    (package / "core" / "environment.py").write_text("1")
+    package = tmp_path / "radiodino_utils" / "core"
+    package.mkdir(parents=True)
+    (package / "environment.py").write_text("1")
     (tmp_path / "other.txt").write_text("1")
     git(tmp_path, "add", "other.txt")
     git(tmp_path, "commit", "-m", "another project, around an environment that holds the package")
@@ -45,7 +45,7 @@ def test_git_revision(tmp_path):
     assert re.fullmatch(r"[0-9a-f]{10}", revision := git_revision(tmp_path))
     (tmp_path / "other.txt").write_text("2")
     assert git_revision(tmp_path) == revision
-    (package / "core" / "environment.py").write_text("2")
+    (package / "environment.py").write_text("2")
     assert git_revision(tmp_path) == revision + "+"
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radiodino_utils.core.cache import sealed
+from radiodino_utils.core.cache import read_sidecar
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.core.files import file_hash
 from radiodino_utils.data import organct as module
@@ -174,7 +174,7 @@ def test_a_damaged_file_is_built_again_the_same(built, monkeypatch, capsys):
         path.write_bytes(flipped)
         assert (
             file_hash(path, "md5") != MD5["axial"]
-            and sealed(path.with_suffix(".json"), path, declared={}, quiet=True) is None
+            and read_sidecar(path.with_suffix(".json"), path, declared={}, quiet=True) is None
         )
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("fetched again"))
     assert organct("axial") == path
