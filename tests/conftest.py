@@ -25,15 +25,16 @@ settings.load_profile("steady")
 
 @pytest.fixture(autouse=True)
 def data_folder(tmp_path, monkeypatch):
-    """Nothing is ever read from or written to the user's own folders."""
+    """Data folder of one test, so that nothing is read from or written to the user's own folders."""
     monkeypatch.setenv("RADIODINO_DATA", str(tmp_path / "data"))
-    monkeypatch.delenv("MEDMNIST", raising=False)
+    for name in ("MEDMNIST", "BUSI", "RADIMAGENET"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path / "data"
 
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """The folder of the real files, or a skip that says where it was looked for."""
+    """Folder of the real files; skips and says where they are expected if they are missing."""
     folder = Path(os.environ.get("RADIODINO_SHARED") or REPOSITORY.parent / "shared" / "data")
     if not (folder / "medmnist").is_dir():
         pytest.skip(f"no real data: neither RADIODINO_SHARED nor {folder} holds medmnist/")
@@ -42,7 +43,7 @@ def shared_data():
 
 @pytest.fixture
 def run_python():
-    """Runs code in a process of its own, where environment variables are read afresh."""
+    """Run code in a process of its own, where environment variables are read again."""
 
     def run(code, *arguments, **environment):
         environment = {
@@ -57,7 +58,7 @@ def run_python():
 
 
 def tiny_transformer(*, seed=0, **options):
-    """A vision transformer of two blocks, 64 wide a head, with every tensor away from its initial value."""
+    """Return a vision transformer of two blocks, all its tensors away from their initial values."""
     torch.manual_seed(seed)
     options = {
         "img_size": 32,
@@ -76,7 +77,7 @@ def tiny_transformer(*, seed=0, **options):
 
 @pytest.fixture
 def weights_file(tmp_path):
-    """Writes a model's state dict to a safetensors file."""
+    """Write the state dict of a model to a safetensors file."""
 
     def write(model, name="tiny.safetensors"):
         path = tmp_path / name
@@ -94,7 +95,7 @@ def tiny_backbone(weights_file):
 
 
 def synthetic_arrays(counts=(5, 3, 4), *, size=32, colour=False, seed=0, classes=3):
-    """Random images in MedMNIST's layout; the first of each split has the last class."""
+    """Return random images in MedMNIST's layout; the first of each split has the last class."""
     generator = np.random.default_rng(seed)
     arrays = {}
     for split, count in zip(("train", "val", "test"), counts, strict=True):
@@ -107,10 +108,27 @@ def synthetic_arrays(counts=(5, 3, 4), *, size=32, colour=False, seed=0, classes
 
 @pytest.fixture
 def synthetic_set(tmp_path):
-    """Writes random images as an npz file and loads it."""
+    """Write random images as an npz file and load it."""
 
     def make(counts=(5, 3, 4), *, name="made.npz", **options):
         np.savez(tmp_path / name, **synthetic_arrays(counts, **options))
         return load_dataset(f"npz:{tmp_path / name}")
 
     return make
+
+
+def flip(path, generator):
+    """Flip one bit of a file and return the old bytes."""
+    content = path.read_bytes()
+    position = int(generator.integers(len(content)))
+    flipped = bytearray(content)
+    flipped[position] ^= 1 << int(generator.integers(8))
+    put(path, bytes(flipped))
+    return content
+
+
+def put(path, content):
+    """Replace a file by a new one, so that a mapping of the old one stays as it is."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_bytes(content)
+    new.replace(path)

@@ -1,4 +1,4 @@
-"""What a labelled set of images is: splits of images, labels and ids."""
+"""Labelled datasets: splits of images with labels and ids."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,62 +12,26 @@ import pandas as pd
 from ..core.checks import checked_labels
 from ..core.errors import InputError
 from ..core.files import value_hash
+from .images import Images
 
 SPLITS = ("train", "val", "test")
+UNPACKED = "unpacked"  # folder of arrays that `npz` names by the hash of their archive
 T = TypeVar("T")
-
-
-def images_digest(images: Sequence[np.ndarray]) -> str:
-    """Identify images: in memory by their content, in files by their paths, which the dataset's own
-    digest completes.
-
-    Args:
-        images: An array, a list of arrays, or what reads files when asked for.
-
-    Returns:
-        12 hexadecimal digits.
-    """
-    if (
-        isinstance(images, np.memmap)
-        and images._mmap is not None
-        and images.filename
-        and images.mode == "r"
-    ):
-        path = Path(images.filename)
-        if (
-            path.parent.parent.name == "unpacked"
-        ):  # by `npz`, which names the folder by the digest and verifies the arrays
-            place = images.ctypes.data - np.frombuffer(images._mmap, np.uint8).ctypes.data
-            return value_hash(
-                [path.parts[-2:], place, images.shape, images.strides, str(images.dtype)]
-            )
-    if isinstance(images, np.ndarray | list | tuple):
-        digest = hashlib.sha256()
-        for image in images:
-            digest.update(f"{np.shape(image)} {np.asarray(image).dtype}".encode())
-            digest.update(np.ascontiguousarray(image))
-        return digest.hexdigest()[:12]
-    return value_hash(
-        [
-            type(images).__name__,
-            {name: str(value) for name, value in getattr(images, "__dict__", {}).items()},
-        ]
-    )
 
 
 @dataclass(frozen=True, repr=False)
 class Split:
-    """Images in order, with the label and the id that belong to each.
+    """Images in order, with the label and the id of each.
 
     Attributes:
-        images: By index a uint8 array [height, width] or [height, width, 3]; read when asked for.
+        images: By row uint8, [height, width] or [height, width, 3]; files are read when needed.
         labels: int64, [n].
-        ids: n names, unique within the split (for a folder: the files' paths in it).
-        groups: What must stay together when rows are split further (patients, duplicates): n names,
-            or `None` if not known.
+        ids: n names, unique within the split (for a folder: the paths of the files in it).
+        groups: n names of what must stay together when rows are split further (patients,
+            duplicates), or `None` if not known.
     """
 
-    images: Sequence[np.ndarray]
+    images: Images
     labels: np.ndarray
     ids: Sequence[str]
     groups: Sequence[str] | None = None
@@ -80,15 +44,16 @@ class Split:
         return f"Split({len(self)} images{groups})"
 
     def digest(self) -> str:
-        """Identify labels, ids and images as they are now; with the dataset's digest, the content of its files too."""
-        labels = np.asarray(self.labels)
-        return value_hash(
-            [labels.tolist(), [str(one) for one in self.ids], images_digest(self.images)]
-        )
+        """Return a hash of labels, ids and images as they are now.
+
+        Files are identified by their paths; the digest of the dataset covers their content.
+        """
+        labels, ids = np.asarray(self.labels).tolist(), [str(name) for name in self.ids]
+        return value_hash([labels, ids, images_digest(self.images)])
 
 
 class Splits(dict[str, T]):
-    """What belongs to each split, by the split's name; a missing split names those that exist.
+    """What belongs to each split, by the name of the split; a missing one is an `InputError`.
 
     Args:
         owner: Name of the dataset, for the message.
@@ -109,13 +74,13 @@ class ImageDataset:
     """A labelled set of images.
 
     Attributes:
-        name: As given to `load_dataset`.
-        classes: The name of each label.
-        splits: The splits by name.
-        digest: MD5 of the npz file, or a hash of the list, and of the sizes and times of its files.
-        caveat: What must be said wherever results on it are shown; may be empty.
-        positive: Of two classes the one that sensitivity, specificity and ROC curve speak of; the
-            last class by default. Empty for more classes.
+        name: Registered name, as given to `load_dataset`.
+        classes: Name of each label.
+        splits: Splits by name.
+        digest: Hash of the dataset: MD5 of the npz file, or of the list and content of its files.
+        caveat: Caveat to display with every result; may be empty.
+        positive: The one of two classes to which sensitivity, specificity and ROC curves refer;
+            the last class by default. Empty for more classes.
     """
 
     name: str
@@ -130,14 +95,15 @@ class ImageDataset:
         object.__setattr__(self, "positive", positive_class(self.classes, self.positive, self.name))
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{split} {len(part)}" for split, part in self.splits.items())
+        sizes = ", ".join(f"{name} {len(split)}" for name, split in self.splits.items())
         return f"ImageDataset({self.name!r}, {len(self.classes)} classes, {sizes})"
 
     def checked_labels(self, split: str) -> np.ndarray:
-        """The labels of a split, checked: int64, [n].
+        """Return the labels of a split after checking them, int64 [n].
 
         Raises:
-            InputError: If a label stands for no class, or there is not one for each image.
+            InputError: If the split is missing, a label is not the number of a class, or there is
+                not one label per image.
         """
         part = self.splits[split]
         what = f"{self.name}: labels of the {split} split"
@@ -149,35 +115,65 @@ def positive_class(classes: Sequence[str], positive: str = "", name: str = "clas
 
     Args:
         classes: Name of each label.
-        positive: The declared one; empty takes the last of two classes.
-        name: Of the dataset, for the message.
+        positive: Declared positive class; empty takes the last of two classes.
+        name: Name of the dataset, for the message.
 
     Returns:
         One of two classes; empty for any other number of classes.
 
     Raises:
-        InputError: If the declared class does not exist, or is declared for any other number of
-            classes than two.
+        InputError: If the declared class does not exist, or if one is declared for any other
+            number of classes than two.
     """
     if positive and (len(classes) != 2 or positive not in classes):
         shown = f"{', '.join(classes[:9])}{', ...' if len(classes) > 9 else ''}"
         raise InputError(
-            f"{name}: positive class '{positive}': it must be one of exactly two classes; the dataset has {len(classes)}: "
-            f"{shown}."
+            f"{name}: positive class '{positive}': it must be one of exactly two classes; "
+            f"the dataset has {len(classes)}: {shown}."
         )
     return positive or (classes[-1] if len(classes) == 2 else "")
 
 
-def summary(sets: Sequence[ImageDataset]) -> pd.DataFrame:
-    """How many images of how many classes each split of each set holds, and the set's digest."""
-    return pd.DataFrame(
-        [
-            {
-                "dataset": one.name,
-                **{split: len(part) for split, part in one.splits.items()},
-                "classes": len(one.classes),
-            }
-            | {"positive": one.positive, "digest": one.digest, "caveat": one.caveat}
-            for one in sets
-        ]
-    )
+def images_digest(images: Images) -> str:
+    """Return a hash that identifies images: arrays by their content, files by their paths.
+
+    Args:
+        images: An array, a list of arrays, or files that are read when needed; the digest of the
+            dataset covers the content of files.
+
+    Returns:
+        12 hexadecimal digits.
+    """
+    if (part := _unpacked_part(images)) is not None:
+        return value_hash(part)
+    if isinstance(images, np.ndarray | list | tuple):
+        digest = hashlib.sha256()
+        for image in images:
+            digest.update(f"{np.shape(image)} {np.asarray(image).dtype}".encode())
+            digest.update(np.ascontiguousarray(image).data)
+        return digest.hexdigest()[:12]
+    attributes = {name: str(value) for name, value in getattr(images, "__dict__", {}).items()}
+    return value_hash([type(images).__name__, attributes])
+
+
+def _unpacked_part(images: Images) -> list[object] | None:
+    """Return what identifies a view of an unpacked array, whose folder is named by its content."""
+    if not isinstance(images, np.memmap) or images.mode != "r" or not images.filename:
+        return None
+    path, mapping = Path(images.filename), getattr(images, "_mmap", None)
+    if mapping is None or path.parent.parent.name != UNPACKED:
+        return None
+    offset = images.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
+    return [path.parts[-2:], offset, images.shape, images.strides, str(images.dtype)]
+
+
+def summary(datasets: Sequence[ImageDataset]) -> pd.DataFrame:
+    """Return one row per dataset: images of each split, classes, positive class, digest, caveat."""
+    rows = []
+    for dataset in datasets:
+        sizes = {name: len(split) for name, split in dataset.splits.items()}
+        rows.append(
+            {"dataset": dataset.name, **sizes, "classes": len(dataset.classes)}
+            | {"positive": dataset.positive, "digest": dataset.digest, "caveat": dataset.caveat}
+        )
+    return pd.DataFrame(rows)

@@ -1,7 +1,8 @@
-"""MedMNIST's official files: found where they lie or downloaded, and always checked by their MD5."""
+"""MedMNIST's official files: found or downloaded, and checked by their MD5."""
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from ..core.downloads import Missing, download
 from ..core.extras import extra
@@ -9,83 +10,87 @@ from ..core.files import data_folder, explaining, file_hash
 from .dataset import ImageDataset
 from .npz import read_npz
 
+# the 2-D datasets with one label per image, as `medmnist.INFO` lists them
+FLAGS = (
+    *("pathmnist", "dermamnist", "octmnist", "pneumoniamnist", "breastmnist"),
+    *("bloodmnist", "tissuemnist", "organamnist", "organcmnist", "organsmnist"),
+)
 SIZES = (28, 64, 128, 224)
-_TASKS = ("binary-class", "multi-class")
-_POSITIVE = {"breastmnist": "malignant", "pneumoniamnist": "pneumonia"}
+NAMES = tuple(f"{flag}-{size}" for flag in FLAGS for size in SIZES)
+POSITIVE = {"breastmnist": "malignant", "pneumoniamnist": "pneumonia"}
 
 
-def medmnist_names() -> list[str]:
-    """The registered names, `FLAG-SIZE`, of the flat sets with one label a image."""
-    with extra("evaluation"):
-        from medmnist import INFO
-
-    flags = [flag for flag, info in INFO.items() if info["task"] in _TASKS and "3d" not in flag]
-    return [f"{flag}-{size}" for flag in flags for size in SIZES]
-
-
-def find_medmnist(name: str, folder: str | Path | None = None) -> Path | None:
-    """The file of a set where it lies already: in `folder` or `$MEDMNIST`, else in the data folder's `medmnist`."""
-    given = folder or os.environ.get("MEDMNIST")
-    places = [Path(given).expanduser()] if given else []
-    paths = [place / _official(name)["file"] for place in [*places, _own_folder()]]
-    return next((path for path in paths if path.is_file()), None)
-
-
-def load_medmnist(name: str, *, folder: str | Path | None = None) -> ImageDataset:
-    """Loads an official set; a file that lies nowhere is downloaded into the data folder.
+def load_medmnist(name: str, folder: str | Path | None = None) -> ImageDataset:
+    """Load an official dataset; a missing file is downloaded into the data folder.
 
     Args:
-        name: One of `medmnist_names()`.
+        name: One of `NAMES`, FLAG-SIZE.
         folder: See `find_medmnist`.
 
     Returns:
-        The set.
+        The dataset.
 
     Raises:
         InputError: If the file has the wrong MD5, or cannot be downloaded.
     """
     official = _official(name)
-    path, own = find_medmnist(name, folder), _own_folder() / official["file"]
-    if path == own and file_hash(own, "md5") != official["md5"]:
+    path, own = find_medmnist(name, folder), _own_folder() / official.file
+    if path == own and file_hash(own, "md5") != official.md5:
         print(f"{own}: damaged; downloaded again.", flush=True)
         with explaining(own):
             own.unlink()
         path = None
-    path = path or download(official["url"], own, expected=official["md5"], hint=_way_out(official))
-    return read_npz(
-        path, name, classes=official["classes"], md5=official["md5"], positive=official["positive"]
-    )
+    path = path or download(official.url, own, expected=official.md5, hint=_hint(official))
+    positive = POSITIVE.get(name.partition("-")[0], "")
+    return read_npz(path, name, classes=official.classes, md5=official.md5, positive=positive)
+
+
+def find_medmnist(name: str, folder: str | Path | None = None) -> Path | None:
+    """Return the file of a dataset if it is on this machine.
+
+    Args:
+        name: One of `NAMES`.
+        folder: First folder to look into, by default `$MEDMNIST`; then follows the data folder's
+            `medmnist`.
+    """
+    first = folder or os.environ.get("MEDMNIST")
+    folders = [Path(first).expanduser()] if first else []
+    for candidate in (*folders, _own_folder()):
+        if (path := candidate / _official(name).file).is_file():
+            return path
+    return None
 
 
 def missing_medmnist(name: str) -> Missing | None:
-    """The file of a set, where it lies nowhere yet."""
+    """Return what to do for a dataset whose file is not on this machine; `None` if it is."""
+    if find_medmnist(name):
+        return None
     official = _official(name)
-    return (
-        None
-        if find_medmnist(name)
-        else Missing(name, official["url"], f"download {official['url']} and {_way_out(official)}")
-    )
+    return Missing(name, official.url, f"download {official.url} and {_hint(official)}")
 
 
-def _way_out(official: dict) -> str:
-    return f"name the folder that holds {official['file']} with the environment variable MEDMNIST"
+class _Official(NamedTuple):
+    """Official file of a dataset: name, address, MD5, and the name of each label."""
+
+    file: str
+    url: str
+    md5: str
+    classes: tuple[str, ...]
 
 
-def _own_folder() -> Path:
-    return data_folder() / "medmnist"
-
-
-def _official(name: str) -> dict:
+def _official(name: str) -> _Official:
     with extra("evaluation"):
         from medmnist import INFO
 
     flag, size = name.split("-")
     info, suffix = INFO[flag], "" if size == "28" else f"_{size}"
     classes = tuple(info["label"].values())
-    return {
-        "file": f"{flag}{suffix}.npz",
-        "url": info[f"url{suffix}"],
-        "md5": info[f"MD5{suffix}"],
-        "classes": classes,
-        "positive": _POSITIVE.get(flag, ""),
-    }
+    return _Official(f"{flag}{suffix}.npz", info[f"url{suffix}"], info[f"MD5{suffix}"], classes)
+
+
+def _hint(official: _Official) -> str:
+    return f"name the folder that holds {official.file} with the environment variable MEDMNIST"
+
+
+def _own_folder() -> Path:
+    return data_folder() / "medmnist"

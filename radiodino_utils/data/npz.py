@@ -1,4 +1,4 @@
-"""Labelled sets from npz files in MedMNIST's layout, memory-mapped."""
+"""Datasets from npz files in MedMNIST's layout, memory-mapped."""
 
 import lzma
 import re
@@ -14,7 +14,15 @@ import numpy as np
 from ..core.errors import InputError
 from ..core.files import atomic, data_folder, file_hash, require_space
 from ..core.locks import locked
-from .dataset import SPLITS, ImageDataset, Split
+from .dataset import SPLITS, UNPACKED, ImageDataset, Split
+
+_LARGE = 1 << 30  # bytes; a larger member must not be packed to less than 1 / _RATIO of its size
+_RATIO = 200
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError),
+    *(EOFError, OSError, SyntaxError, ValueError, OverflowError),
+    RuntimeError,  # encrypted; its subclass NotImplementedError: packed in an unknown way
+)
 
 
 def read_npz(
@@ -26,91 +34,93 @@ def read_npz(
     caveat: str = "",
     positive: str = "",
 ) -> ImageDataset:
-    """Reads a file in MedMNIST's layout: `{train,val,test}_{images,labels}`, and `{split}_ids`
-    where there are some.
+    """Read a file in MedMNIST's layout.
+
+    The arrays are `{train,val,test}_images` and `_labels`, and optionally `_ids`.
 
     Args:
         path: The file.
-        name: Name of the set; one that starts with `npz:` may lack the split `val`.
-        classes: The name of each label; the numbers by default.
-        md5: Of the file, where it is known.
+        name: Name of the dataset; one that starts with `npz:` may lack the split `val`.
+        classes: Name of each label; the numbers by default.
+        md5: Expected MD5 of the file, if it is known.
         caveat: See `ImageDataset`.
         positive: See `ImageDataset`.
 
     Returns:
-        The set; arrays are memory-mapped.
+        The dataset; arrays are memory-mapped.
 
     Raises:
-        InputError: If the file is missing, damaged, another than its MD5 says, or not laid out as
-            it must be.
+        InputError: If the file is missing, damaged, has another MD5, or another layout.
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such npz file.")
     digest = file_hash(path, "md5")
     if md5 and digest != md5:
         raise InputError(
-            f"{path}: wrong MD5: {digest} instead of {md5}; the file is damaged or another: download it again."
+            f"{path}: wrong MD5: {digest} instead of {md5}; "
+            "the file is damaged or another: download it again."
         )
     arrays = _mapped(path, digest)
-    splits = {}
-    for split in SPLITS:
-        if f"{split}_images" not in arrays and name.startswith("npz:") and split == "val":
-            continue
-        missing = [key for key in (f"{split}_images", f"{split}_labels") if key not in arrays]
-        if missing:
-            raise InputError(
-                f"{path}: the keys {', '.join(missing)} are missing; MedMNIST's layout is needed."
-            )
-        images, labels = arrays[f"{split}_images"], np.asarray(arrays[f"{split}_labels"])
-        if (
-            images.dtype != np.uint8
-            or images.ndim not in (3, 4)
-            or images.shape[3:] not in ((), (3,))
-        ):
-            raise InputError(
-                f"{path}: {split}_images is {images.dtype} {images.shape}; uint8 [n, height, width(, 3)] is needed."
-            )
-        if not len(images):
-            raise InputError(f"{path}: the split '{split}' is empty.")
-        if labels.shape not in ((len(images),), (len(images), 1)) or labels.dtype.kind not in "iu":
-            raise InputError(
-                f"{path}: {split}_labels is {labels.dtype} {labels.shape}; one whole number a image is needed, "
-                f"({len(images)}, 1)."
-            )
-        if labels.min() < 0:
-            raise InputError(f"{path}: {split}_labels holds {labels.min()}; labels count from 0.")
-        default_ids = [f"{split}/{row:06d}" for row in range(len(images))]
-        ids = [str(one) for one in arrays.get(f"{split}_ids", default_ids)]
-        if len(ids) != len(images):
-            raise InputError(
-                f"{path}: {split}_ids holds {len(ids)} names for {len(images)} images; one each is needed."
-            )
-        splits[split] = Split(images, labels.reshape(-1).astype(np.int64), ids)
+    optional = {"val"} if name.startswith("npz:") else set()
+    splits = {
+        split: _read_split(arrays, split, path)
+        for split in SPLITS
+        if f"{split}_images" in arrays or split not in optional
+    }
     highest = max(int(split.labels.max()) for split in splits.values())
     classes = classes or tuple(str(label) for label in range(highest + 1))
     if highest >= len(classes):
         raise InputError(
             f"{path}: label {highest} is outside the {len(classes)} classes of {name}."
         )
-    return ImageDataset(name, classes, splits, digest, caveat, positive)
+    return ImageDataset(name, classes, dict(splits), digest, caveat, positive)
+
+
+def _read_split(arrays: dict[str, np.ndarray], split: str, path: Path) -> Split:
+    """Return a split after checking its arrays."""
+    missing = [key for key in (f"{split}_images", f"{split}_labels") if key not in arrays]
+    if missing:
+        raise InputError(
+            f"{path}: the keys {', '.join(missing)} are missing; MedMNIST's layout is needed."
+        )
+    images, labels = arrays[f"{split}_images"], np.asarray(arrays[f"{split}_labels"])
+    is_image = images.ndim in (3, 4) and images.shape[3:] in ((), (3,))
+    if images.dtype != np.uint8 or not is_image:
+        raise InputError(
+            f"{path}: {split}_images is {images.dtype} {images.shape}; "
+            "uint8 [n, height, width(, 3)] is needed."
+        )
+    if not len(images):
+        raise InputError(f"{path}: the split '{split}' is empty.")
+    if labels.shape not in ((len(images),), (len(images), 1)) or labels.dtype.kind not in "iu":
+        raise InputError(
+            f"{path}: {split}_labels is {labels.dtype} {labels.shape}; "
+            f"one whole number per image is needed, ({len(images)}, 1)."
+        )
+    if labels.min() < 0:
+        raise InputError(f"{path}: {split}_labels holds {labels.min()}; labels count from 0.")
+    default_ids = [f"{split}/{row:06d}" for row in range(len(images))]
+    ids = [str(name) for name in arrays.get(f"{split}_ids", default_ids)]
+    if len(ids) != len(images):
+        raise InputError(
+            f"{path}: {split}_ids holds {len(ids)} names for {len(images)} images; "
+            "one each is needed."
+        )
+    return Split(images, labels.reshape(-1).astype(np.int64), ids)
 
 
 def _mapped(path: Path, digest: str) -> dict[str, np.ndarray]:
-    """Unpacks an npz once, since a compressed member cannot be memory-mapped, and maps its arrays."""
-    folder = data_folder() / "unpacked" / digest
+    """Unpack an archive once, since a compressed member cannot be mapped, and map its arrays."""
+    folder = data_folder() / UNPACKED / digest
     try:
         with zipfile.ZipFile(path) as archive:
             members = {
-                one.filename: one
-                for one in archive.infolist()
-                if re.fullmatch(r"\w+\.npy", one.filename)
+                member.filename: member
+                for member in archive.infolist()
+                if re.fullmatch(r"\w+\.npy", member.filename)
             }
             for name, member in members.items():
-                if member.file_size > max(_LARGE, _RATIO * member.compress_size):
-                    raise InputError(
-                        f"{path}: {name} would unpack from {member.compress_size / 1e6:.0f} to {member.file_size / 1e6:.0f} MB, "
-                        "which no images do; look at where the file comes from."
-                    )
+                _refuse_bomb(path, name, member)
             if not all(_is_whole(folder / name, member) for name, member in members.items()):
                 with locked(folder / "unpacking.lock"):
                     _unpack(archive, members, folder)
@@ -120,29 +130,19 @@ def _mapped(path: Path, digest: str) -> dict[str, np.ndarray]:
         }
     except InputError:
         raise
-    except _DAMAGED as error:
+    except _DAMAGE as error:
         raise InputError(
             f"{path}: the npz file is damaged or truncated ({error}); download it again."
         ) from error
 
 
-_LARGE, _RATIO = (
-    1 << 30,
-    200,
-)  # bytes, and how much smaller than itself a larger member may be packed
-_DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    tokenize.TokenError,
-    EOFError,
-    OSError,
-    SyntaxError,
-    ValueError,
-    RuntimeError,  # encrypted; NotImplementedError: packed in an unknown way
-    OverflowError,
-)
+def _refuse_bomb(path: Path, name: str, member: zipfile.ZipInfo) -> None:
+    if member.file_size > max(_LARGE, _RATIO * member.compress_size):
+        packed, unpacked = member.compress_size / 1e6, member.file_size / 1e6
+        raise InputError(
+            f"{path}: {name} would unpack from {packed:.0f} to {unpacked:.0f} MB, "
+            "which no images do; look at where the file comes from."
+        )
 
 
 def _unpack(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folder: Path) -> None:
@@ -162,7 +162,7 @@ def _unpack(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folde
 
 
 def _is_whole(path: Path, member: zipfile.ZipInfo) -> bool:
-    """Whether a file has the size and the CRC-32 that the archive says."""
+    """Return whether a file has the size and the CRC-32 that the archive states."""
     if not path.is_file() or path.stat().st_size != member.file_size:
         return False
     crc = 0

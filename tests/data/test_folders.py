@@ -1,31 +1,85 @@
-"""Class folders, CSV lists and RadImageNet."""
+"""Class folders and CSV lists."""
 
 import os
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from radiodino_utils.core import files
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.data.registry import load_dataset, summary
-from radiodino_utils.features.extraction import extract_features
+from radiodino_utils.data.dataset import summary
+from radiodino_utils.data.registry import load_dataset
 from radiodino_utils.pretraining.corpus import Source, load_corpus
 
 
 @pytest.fixture
-def images(tmp_path):
-    """Writes a image of one grey value for each name."""
+def folder(tmp_path):
+    """Writes images of one grey value each into a folder."""
 
-    def write(names, root=tmp_path):
-        for value, name in enumerate(names):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.full((4, 6), value % 256, np.uint8)).save(root / name)
-        return root
+    def write(images):
+        for value, name in enumerate(images):
+            path = tmp_path / "set" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((4, 6), value, np.uint8)).save(path)
+        return tmp_path / "set"
 
     return write
+
+
+def test_a_folder_of_classes(folder):
+    names = [
+        "liver/b.png",
+        "liver/a.PNG",
+        "heart/deep/er/c.bmp",
+        ".ipynb_checkpoints/x.png",
+        "liver/.hidden.png",
+    ]
+    root = folder(names)
+    (root / "liver" / "notes.txt").write_text("no image")
+    (root / "readme.txt").write_text("no class")
+    dataset = load_dataset(f"folder:{root}")
+    assert dataset.classes == ("heart", "liver")
+    split = dataset.splits["all"]
+    assert split.ids == ["heart/deep/er/c.bmp", "liver/a.PNG", "liver/b.png"]
+    assert split.labels.tolist() == [0, 1, 1]
+    assert [int(image[0, 0]) for image in split.images[:]] == [
+        names.index(id_) for id_ in split.ids
+    ]
+    assert split.images[1].shape == (4, 6)
+
+
+def test_a_folder_of_splits(folder):
+    dataset = load_dataset(
+        f"folder:{folder(['train/b/1.png', 'train/a/1.png', 'test/b/1.png', 'test/a/2.png'])}"
+    )
+    assert dataset.classes == ("a", "b")
+    assert {name: split.labels.tolist() for name, split in dataset.splits.items()} == {
+        "train": [0, 1],
+        "test": [0, 1],
+    }
+    assert dataset.splits["test"].ids == ["test/a/2.png", "test/b/1.png"]
+
+
+def test_the_digest_of_a_folder_changes_with_its_files(folder):
+    root = folder(["a/1.png", "b/1.png"])
+    before = load_dataset(f"folder:{root}").digest
+    assert load_dataset(f"folder:{root}").digest == before
+    folder(["a/1.png", "b/1.png", "b/2.png"])
+    assert load_dataset(f"folder:{root}").digest != before
+
+
+def test_folders_that_are_wrong(folder, tmp_path):
+    with pytest.raises(InputError, match="nowhere: there is no such folder"):
+        load_dataset(f"folder:{tmp_path / 'nowhere'}")
+    with pytest.raises(InputError, match="holds no class folders"):
+        load_dataset(f"folder:{folder(['a.png'])}")
+    root = folder(["train/a/1.png"])
+    (root / "test" / "a").mkdir(parents=True)
+    with pytest.raises(
+        InputError, match="test: the split 'test' is empty: it holds no image files"
+    ):
+        load_dataset(f"folder:{root}")
 
 
 @pytest.fixture
@@ -132,12 +186,12 @@ FAULTS = {
         {},
         "the class 'bone' has one image",
     ),
-    "a image in two splits": (
+    "an image in two splits": (
         [*ROWS, ROWS[0][:2] + ("test", "p9")],
         {},
         r"splits overlap: path 'a/1\.png' is in train and test",
     ),
-    "a image twice": ([*ROWS, ROWS[0]], {}, r"'a/1\.png' is listed twice"),
+    "an image twice": ([*ROWS, ROWS[0]], {}, r"'a/1\.png' is listed twice"),
     "a patient in two splits": (
         [*ROWS, ("e.png", "lung", "val", "p1")],
         {},
@@ -173,91 +227,6 @@ def test_a_class_folder_with_one_image(images):
         load_dataset(f"folder:{root}")
 
 
-@pytest.fixture
-def radimagenet(tmp_path, images):
-    """Writes RadImageNet's layout: 165 classes, and a CSV of filename and label for each split."""
-
-    def write(name="{label}{number:06d}.png", extra=()):
-        root = tmp_path / "radimagenet"
-        classes = [
-            f"{modality}/{part}/finding-{number}"
-            for modality, part, count in (
-                ("CT", "abd", 28),
-                ("CT", "lung", 6),
-                ("MR", "knee", 116),
-                ("US", "gb", 15),
-            )
-            for number in range(count)
-        ]
-        number = 0
-        for split in ("train", "val", "test"):
-            rows = []
-            for one in classes:
-                number += 1
-                file = name.format(label=one.rpartition("/")[2], number=number)
-                rows.append((f"radiology_ai/{one}/{file}", one.replace("/", "_")))
-            table = pd.DataFrame(
-                [*rows, *(row[1:] for row in extra if row[0] == split)],
-                columns=["filename", "label"],
-            )
-            images(table["filename"], root)
-            table.to_csv(root / f"RadiologyAI_{split}.csv", index=False)
-        return root
-
-    return write
-
-
-def test_radimagenet_in_its_layout(radimagenet, monkeypatch, tiny_backbone):
-    root = radimagenet()
-    with pytest.raises(
-        InputError,
-        match=r"RadImageNet is not there; request it at https://www\.radimagenet\.com .* RADIMAGENET",
-    ):
-        load_dataset("radimagenet")
-    monkeypatch.setenv("RADIMAGENET", str(root))
-    dataset = load_dataset("radimagenet")
-    assert len(dataset.classes) == 165
-    assert [len(split) for split in dataset.splits.values()] == [165] * 3
-    assert dataset.splits["val"].ids[0] == "radiology_ai/CT/abd/finding-0/finding-0000166.png"
-    assert dataset.classes[dataset.splits["val"].labels[0]] == "CT_abd_finding-0"
-    assert "patients are not known" in dataset.caveat
-    assert dataset.splits["val"].groups is None
-    features = extract_features(
-        tiny_backbone, dataset, engine="torch", precision="fp32", batch_size=64
-    )
-    assert features.embedding("test").shape == (165, 128)
-    assert features.ids["test"] == dataset.splits["test"].ids
-
-
-def test_radimagenets_patients_where_the_names_tell(radimagenet):
-    dataset = load_dataset("radimagenet", folder=radimagenet("patient{number:04d}_slice7.png"))
-    assert dataset.splits["train"].groups[:2] == ["patient0001", "patient0002"]
-    assert dataset.caveat == ""
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        (("test", "radiology_ai/CT/new/x.png", "CT_new"), "unknown label 'CT_new' in test"),
-        (
-            ("val", "radiology_ai/CT/abd/finding-0/finding-0000001.png", "CT_abd_finding-0"),
-            "the splits overlap: path .* train and val",
-        ),
-    ],
-)
-def test_faulty_split_files_of_radimagenet(radimagenet, row, message):
-    with pytest.raises(InputError, match=message):
-        load_dataset("radimagenet", folder=radimagenet(extra=[row]))
-
-
-def test_images_are_read_only_when_asked_for(radimagenet, monkeypatch):
-    root = radimagenet()
-    monkeypatch.setattr(
-        "radiodino_utils.data.images.read_image", lambda path: pytest.fail(f"{path} was read")
-    )
-    assert len(load_dataset("radimagenet", folder=root).splits["train"]) == 165
-
-
 def test_the_digest_follows_content_behind_the_same_size_time_and_name(tmp_path):
     for name, value in (("one", 3), ("other", 4)):
         for label in "ab":
@@ -277,19 +246,6 @@ def test_the_digest_follows_content_behind_the_same_size_time_and_name(tmp_path)
     assert load_dataset(f"folder:{tmp_path / 'one'}").digest != before
 
 
-def test_large_sets_are_identified_without_reading_them(tmp_path, monkeypatch):
-    (tmp_path / "a").write_bytes(b"1234")
-    monkeypatch.setattr(files, "CONTENT_LIMIT", 3)
-    monkeypatch.setattr(files, "file_hash", lambda *_: pytest.fail("read"))
-    before = files.files_digest(tmp_path, ["a"])
-    assert files.files_digest(tmp_path, ["a"]) == before
-    facts = (tmp_path / "a").stat()
-    (tmp_path / "b").write_bytes(b"4321")
-    (tmp_path / "b").replace(tmp_path / "a")
-    os.utime(tmp_path / "a", ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    assert files.files_digest(tmp_path, ["a"]) != before
-
-
 @pytest.mark.parametrize("way", ["../outside.png", "{}/outside.png", "a/../../outside.png"])
 def test_paths_out_of_the_lists_folder_need_the_option(way, tmp_path, images, monkeypatch):
     images(["outside.png", "set/a/b.png"])
@@ -307,28 +263,3 @@ def test_paths_out_of_the_lists_folder_need_the_option(way, tmp_path, images, mo
         load_corpus([Source(tmp_path / "set" / "list.txt")])
     monkeypatch.setenv("RADIODINO_OUTSIDE_PATHS", "1")
     assert len(load_dataset(f"folder:{path}").splits["all"]) == 2
-
-
-def test_the_key_follows_what_is_replaced_in_memory(tiny_backbone, synthetic_set):
-    dataset, fp32 = synthetic_set(), {"engine": "torch", "precision": "fp32"}
-    test = dataset.splits["test"]
-    first = extract_features(tiny_backbone, dataset, **fp32)
-    for changed in (
-        replace(test, labels=test.labels[::-1]),
-        replace(test, images=np.array(test.images[::-1])),
-        replace(test, images=test.images[::-1]),
-        replace(test, images=list(test.images)[::-1]),
-        replace(test, ids=[f"other {name}" for name in test.ids]),
-    ):
-        other = extract_features(
-            tiny_backbone, replace(dataset, splits={**dataset.splits, "test": changed}), **fp32
-        )
-        assert other.path != first.path
-        assert other.labels["test"].tolist() == changed.labels.tolist() and other.ids[
-            "test"
-        ] == list(changed.ids)
-        turned = changed.images is not test.images
-        np.testing.assert_allclose(
-            other.embedding("test"), first.embedding("test")[:: -1 if turned else 1], atol=1e-5
-        )
-    assert extract_features(tiny_backbone, synthetic_set(), **fp32).path == first.path

