@@ -25,7 +25,7 @@ settings.load_profile("steady")
 
 @pytest.fixture(autouse=True)
 def data_folder(tmp_path, monkeypatch):
-    """Data folder of one test, so that nothing is read from or written to the user's own folders."""
+    """Data folder of the test, so that nothing touches the user's own folders."""
     monkeypatch.setenv("RADIODINO_DATA", str(tmp_path / "data"))
     for name in ("MEDMNIST", "BUSI", "RADIMAGENET"):
         monkeypatch.delenv(name, raising=False)
@@ -39,6 +39,20 @@ def shared_data():
     if not (folder / "medmnist").is_dir():
         pytest.skip(f"no real data: neither RADIODINO_SHARED nor {folder} holds medmnist/")
     return folder
+
+
+@pytest.fixture
+def no_index(monkeypatch):
+    """Let pip reach no package index."""
+    closed = {
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_NO_CACHE_DIR": "1",
+        "PIP_NO_INDEX": "",
+        "PIP_FIND_LINKS": "",
+    }
+    for name, value in closed.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Made features: small, seeded, of known structure."""
+"""Synthetic features: small, seeded, of known structure."""
 
 from pathlib import Path
 
@@ -21,18 +21,14 @@ def synthetic_features(
     caveat="",
     **changes,
 ):
-    """Features of classes that lie around centres, every class in every split."""
+    """Return features of classes around centres, with every class in every split."""
     generator = np.random.default_rng(seed)
     centres = generator.normal(size=(classes, width))
     labels = {split: generator.permutation(np.arange(n) % classes) for split, n in sizes.items()}
-    arrays = {
-        split: {
-            "class_token": (centres[one] + noise * generator.normal(size=(len(one), width))).astype(
-                np.float32
-            )
-        }
-        for split, one in labels.items()
-    }
+    arrays = {}
+    for split, classes_of_rows in labels.items():
+        spread = noise * generator.normal(size=(len(classes_of_rows), width))
+        arrays[split] = {"class_token": (centres[classes_of_rows] + spread).astype(np.float32)}
     about = {"name": backbone, "fingerprint": "0123456789ab", "outputs": ["class_token"]}
     fields = dict(
         dataset=dataset,

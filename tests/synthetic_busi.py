@@ -1,4 +1,4 @@
-"""A small BUSI in the release's own layout."""
+"""A small synthetic BUSI in the layout of the release."""
 
 from pathlib import Path
 
@@ -9,11 +9,10 @@ from radiodino_utils.data.busi import CLASSES
 
 
 def synthetic_busi(folder: Path, *, counts=(6, 8, 7), colour=True, seed=0, size=(40, 48)) -> Path:
-    """Writes images of noise in coarse blocks, each unlike the others, with the masks of the
-    release's names.
+    """Write different images of coarse noise, with masks named as in the release.
 
-    Every lesion is a rectangle; the first benign image has a second mask, and the last malignant
-    one is the first benign.
+    Every lesion is a rectangle. The first benign image has a second mask, and the last malignant
+    image is a copy of it.
     """
     generator = np.random.default_rng(seed)
     for name, count in zip(CLASSES, counts, strict=True):
@@ -43,5 +42,5 @@ def synthetic_busi(folder: Path, *, counts=(6, 8, 7), colour=True, seed=0, size=
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Writes an 8-bit image."""
+    """Write an 8-bit image."""
     Image.fromarray(image).save(path)

@@ -1,4 +1,4 @@
-"""Made radiology: small images of discs, bars and rings, and the smallest recipe that trains."""
+"""Synthetic radiology: images of discs, bars and rings, and the smallest recipe that trains."""
 
 import numpy as np
 from PIL import Image
@@ -7,13 +7,13 @@ from radiodino_utils.pretraining.config import load_recipe
 from radiodino_utils.pretraining.corpus import Source, load_corpus
 
 SMALLEST = {
-    "global_size": 32, "local_size": 16, "local_count": 2, "batch_size": 8, "hidden_dim": 32, "bottleneck_dim": 16,
-    "output_dim": 64, "steps": 6, "warmup": 0.2,
+    "global_size": 32, "local_size": 16, "local_count": 2, "batch_size": 8, "hidden_dim": 32,
+    "bottleneck_dim": 16, "output_dim": 64, "steps": 6, "warmup": 0.2,
 }  # fmt: skip
 
 
 def synthetic_images(count, *, size=48, seed=0):
-    """Images of three kinds, uint8 [count, size, size], and the kind of each."""
+    """Return images of three kinds, uint8 [count, size, size], and the kind of each."""
     generator = np.random.default_rng(seed)
     rows, columns = np.mgrid[:size, :size]
     kinds = np.arange(count) % 3
@@ -35,7 +35,7 @@ def synthetic_images(count, *, size=48, seed=0):
 
 
 def synthetic_folder(folder, count=12, **options):
-    """Writes images as PNG files in two subfolders."""
+    """Write images as PNG files in two subfolders."""
     for row, image in enumerate(synthetic_images(count, **options)[0]):
         path = folder / ("even", "odd")[row % 2] / f"{row:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,18 +44,18 @@ def synthetic_folder(folder, count=12, **options):
 
 
 def synthetic_corpus(folder, count=12, **options):
-    """A corpus of such a folder."""
+    """Return a corpus of a `synthetic_folder`."""
     return load_corpus([Source(synthetic_folder(folder / "images", count, **options))])
 
 
 def smallest(**changes):
-    """The smallest recipe, in the manner of `small`."""
+    """Return the smallest recipe that trains."""
     method = changes.pop("method", "dino")
     return load_recipe("small", method=method, images=12, **SMALLEST | changes)
 
 
 def synthetic_npz(path, counts=(30, 12, 12), *, seed=7):
-    """A labelled set in MedMNIST's layout."""
+    """Write a labelled dataset in MedMNIST's layout."""
     arrays = {}
     for number, (split, count) in enumerate(zip(("train", "val", "test"), counts, strict=True)):
         images, kinds = synthetic_images(count, seed=seed + number)

@@ -15,7 +15,7 @@ WRITE += "tables = Path(os.environ['RADIODINO_RESULTS']) / 'tables'\ntables.mkdi
 
 
 def write_notebook(folder: Path, name: str, *cells: str, kernel: str = "python3") -> None:
-    """One with a title, parameters and some code."""
+    """Write a notebook with a title, parameters and some code."""
     sources = [
         ("markdown", f"# {name[:2]} · made for a test", []),
         ("code", PARAMETERS, ["parameters"]),
@@ -46,7 +46,7 @@ def write_profile(folder: Path, values: dict) -> None:
 
 
 def small_profile(folder: Path) -> Path:
-    """A sequence of two notebooks, the second of which reads the first one's table."""
+    """Write a sequence of two notebooks; the second one reads the table of the first."""
     (folder / "profiles").mkdir(parents=True)
     write_notebook(
         folder,
@@ -63,6 +63,7 @@ def small_profile(folder: Path) -> Path:
 
 
 def runner_command(folder: Path, *arguments: str) -> list[str]:
-    """The runner on a folder of notebooks, in a process of its own."""
-    code = f"from pathlib import Path; from radiodino_utils.workflow import profiles, runner; profiles.NOTEBOOKS = Path({str(folder)!r}); "
+    """Return the command that runs a folder of notebooks in a process of its own."""
+    code = "from pathlib import Path; from radiodino_utils.workflow import profiles, runner; "
+    code += f"profiles.NOTEBOOKS = Path({str(folder)!r}); "
     return [sys.executable, "-c", code + f"runner.main({['--profile', 'small', *arguments]!r})"]

@@ -1,4 +1,4 @@
-"""Made images with masks: bright squares on noise, small and seeded."""
+"""Synthetic images with masks: bright squares on noise, small and seeded."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ COUNTS = {"train": 6, "val": 3, "test": 4}
 def synthetic_segmentation(
     *, counts=COUNTS, shape=(64, 48), classes=2, seed=0, spacing_mm=None, normal=(), **changes
 ):
-    """Squares of one brightness a class; the images of the rows in `normal` hold none."""
+    """Return squares of one brightness per class; images of the rows in `normal` have none."""
     generator = np.random.default_rng(seed)
     n = sum(counts.values())
     images = generator.integers(0, 60, (n, *shape), dtype=np.uint8)

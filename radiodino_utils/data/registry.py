@@ -24,55 +24,50 @@ __all__ = [
     "summary",
 ]
 
-Loader = Callable[[str, str | Path | None], ImageDataset]
-
 
 @dataclass(frozen=True)
 class _Entry:
-    load: Loader
-    find: Callable[[str], Path | None] | None
-    missing: Callable[[str], Missing | None] | None
+    """What a registered name stands for.
+
+    Attributes:
+        load: Function of the name and of the `folder` of `load_dataset`.
+        find: Function of the name that returns the file or folder the dataset is read from, or
+            `None` if it is not on this machine.
+        missing: Function of the name that returns what to do for missing files, or `None`.
+    """
+
+    load: Callable[[str, str | Path | None], ImageDataset]
+    find: Callable[[str], Path | None] | None = None
+    missing: Callable[[str], Missing | None] | None = None
 
 
-_entries: dict[str, _Entry] = {}
+_registered: dict[str, _Entry] = {}
 
 
-def register_dataset(
-    name: str,
-    load: Loader,
-    *,
-    find: Callable[[str], Path | None] | None = None,
-    missing: Callable[[str], Missing | None] | None = None,
-) -> None:
-    """Register a dataset, so that its name works wherever a dataset is needed.
+def register_dataset(name: str, load: Callable[[], ImageDataset]) -> None:
+    """Register a dataset of your own, so that its name works wherever a dataset is needed.
 
     Processes that start later, such as those of `finetune_seeds(jobs=2)`, must register it again.
 
     Args:
-        name: Registered name, without a colon.
-        load: Function that receives the name and the `folder` of `load_dataset` and returns the
-            dataset.
-        find: Function that receives the name and returns the file or folder that the dataset is
-            read from, or `None` if it is not on this machine. The runner repeats notebooks when
-            its content changes.
-        missing: Function that receives the name and returns what to do if the files are not on
-            this machine, or `None` if they are.
+        name: Name that is not registered yet, without a colon.
+        load: Function that returns the dataset; each `load_dataset` calls it.
 
     Raises:
         InputError: If the name is registered already or has a colon, or `load` is not callable.
     """
-    if ":" in name or name in _entries:
+    if ":" in name or name in _registered:
         raise InputError(
             f"{name}: choose another name for the dataset; it is registered or has a colon."
         )
     if not callable(load):
-        raise wrong_type(f"dataset {name}", load, "a function that loads it")
-    _entries[name] = _Entry(load, find, missing)
+        raise wrong_type(f"dataset {name}", load, "a function that returns it")
+    _registered[name] = _Entry(lambda *_: load())
 
 
 def dataset_names() -> list[str]:
     """Return the registered names, without the open ones (`npz:PATH`, `folder:PATH`)."""
-    return list(_entries)
+    return list(_registered)
 
 
 def load_dataset(
@@ -110,11 +105,11 @@ def load_dataset(
     elif kind == "folder" and path:
         root = Path(path).expanduser()
         dataset = read_list(root, name) if root.suffix == ".csv" else read_folder(root, name)
-    elif name in _entries:
-        dataset = _entries[name].load(name, folder)
+    elif name in _registered:
+        dataset = _registered[name].load(name, folder)
         dataset = dataset if dataset.name == name else replace(dataset, name=name)
     else:
-        raise unknown_name("dataset", name, [*_entries, "npz:PATH", "folder:PATH"])
+        raise unknown_name("dataset", name, [*_registered, "npz:PATH", "folder:PATH"])
     return replace(dataset, positive=positive) if positive else dataset
 
 
@@ -140,7 +135,7 @@ def missing_dataset(name: str) -> Missing | None:
     Returns:
         `None` if nothing is missing, the name is not registered, or pip fetches it (OrganCT).
     """
-    entry = _entries.get(name)
+    entry = _registered.get(name)
     return entry.missing(name) if entry and entry.missing else None
 
 
@@ -155,7 +150,7 @@ def dataset_place(name: str) -> tuple[Path, ...] | None:
         The path; empty if it is not here yet. `None` for other names, and for OrganCT, whose files
         pip checks.
     """
-    entry = _entries.get("busi" if name.startswith("busi-") else name)
+    entry = _registered.get("busi" if name.startswith("busi-") else name)
     if entry is None or entry.find is None:
         return None
     path = entry.find(name)
@@ -186,17 +181,9 @@ def _load_organct(name: str, _: str | Path | None) -> ImageDataset:
     return organct.load_organct(name)
 
 
-for _name in organct.NAMES:
-    register_dataset(_name, _load_organct)
-for _name in busi_splits.NAMES:
-    register_dataset(_name, busi_splits.busi_dataset, find=_find_busi, missing=_missing_busi)
-register_dataset(
-    "radimagenet", _load_radimagenet, find=_find_radimagenet, missing=_missing_radimagenet
-)
-for _name in medmnist.NAMES:
-    register_dataset(
-        _name,
-        medmnist.load_medmnist,
-        find=medmnist.find_medmnist,
-        missing=medmnist.missing_medmnist,
-    )
+_registered |= {name: _Entry(_load_organct) for name in organct.NAMES}
+_BUSI = _Entry(busi_splits.busi_dataset, _find_busi, _missing_busi)
+_registered |= dict.fromkeys(busi_splits.NAMES, _BUSI)
+_registered["radimagenet"] = _Entry(_load_radimagenet, _find_radimagenet, _missing_radimagenet)
+_MEDMNIST = _Entry(medmnist.load_medmnist, medmnist.find_medmnist, medmnist.missing_medmnist)
+_registered |= dict.fromkeys(medmnist.NAMES, _MEDMNIST)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from radiodino_utils.core.cache import cached, read_sidecar, write_sidecar
+from radiodino_utils.core.cache import cached, entry_path, read_sidecar, write_sidecar
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.core.files import atomic, write_json
 from radiodino_utils.evaluation.finetune_config import FinetuneConfig
@@ -168,7 +168,7 @@ except InputError as error:
 
 @pytest.fixture
 def as_user(tmp_path):
-    """Keeps a text in a shared folder as another user."""
+    """Cache a text in a shared folder as another user."""
     for folder in (tmp_path, *list(tmp_path.parents)[:-1]):
         if not folder.stat().st_mode & 0o001 and folder != tmp_path.parents[-1]:
             folder.chmod(folder.stat().st_mode | 0o011)
@@ -274,3 +274,23 @@ def test_a_sidecar_of_something_else_vouches_for_nothing(tmp_path):
         read_sidecar(tmp_path / "a.json", tmp_path / "a.txt", tmp_path / "b.txt", declared={})
         is None
     )
+
+
+def test_entries_are_named_by_title_and_declaration(tmp_path):
+    path = entry_path(tmp_path, "npz:a b_x", declared={"a": 1, "b": 2}, suffix=".npy")
+    assert path.parent == tmp_path and path.name.startswith("npz-a-b_x_") and path.suffix == ".npy"
+    turned = entry_path(tmp_path, "npz:a b_x", declared={"b": 2, "a": 1}, suffix=".npy")
+    assert path == turned
+    assert path != entry_path(tmp_path, "npz:a b_x", declared={"a": 1, "b": 3}, suffix=".npy")
+
+
+def test_what_is_declared_wins_over_what_is_made(tmp_path):
+    made = []
+
+    def make():
+        made.append((tmp_path / "a.txt").write_text("a"))
+        return {"key": "other", "device": "cpu"}
+
+    for _ in range(2):
+        facts = cached(tmp_path / "a.json", tmp_path / "a.txt", declared={"key": "1"}, make=make)
+    assert (facts["key"], facts["device"], len(made)) == ("1", "cpu", 1)

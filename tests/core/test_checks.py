@@ -1,4 +1,4 @@
-"""Labels and numbers that do not fit are one sentence wherever they are given, and never reach native code."""
+"""Invalid labels and numbers give one sentence in every function, and never reach native code."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from radiodino_utils.core.checks import (
 )
 from radiodino_utils.core.errors import InputError
 
-# in a process of its own: without the checks some of these end it by a signal
+# runs in a process of its own: without the checks some cases end it by a signal
 EVERYWHERE = """
 from dataclasses import replace
 import numpy as np
@@ -31,7 +31,7 @@ from tests.synthetic_segmentation import synthetic_segmentation
 BAD = {"below": -1, "ignored by torch": -100, "above": 3, "far above": 10**5, "half": 0.5}
 BAD |= {"nan": np.nan, "text": "a", "short": None}
 
-def spoilt(labels, bad):
+def spoiled(labels, bad):
     if bad is None:
         return labels[:-1]
     labels = labels.astype(str if isinstance(bad, str) else np.result_type(np.int64, type(bad)))
@@ -41,31 +41,56 @@ def spoilt(labels, bad):
 def of_features(function, split="train"):
     def run(bad):
         features = synthetic_features()
-        features.labels[split] = spoilt(features.labels[split], bad)
+        features.labels[split] = spoiled(features.labels[split], bad)
         function(features)
     return run
 
-def of_set(function, split):
+def of_dataset(function, split):
     def run(bad):
         part = Split(np.zeros((12, 32, 32), np.uint8), np.arange(12) % 3, list("abcdefghijkl"))
         splits = dict.fromkeys(("train", "val", "test"), part)
-        splits[split] = replace(part, labels=spoilt(part.labels, bad))
+        splits[split] = replace(part, labels=spoiled(part.labels, bad))
         function(ImageDataset("made", ("a", "b", "c"), splits, "made"))
     return run
 
 def of_masks(function):
     def run(bad):
         dataset = synthetic_segmentation(classes=3)
-        masks = dataset.masks[:, :-1] if bad is None else spoilt(dataset.masks, bad)
+        masks = dataset.masks[:, :-1] if bad is None else spoiled(dataset.masks, bad)
         function(replace(dataset, masks=masks))
     return run
 
 bank = synthetic_features()
 rows, labels, scores = bank.embedding("train"), bank.labels["train"], np.full((60, 3), 1 / 3)
 ones, random = np.ones((60, 1), np.float32), load_backbone("random-t16")
+
+def few(features):
+    few_shot.classify_few_shot(features, shots=(2,), draws=1)
+
+def linear_probe(features):
+    linear.classify_linear(features, iterations=2)
+
+def votes(bad):
+    knn.votes(ones, spoiled(labels, bad)[:, None], ks=(1,), classes=3, temperature=0.07)
+
+def probabilities(bad):
+    knn.knn_probabilities(rows, spoiled(labels, bad), rows, ks=(5,), classes=3)
+
+def metric_table(bad):
+    metrics.classification_metrics(spoiled(labels, bad), scores, resamples=2)
+
+def differences(bad):
+    metrics.paired_differences(spoiled(labels, bad), scores, scores, resamples=2)
+
+def dice(bad):
+    probes.mean_dice(np.zeros((60, 3, 1, 1)), spoiled(labels, bad)[:, None, None], 3)
+
+def weights(bad):
+    probes.class_weights(labels[:0] if bad is None else spoiled(labels, bad), 3)
+
 CASES = {
-    "votes": lambda bad: knn.votes(ones, spoilt(labels, bad)[:, None], ks=(1,), classes=3, temperature=0.07),
-    "knn_probabilities": lambda bad: knn.knn_probabilities(rows, spoilt(labels, bad), rows, ks=(5,), classes=3),
+    "votes": votes,
+    "knn_probabilities": probabilities,
     "knn_curve": of_features(knn.knn_curve),
     "classify_knn": of_features(knn.classify_knn),
     "classify_knn val": of_features(knn.classify_knn, "val"),
@@ -75,22 +100,22 @@ CASES = {
     "LinearProbe": of_features(class_activation.LinearProbe),
     "logistic": of_features(logistic.classify_logistic),
     "logistic val": of_features(logistic.classify_logistic, "val"),
-    "linear": of_features(lambda features: linear.classify_linear(features, iterations=2)),
-    "linear val": of_features(lambda features: linear.classify_linear(features, iterations=2), "val"),
-    "few-shot": of_features(lambda features: few_shot.classify_few_shot(features, shots=(2,), draws=1)),
-    "few-shot test": of_features(lambda features: few_shot.classify_few_shot(features, shots=(2,), draws=1), "test"),
-    "metrics": lambda bad: metrics.classification_metrics(spoilt(labels, bad), scores, resamples=2),
-    "paired": lambda bad: metrics.paired_differences(spoilt(labels, bad), scores, scores, resamples=2),
-    "confusion": lambda bad: metrics.confusion_matrix(spoilt(labels, bad), scores),
-    "reliability": lambda bad: metrics.reliability(spoilt(labels, bad), scores),
-    "mean_dice": lambda bad: probes.mean_dice(np.zeros((60, 3, 1, 1)), spoilt(labels, bad)[:, None, None], 3),
-    "class_weights": lambda bad: probes.class_weights(labels[:0] if bad is None else spoilt(labels, bad), 3),
+    "linear": of_features(linear_probe),
+    "linear val": of_features(linear_probe, "val"),
+    "few-shot": of_features(few),
+    "few-shot test": of_features(few, "test"),
+    "metrics": metric_table,
+    "paired": differences,
+    "confusion": lambda bad: metrics.confusion_matrix(spoiled(labels, bad), scores),
+    "reliability": lambda bad: metrics.reliability(spoiled(labels, bad), scores),
+    "mean_dice": dice,
+    "class_weights": weights,
     "segment_unet": of_masks(lambda dataset: probes.segment_unet(dataset, size=32)),
-    "finetune train": of_set(lambda dataset: finetuning.finetune(random, dataset), "train"),
-    "finetune val": of_set(lambda dataset: finetuning.finetune(random, dataset), "val"),
-    "probe": of_set(online_probe.KnnProbe, "train"),
-    "extract_features": of_set(lambda dataset: extract_features(random, dataset), "test"),
-    "audit": of_set(audit.audit, "test"),
+    "finetune train": of_dataset(lambda dataset: finetuning.finetune(random, dataset), "train"),
+    "finetune val": of_dataset(lambda dataset: finetuning.finetune(random, dataset), "val"),
+    "probe": of_dataset(online_probe.KnnProbe, "train"),
+    "extract_features": of_dataset(lambda dataset: extract_features(random, dataset), "test"),
+    "audit": of_dataset(audit.audit, "test"),
 }
 for name, case in CASES.items():
     for kind, bad in BAD.items():
@@ -119,15 +144,15 @@ def test_bad_labels_are_one_sentence_in_every_public_function(run_python, tmp_pa
     kind=st.sampled_from([np.uint8, np.int16, np.int64, np.float32]),
 )
 def test_whole_labels_come_back_as_int64(labels, kind):
-    found = checked_labels(np.array(labels, kind), 5, shape=(len(labels),))
-    assert found.dtype == np.int64 and found.tolist() == labels
+    checked = checked_labels(np.array(labels, kind), 5, shape=(len(labels),))
+    assert checked.dtype == np.int64 and checked.tolist() == labels
 
 
 @given(
     labels=st.lists(st.integers(0, 4), min_size=1, max_size=20),
     bad=st.sampled_from([-1, 5, 0.5, np.nan, np.inf, -np.inf, 2.0**63]),
 )
-def test_a_label_that_does_not_fit_is_named(labels, bad):
+def test_the_message_names_the_invalid_label(labels, bad):
     with pytest.raises(
         InputError,
         match=f"^labels must be whole numbers from 0 to 4, .*that of row {len(labels)} is ",
@@ -141,7 +166,7 @@ def test_huge_labels_do_not_wrap():
 
 
 @pytest.mark.parametrize("temperature", [0, -1, np.nan, np.inf, "x", None])
-def test_temperatures_that_are_none(temperature):
+def test_invalid_temperatures(temperature):
     with pytest.raises(
         InputError, match=f"^temperature {temperature}: choose a finite number above 0"
     ):
@@ -149,7 +174,7 @@ def test_temperatures_that_are_none(temperature):
 
 
 @pytest.mark.parametrize("ks", [(), (0,), (-1, 5), (2.5,), (np.nan,), (np.inf,), 5, "5"])
-def test_ks_that_are_none(ks):
+def test_invalid_ks(ks):
     with pytest.raises(InputError, match="^ks is "):
         checked_ks(ks)
 
@@ -164,6 +189,6 @@ def test_ks_that_are_none(ks):
         np.ones((1, 2, 3)),
     ],
 )
-def test_embeddings_that_are_none(values):
+def test_invalid_embeddings(values):
     with pytest.raises(InputError, match="^the embeddings"):
         checked_embeddings(values)

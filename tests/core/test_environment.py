@@ -1,3 +1,5 @@
+"""Versions, revision, processor and threads."""
+
 import re
 import subprocess
 
@@ -20,8 +22,10 @@ from radiodino_utils.core.environment import (
 
 
 def test_versions_and_what_is_absent():
-    found = versions(("numpy", "no-such-package-at-all"))
-    assert found == {"numpy": numpy.__version__, "no-such-package-at-all": "absent"}
+    assert versions(("numpy", "no-such-package-at-all")) == {
+        "numpy": numpy.__version__,
+        "no-such-package-at-all": "absent",
+    }
     assert {"torch", "timm", "scikit-learn"} < set(versions())
 
 

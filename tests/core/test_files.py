@@ -1,3 +1,5 @@
+"""Folders, hashes and writes, on full, read-only and closed disks too."""
+
 import hashlib
 import os
 import subprocess
@@ -104,7 +106,7 @@ def test_a_read_only_folder_for_real(tmp_path):
 
 @pytest.fixture
 def mounted(tmp_path):
-    """Mounts a file system of 256 kB, where this is allowed."""
+    """Mount a file system of 256 kB, if this is allowed."""
     folder = tmp_path / "mounted"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder]

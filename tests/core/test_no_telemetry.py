@@ -1,4 +1,4 @@
-"""No connection is opened that nobody asked for: Python's own view of it, and the kernel's."""
+"""No connection is opened unasked, as Python's audit hooks and the kernel see it."""
 
 import os
 import re
@@ -12,8 +12,7 @@ import pytest
 from ..synthetic_corpus import SMALLEST, synthetic_folder, synthetic_npz
 
 ROOT = Path(__file__).resolve().parents[2]
-# who tries may swallow the error, in a thread or a process of its own, so every attempt is written
-# down too
+# a caller may swallow the error, in a thread or a process of its own, so attempts are logged too
 REFUSE = """
 import os, sys
 tried = open(os.environ["TRIED"], "a", buffering=1)
@@ -30,8 +29,9 @@ from radiodino_utils.pretraining import command
 from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.data.registry import load_dataset
 from radiodino_utils.features.extraction import extract_features
+dataset = load_dataset(sys.argv[1])
 for engine in ("openvino", "torch"):
-    extract_features(load_backbone("random-t16"), load_dataset(sys.argv[1]), engine=engine, precision="fp32")
+    extract_features(load_backbone("random-t16"), dataset, engine=engine, precision="fp32")
 command.main(sys.argv[2:])
 for module in ("umap", "medmnist", "monai", "lightning", "papermill", "matplotlib.pyplot"):
     __import__(module)

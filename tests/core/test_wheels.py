@@ -1,3 +1,5 @@
+"""Wheels that are there, missing or damaged."""
+
 import hashlib
 import subprocess
 
@@ -5,18 +7,6 @@ import pytest
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.core.wheels import fetch
-
-
-@pytest.fixture
-def closed(monkeypatch):
-    """No index can be reached."""
-    closed = {
-        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
-        "PIP_CONFIG_FILE": "/dev/null",
-        "PIP_NO_CACHE_DIR": "1",
-    }
-    for name, value in (closed | {"PIP_NO_INDEX": "", "PIP_FIND_LINKS": ""}).items():
-        monkeypatch.setenv(name, value)
 
 
 def test_a_wheel_that_is_there_is_not_fetched_again(tmp_path, monkeypatch):
@@ -29,7 +19,7 @@ def test_a_wheel_that_is_there_is_not_fetched_again(tmp_path, monkeypatch):
     )
 
 
-def test_a_damaged_wheel_is_not_taken(tmp_path, closed):
+def test_a_damaged_wheel_is_not_taken(tmp_path, no_index):
     wheel = tmp_path / "made-1.0-py3-none-any.whl"
     wheel.write_bytes(b"cont")
     with pytest.raises(

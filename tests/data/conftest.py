@@ -25,7 +25,7 @@ def busi(busi_folder):
 
 @pytest.fixture
 def npz(tmp_path):
-    """Writes arrays as an npz file; `None` leaves a key out."""
+    """Write arrays as an npz file; `None` leaves a key out."""
 
     def write(name="made.npz", compressed=False, **changes):
         arrays = {
@@ -39,7 +39,7 @@ def npz(tmp_path):
 
 @pytest.fixture
 def images(tmp_path):
-    """Writes an image of one grey value for each name."""
+    """Write an image of one grey value for each name."""
 
     def write(names, root=tmp_path):
         for value, name in enumerate(names):

@@ -1,3 +1,5 @@
+"""Duplicates by pixels and by perceptual hashes."""
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st

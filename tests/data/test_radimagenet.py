@@ -10,7 +10,7 @@ from radiodino_utils.features.extraction import extract_features
 
 @pytest.fixture
 def radimagenet(tmp_path, images):
-    """Writes RadImageNet's layout: 165 classes, and a CSV of filename and label for each split."""
+    """Write RadImageNet's layout: 165 classes, and a CSV of filename and label per split."""
 
     def write(name="{label}{number:06d}.png", extra=()):
         root = tmp_path / "radimagenet"
@@ -27,10 +27,10 @@ def radimagenet(tmp_path, images):
         number = 0
         for split in ("train", "val", "test"):
             rows = []
-            for one in classes:
+            for label in classes:
                 number += 1
-                file = name.format(label=one.rpartition("/")[2], number=number)
-                rows.append((f"radiology_ai/{one}/{file}", one.replace("/", "_")))
+                file = name.format(label=label.rpartition("/")[2], number=number)
+                rows.append((f"radiology_ai/{label}/{file}", label.replace("/", "_")))
             table = pd.DataFrame(
                 [*rows, *(row[1:] for row in extra if row[0] == split)],
                 columns=["filename", "label"],
@@ -46,7 +46,7 @@ def test_radimagenet_in_its_layout(radimagenet, monkeypatch, tiny_backbone):
     root = radimagenet()
     with pytest.raises(
         InputError,
-        match=r"RadImageNet is not there; request it at https://www\.radimagenet\.com .* RADIMAGENET",
+        match=r"RadImageNet is not there; request it at https://www\.radimagenet\.com .* RADIMAGE",
     ):
         load_dataset("radimagenet")
     monkeypatch.setenv("RADIMAGENET", str(root))

@@ -1,3 +1,5 @@
+"""Segmentation datasets of the package, and a folder of one's own."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +22,7 @@ from ..synthetic_segmentation import synthetic_segmentation
 
 @pytest.fixture
 def folders(tmp_path):
-    """Writes images of several sizes and their masks; gives the folder that holds both."""
+    """Write images of several sizes and their masks; return the folder of both."""
 
     def write(count=10, *, values=(0, 255), skip=(), shape=None):
         generator = np.random.default_rng(0)
@@ -143,11 +145,11 @@ class TestBusi:
     def test_folds_share_images_and_cover_them_once(self, shared_data):
         folds = load_segmentation_dataset("busi-folds", folder=shared_data / "busi")
         assert len(folds) == 5
-        assert len({id(one.images) for one in folds}) == 1
-        tested = np.concatenate([one.splits["test"] for one in folds])
+        assert len({id(fold.images) for fold in folds}) == 1
+        tested = np.concatenate([fold.splits["test"] for fold in folds])
         assert sorted(tested.tolist()) == list(range(len(folds[0])))
-        for one in folds:
-            assert len(set(np.concatenate(list(one.splits.values())).tolist())) == len(one)
+        for fold in folds:
+            assert len(set(np.concatenate(list(fold.splits.values())).tolist())) == len(fold)
 
     def test_a_normal_image_has_an_empty_mask_a_lesion_has_not(self, shared_data):
         (dataset,) = load_segmentation_dataset("busi-breastmnist", folder=shared_data / "busi")
