@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.duplicates import image_digests
+from ..data.images import Images
 from .registry import REGISTRY, bundled_file
 
 SEEN = ("none", "not known", "unlabelled train", "unlabelled test")  # the more, the later
@@ -18,7 +19,7 @@ def corpus_prefixes(digests: Sequence[str]) -> np.ndarray:
     return np.sort(np.array([int(digest[:16], 16) for digest in digests], np.uint64))
 
 
-def seen_images(backbone: str, images: Sequence[np.ndarray]) -> list[bool] | None:
+def seen_images(backbone: str, images: Images) -> list[bool] | None:
     """Return for each image whether the pre-training of a backbone saw it.
 
     It was seen without its label. An image counts as seen if the corpus holds the very pixels, at

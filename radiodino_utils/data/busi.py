@@ -1,13 +1,10 @@
 """BUSI: breast ultrasound images with lesion masks, as they are released."""
 
-import operator
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import SupportsIndex, overload
 
 import numpy as np
 from PIL import Image
@@ -15,7 +12,7 @@ from PIL import Image
 from ..core.errors import InputError
 from ..core.files import data_folder
 from .duplicates import duplicate_groups
-from .images import ImageFiles, read_image
+from .images import ImageFiles, LazyImages, read_image
 
 CLASSES = ("normal", "benign", "malignant")
 HINT = (
@@ -26,7 +23,7 @@ _FILE = re.compile(rf"({'|'.join(CLASSES)}) \((\d+)\)(_mask(?:_\d+)?)?\.png")
 
 
 @dataclass(frozen=True)
-class LesionMasks(Sequence[np.ndarray]):
+class LesionMasks(LazyImages):
     """Lesion mask of each image, bool [height, width]: the union of its files, read when needed."""
 
     files: tuple[tuple[Path, ...], ...]
@@ -34,15 +31,9 @@ class LesionMasks(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self.files)
 
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> np.ndarray: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
-    def __getitem__(self, index: SupportsIndex | slice) -> np.ndarray | list[np.ndarray]:
-        if isinstance(index, slice):
-            return [self[row] for row in range(*index.indices(len(self)))]
-        files = self.files[operator.index(index)]
-        return np.logical_or.reduce([_read_mask(path) for path in files])
+    def read(self, row: int) -> np.ndarray:
+        """Return the mask of an image, bool [height, width]."""
+        return np.logical_or.reduce([_read_mask(path) for path in self.files[row]])
 
 
 @dataclass(frozen=True)

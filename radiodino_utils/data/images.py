@@ -1,12 +1,12 @@
 """Image files of the usual formats as 8-bit arrays, and how they are resized."""
 
-import operator
 import struct
 import zlib
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, SupportsIndex, overload
+from typing import Protocol, overload
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -33,7 +33,7 @@ class Images(Protocol):
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[np.ndarray]: ...
     @overload
-    def __getitem__(self, index: SupportsIndex, /) -> np.ndarray: ...
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
     @overload
     def __getitem__(self, index: slice, /) -> "Images": ...
 
@@ -103,8 +103,32 @@ def _read_pil(path: Path, window: Window | None) -> np.ndarray:
     return np.asarray(Image.alpha_composite(black, layer).convert("RGB"))
 
 
+class LazyImages(Sequence[np.ndarray]):
+    """Base of image sequences that read an image when it is needed."""
+
+    @abstractmethod
+    def read(self, row: int) -> np.ndarray:
+        """Read one image.
+
+        Args:
+            row: Row of the image, from 0.
+
+        Returns:
+            uint8, [height, width] or [height, width, 3].
+        """
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
+    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(index, slice):
+            return [self.read(row) for row in range(len(self))[index]]
+        return self.read(range(len(self))[index])
+
+
 @dataclass(frozen=True)
-class ImageFiles(Sequence[np.ndarray]):
+class ImageFiles(LazyImages):
     """Image files as a sequence of uint8 arrays, each read when it is needed.
 
     Attributes:
@@ -120,14 +144,9 @@ class ImageFiles(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self.names)
 
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> np.ndarray: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
-    def __getitem__(self, index: SupportsIndex | slice) -> np.ndarray | list[np.ndarray]:
-        if isinstance(index, slice):
-            return [self[row] for row in range(*index.indices(len(self)))]
-        image = read_image(self.root / self.names[operator.index(index)])
+    def read(self, row: int) -> np.ndarray:
+        """Read the file of a row; see `read_image`."""
+        image = read_image(self.root / self.names[row])
         return as_grey(image) if self.grey else image
 
 

@@ -1,10 +1,8 @@
 """Registered segmentation datasets: slices of the demo's CT, BUSI, a folder of one's own."""
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import SupportsIndex, overload
 
 import numpy as np
 
@@ -13,7 +11,7 @@ from ..core.files import files_digest, value_hash
 from . import busi_splits, demo_ct
 from .busi import CLASSES, read_busi
 from .dataset import SPLITS
-from .images import SUFFIXES, ImageFiles, read_image
+from .images import SUFFIXES, ImageFiles, LazyImages, read_image
 from .segmentation_dataset import SegmentationDataset, summary, with_labelled
 
 __all__ = [
@@ -132,7 +130,7 @@ def _busi(name: str, folds: int, seed: int, folder: str | Path | None) -> list[S
 
 
 @dataclass(frozen=True)
-class _MaskFiles(Sequence[np.ndarray]):
+class _MaskFiles(LazyImages):
     """Mask files, read when needed; a mask of 0 and 255 becomes one of 0 and 1."""
 
     paths: tuple[Path, ...]
@@ -140,14 +138,9 @@ class _MaskFiles(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> np.ndarray: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
-    def __getitem__(self, index: SupportsIndex | slice) -> np.ndarray | list[np.ndarray]:
-        if isinstance(index, slice):
-            return [self[row] for row in range(*index.indices(len(self)))]
-        mask = read_image(self.paths[operator.index(index)])
+    def read(self, row: int) -> np.ndarray:
+        """Return a mask, uint8 [height, width]."""
+        mask = read_image(self.paths[row])
         mask = mask if mask.ndim == 2 else mask.max(-1)
         return (mask // 255).astype(np.uint8) if set(np.unique(mask)) <= {0, 255} else mask
 

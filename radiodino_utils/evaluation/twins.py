@@ -10,6 +10,7 @@ import pandas as pd
 from ..core.files import value_hash
 from ..data.dataset import ImageDataset, Split
 from ..data.duplicates import DISTANCE, near_pairs, perceptual_hashes
+from ..data.images import Images, LazyImages
 from ..features.features import Features
 from .predictions import Prediction, without_rows
 
@@ -107,18 +108,17 @@ def _subset(split: Split, rows: np.ndarray) -> Split:
 
 
 @dataclass(frozen=True)
-class _Rows(Sequence):
-    """Some rows of a sequence of images, read when asked for."""
+class _Rows(LazyImages):
+    """Some rows of a sequence of images, read when needed."""
 
-    images: Sequence[np.ndarray]
+    images: Images
     rows: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, row: int | slice) -> np.ndarray | list[np.ndarray]:
-        if isinstance(row, slice):
-            return [self.images[int(one)] for one in self.rows[row]]
+    def read(self, row: int) -> np.ndarray:
+        """Return the image of a row."""
         return self.images[int(self.rows[row])]
 
 

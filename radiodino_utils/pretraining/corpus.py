@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from ..core.errors import InputError
 from ..core.files import require_inside, value_hash
 from ..data.duplicates import pixel_digest
-from ..data.images import SUFFIXES, as_grey, read_image
+from ..data.images import SUFFIXES, Images, as_grey, read_image
 from ..data.registry import ImageDataset, dataset_names, load_dataset
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -481,7 +481,7 @@ def _training_rows(labelled: ImageDataset) -> list[tuple[str, Callable[[], np.nd
 
 @dataclass(frozen=True)
 class _RowReader(_Reader):
-    images: Sequence[np.ndarray]
+    images: Images
     row: int
 
     def __str__(self) -> str:
