@@ -121,7 +121,7 @@ def synthetic_arrays(counts=(5, 3, 4), *, size=32, colour=False, seed=0, classes
 
 
 @pytest.fixture
-def synthetic_set(tmp_path):
+def synthetic_dataset(tmp_path):
     """Write random images as an npz file and load it."""
 
     def make(counts=(5, 3, 4), *, name="made.npz", **options):

@@ -71,7 +71,7 @@ class Splits(dict[str, T]):
 
 @dataclass(frozen=True, repr=False)
 class ImageDataset:
-    """A labelled set of images.
+    """A dataset of images with labels.
 
     Attributes:
         name: Registered name, as given to `load_dataset`.

@@ -47,6 +47,6 @@ def scaled(values: np.ndarray, window: Window | None, path: Path) -> np.ndarray:
     if window is None:
         warnings.warn(
             f"{path}: scaled from {low:g}..{high:g} to 0..255; give a window to choose otherwise.",
-            stacklevel=3,
+            stacklevel=4,
         )
     return windowed(values, (low, high)) if high > low else np.zeros(values.shape, np.uint8)

@@ -32,8 +32,8 @@ root_only = pytest.mark.skipif(
 )
 
 
-def _features(backbone, synthetic_set):
-    run = extract_features(backbone, synthetic_set(), **FP32)
+def _features(backbone, synthetic_dataset):
+    run = extract_features(backbone, synthetic_dataset(), **FP32)
     return run.path, [run.path, run.path.with_suffix(".parquet")], run.arrays
 
 
@@ -42,8 +42,8 @@ def _maps(backbone, _):
     return run.path, [run.path], {"maps": {"maps": np.array(run.maps)}}
 
 
-def _checkpoint(backbone, synthetic_set):
-    run = finetune(backbone, synthetic_set((8, 6, 6)), config=QUICK)
+def _checkpoint(backbone, synthetic_dataset):
+    run = finetune(backbone, synthetic_dataset((8, 6, 6)), config=QUICK)
     return (
         run.checkpoint,
         [run.checkpoint],
@@ -52,8 +52,8 @@ def _checkpoint(backbone, synthetic_set):
 
 
 @pytest.mark.parametrize("make", [_features, _maps, _checkpoint])
-def test_every_flipped_bit_is_found_or_harmless(make, tiny_backbone, synthetic_set, capsys):
-    path, files, before = make(tiny_backbone, synthetic_set)
+def test_every_flipped_bit_is_found_or_harmless(make, tiny_backbone, synthetic_dataset, capsys):
+    path, files, before = make(tiny_backbone, synthetic_dataset)
     sidecar, generator = path.with_suffix(".json"), np.random.default_rng(0)
     facts = read_sidecar(sidecar, *files, declared={})
     for file in (*files, sidecar):
@@ -68,7 +68,7 @@ def test_every_flipped_bit_is_found_or_harmless(make, tiny_backbone, synthetic_s
         ):  # white space of the sidecar
             put(file, content)
             flip(file, generator)
-        _, _, after = make(tiny_backbone, synthetic_set)
+        _, _, after = make(tiny_backbone, synthetic_dataset)
         assert (
             capsys.readouterr().out.count(
                 f"{path}: damaged, unfinished or of an earlier version; recomputed."
@@ -81,8 +81,8 @@ def test_every_flipped_bit_is_found_or_harmless(make, tiny_backbone, synthetic_s
         facts = read_sidecar(sidecar, *files, declared={})
 
 
-def test_the_order_of_the_outputs_is_sealed(tiny_backbone, synthetic_set):
-    dataset = synthetic_set()
+def test_the_order_of_the_outputs_is_sealed(tiny_backbone, synthetic_dataset):
+    dataset = synthetic_dataset()
     first = extract_features(tiny_backbone, dataset, **FP32)
     sidecar = json.loads(first.path.with_suffix(".json").read_text())
     sidecar["backbone"]["outputs"].reverse()
@@ -91,8 +91,8 @@ def test_the_order_of_the_outputs_is_sealed(tiny_backbone, synthetic_set):
     assert np.array_equal(again.embedding("test"), first.embedding("test"))
 
 
-def test_flipped_chunks_are_recomputed(tiny_backbone, synthetic_set, monkeypatch, capsys):
-    dataset, join, generator = synthetic_set(), features.join_chunks, np.random.default_rng(1)
+def test_flipped_chunks_are_recomputed(tiny_backbone, synthetic_dataset, monkeypatch, capsys):
+    dataset, join, generator = synthetic_dataset(), features.join_chunks, np.random.default_rng(1)
     expected = extract_features(
         tiny_backbone, dataset, folder=features.features_folder() / "whole", **FP32
     )

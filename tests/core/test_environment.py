@@ -76,7 +76,7 @@ def test_processors_are_no_more_than_omp_num_threads(monkeypatch):
         assert cpu_count() == expected
 
 
-def test_training_threads_are_fixed_and_those_before_come_back():
+def test_training_threads_are_fixed_and_restored():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)

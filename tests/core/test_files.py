@@ -147,7 +147,7 @@ def test_a_disk_that_is_read_only(mounted):
             write_json(path, {})
 
 
-def test_space_is_asked_for_beforehand(tmp_path):
+def test_space_is_checked_before_writing(tmp_path):
     require_space(tmp_path, 1)
     with pytest.raises(
         InputError,
@@ -192,7 +192,7 @@ def test_a_name_with_nothing_near_lists_all():
     )
 
 
-def test_large_sets_are_identified_without_reading_them(tmp_path, monkeypatch):
+def test_large_datasets_are_identified_without_reading_them(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"1234")
     monkeypatch.setattr(files, "CONTENT_LIMIT", 3)
     monkeypatch.setattr(files, "file_hash", lambda *_: pytest.fail("read"))

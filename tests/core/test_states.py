@@ -17,7 +17,7 @@ def test_only_what_is_done_and_up_to_date_is_current(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00", '"done"'])
-def test_a_damaged_record_is_none(text: str, tmp_path: Path) -> None:
+def test_a_damaged_record_is_empty(text: str, tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "01_a.json").write_text(text)
     assert read_state(tmp_path, "01_a") == {} and is_damaged(tmp_path, "01_a")

@@ -35,7 +35,7 @@ def test_every_image_is_tested_once_in_five_folds(busi):
     assert sorted(tested) == list(range(len(busi)))
 
 
-def test_a_fold_is_a_labelled_set(busi_folder):
+def test_a_fold_is_a_labelled_dataset(busi_folder):
     dataset = load_dataset("busi-fold1", folder=busi_folder)
     busi = read_busi(busi_folder)
     rows = busi_splits(busi, "folds", fold=1)
@@ -69,7 +69,7 @@ def test_a_class_that_is_too_small(tmp_path):
 
 
 @pytest.mark.data
-def test_the_real_set_carries_breastmnists_split(shared_data):
+def test_the_real_release_carries_breastmnists_split(shared_data):
     busi = read_busi(shared_data / "busi")
     assert np.bincount(busi.labels).tolist() == [133, 437, 210]
     assert sum(len(files) for files in busi.masks.files) == 798

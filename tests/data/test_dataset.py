@@ -15,8 +15,8 @@ from radiodino_utils.features.extraction import extract_features
 from tests.synthetic_segmentation import synthetic_segmentation
 
 
-def test_repr_is_one_line_with_the_sizes(synthetic_set) -> None:
-    dataset = synthetic_set()
+def test_repr_is_one_line_with_the_sizes(synthetic_dataset) -> None:
+    dataset = synthetic_dataset()
     assert repr(dataset) == f"ImageDataset('{dataset.name}', 3 classes, train 5, val 3, test 4)"
     assert repr(dataset.splits["val"]) == "Split(3 images)"
     patients = replace(dataset.splits["val"], groups=["a", "b", "a"])
@@ -29,8 +29,8 @@ def test_repr_is_one_line_with_the_sizes(synthetic_set) -> None:
 
 
 @pytest.mark.parametrize("make", ["image", "segmentation"])
-def test_missing_split_names_those_that_exist(make: str, synthetic_set) -> None:
-    dataset = synthetic_set() if make == "image" else synthetic_segmentation()
+def test_missing_split_names_those_that_exist(make: str, synthetic_dataset) -> None:
+    dataset = synthetic_dataset() if make == "image" else synthetic_segmentation()
     sentence = f"^{dataset.name}: has no split 'tset'; its splits: train, val, test.$"
     for same in (dataset, replace(dataset), copy.deepcopy(dataset)):
         with pytest.raises(InputError, match=sentence):
@@ -40,16 +40,16 @@ def test_missing_split_names_those_that_exist(make: str, synthetic_set) -> None:
     assert dataset.splits.get("tset") is None and "tset" not in dataset.splits
 
 
-def test_missing_split_of_a_dataset_that_another_split_was_added_to(synthetic_set) -> None:
-    dataset = synthetic_set()
+def test_missing_split_of_a_dataset_that_another_split_was_added_to(synthetic_dataset) -> None:
+    dataset = synthetic_dataset()
     other = Split([], dataset.splits["test"].labels[:0], [])
     dataset = replace(dataset, name="whole", splits=dataset.splits | {"all": other})
     with pytest.raises(InputError, match="^whole: .* its splits: train, val, test, all.$"):
         dataset.checked_labels("tset")
 
 
-def test_names_are_accepted_where_datasets_are(synthetic_set) -> None:
-    dataset = synthetic_set()
+def test_names_are_accepted_where_datasets_are(synthetic_dataset) -> None:
+    dataset = synthetic_dataset()
     assert as_dataset(dataset) is dataset
     assert as_dataset(dataset.name).digest == dataset.digest
     segmentation = synthetic_segmentation()
@@ -70,8 +70,8 @@ def test_wrong_types_get_one_sentence(value: object) -> None:
         as_segmentation_datasets(value)
 
 
-def test_the_key_follows_what_is_replaced_in_memory(tiny_backbone, synthetic_set):
-    dataset, fp32 = synthetic_set(), {"engine": "torch", "precision": "fp32"}
+def test_the_cache_key_follows_changes_in_memory(tiny_backbone, synthetic_dataset):
+    dataset, fp32 = synthetic_dataset(), {"engine": "torch", "precision": "fp32"}
     test = dataset.splits["test"]
     first = extract_features(tiny_backbone, dataset, **fp32)
     for changed in (
@@ -92,4 +92,4 @@ def test_the_key_follows_what_is_replaced_in_memory(tiny_backbone, synthetic_set
         np.testing.assert_allclose(
             other.embedding("test"), first.embedding("test")[:: -1 if turned else 1], atol=1e-5
         )
-    assert extract_features(tiny_backbone, synthetic_set(), **fp32).path == first.path
+    assert extract_features(tiny_backbone, synthetic_dataset(), **fp32).path == first.path

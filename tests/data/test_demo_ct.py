@@ -67,5 +67,5 @@ def test_no_disk_space(monkeypatch):
         fetch_wheel()
 
 
-def test_the_caveat_is_said():
+def test_the_caveat():
     assert CAVEAT == "one patient, automatic labels: this shows that the pipeline works and no more"

@@ -61,7 +61,7 @@ def test_dicom_has_its_own_window(tmp_path):
     assert read_image(half).tolist() == [[0, 173], [214, 255]]
 
 
-def test_dicom_monochrome1_is_turned(tmp_path):
+def test_dicom_monochrome1_is_inverted(tmp_path):
     values = np.array([[0, 100], [200, 255]], np.uint8)
     one, two = (
         dicom(tmp_path / f"{name}.dcm", values, interpretation=name)
@@ -118,7 +118,7 @@ def test_dicom_frames(tmp_path):
             read_image(path, index=index)
 
 
-def test_dicom_that_is_none(tmp_path):
+def test_invalid_dicom(tmp_path):
     (tmp_path / "no.dcm").write_bytes(b"not DICOM at all" * 20)
     with pytest.raises(InputError, match=r"no\.dcm: the DICOM file cannot be decoded"):
         read_image(tmp_path / "no.dcm")

@@ -57,6 +57,6 @@ def test_chains_are_one_group():
     assert connected_groups(np.empty((0, 2), np.int64), 3).tolist() == [0, 1, 2]
 
 
-def test_nothing_gives_nothing():
+def test_no_images_give_no_hashes():
     assert perceptual_hashes([]).shape == (0, 8)
     assert duplicate_groups([]).shape == (0,)

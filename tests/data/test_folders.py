@@ -69,7 +69,7 @@ def test_the_digest_of_a_folder_changes_with_its_files(folder):
     assert load_dataset(f"folder:{root}").digest != before
 
 
-def test_folders_that_are_wrong(folder, tmp_path):
+def test_invalid_folders(folder, tmp_path):
     with pytest.raises(InputError, match="nowhere: there is no such folder"):
         load_dataset(f"folder:{tmp_path / 'nowhere'}")
     with pytest.raises(InputError, match="holds no class folders"):
@@ -208,7 +208,7 @@ def test_faulty_lists(listed, fault):
         load_dataset(name)
 
 
-def test_files_that_are_no_lists(tmp_path):
+def test_invalid_csv_files(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.csv: there is no such CSV file"):
         load_dataset(f"folder:{tmp_path / 'nowhere.csv'}")
     (tmp_path / "empty.csv").touch()

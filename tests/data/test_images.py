@@ -73,7 +73,7 @@ def test_one_bit(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_16_bits_are_scaled_and_it_is_said(tmp_path, name):
+def test_16_bits_are_scaled_with_a_warning(tmp_path, name):
     values = np.array([[1000, 1500], [2000, 3000]], np.uint16)
     path = saved(values, tmp_path / name)
     with pytest.warns(
@@ -170,7 +170,7 @@ def test_resizing_keeps_kind_and_constants(height, width, size, value, colour, i
     assert (result is image) == (height == width == size)
 
 
-def test_resizing_is_pils(tmp_path):
+def test_resizing_equals_pil(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (37, 53), np.uint8)
     expected = np.asarray(Image.fromarray(image).resize((16, 16), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(resized(image, 16, "bilinear"), expected)

@@ -49,7 +49,7 @@ def serve(monkeypatch):
     return point
 
 
-def test_every_binary_set_declares_its_positive_class():
+def test_every_binary_dataset_declares_its_positive_class():
     binary = {flag for flag in FLAGS if len(INFO[flag]["label"]) == 2}
     assert POSITIVE.keys() == binary
     assert all(POSITIVE[flag] in INFO[flag]["label"].values() for flag in binary)
@@ -63,7 +63,7 @@ def test_flags_are_the_flat_datasets_with_one_label_per_image():
     )
 
 
-def test_breastmnist_speaks_of_malignant_lesions(shared_data, monkeypatch):
+def test_malignant_is_the_positive_class_of_breastmnist(shared_data, monkeypatch):
     monkeypatch.setenv("MEDMNIST", str(shared_data / "medmnist"))
     dataset = load_dataset("breastmnist-28")
     assert (dataset.positive, dataset.classes.index(dataset.positive)) == ("malignant", 0)
@@ -76,7 +76,7 @@ def test_every_size_is_registered():
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("flag", TESTED)
-def test_a_set_is_downloaded_once_and_read(flag, size, serve, data_folder):
+def test_a_dataset_is_downloaded_once_and_read(flag, size, serve, data_folder):
     content, suffix = official(flag, size), "" if size == 28 else f"_{size}"
     with web_server({f"{flag}{suffix}.npz": content}) as server:
         serve(server, flag, size, content)
@@ -91,7 +91,7 @@ def test_a_set_is_downloaded_once_and_read(flag, size, serve, data_folder):
     assert (data_folder / "medmnist" / f"{flag}{suffix}.npz").read_bytes() == content
 
 
-def test_features_of_a_downloaded_colour_set(serve, tiny_backbone):
+def test_features_of_a_downloaded_colour_dataset(serve, tiny_backbone):
     content = official("bloodmnist", 28, colour=True)
     with web_server({"bloodmnist.npz": content}, busy=1, cuts=1, cut_at=1000) as server:
         serve(server, "bloodmnist", 28, content)
@@ -102,7 +102,7 @@ def test_features_of_a_downloaded_colour_set(serve, tiny_backbone):
     assert len(server.ranges) == 3
 
 
-def test_a_folder_that_is_named_goes_before_the_download(serve, tmp_path, monkeypatch):
+def test_a_named_folder_comes_before_the_download(serve, tmp_path, monkeypatch):
     content = official("organcmnist", 28)
     (tmp_path / "organcmnist.npz").write_bytes(content)
     with web_server({}) as server:
@@ -128,7 +128,7 @@ def test_a_damaged_download_of_its_own_is_fetched_again(serve, data_folder, caps
     assert f"{own}: damaged; downloaded again." in capsys.readouterr().out
 
 
-def test_a_set_that_the_server_lacks(serve):
+def test_a_dataset_that_the_server_lacks(serve):
     with web_server({}) as server:
         serve(server, "organsmnist", 64, b"")
         with pytest.raises(

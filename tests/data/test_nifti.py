@@ -25,7 +25,7 @@ def test_nifti_lies_as_radiologists_see_it(tmp_path, suffix, flips):
     assert not read_image(tmp_path / f"v{suffix}", window=(0, 100)).any()  # the middle slice
 
 
-def test_nifti_that_is_wrong(tmp_path):
+def test_invalid_nifti(tmp_path):
     good = tmp_path / "good.nii.gz"
     nibabel.save(
         nibabel.Nifti1Image(

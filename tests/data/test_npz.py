@@ -147,8 +147,8 @@ def test_no_disk_space_to_unpack(npz, monkeypatch):
         load_dataset(f"npz:{path}")
 
 
-def test_flipped_unpacked_arrays_are_unpacked_again(synthetic_set, data_folder, capsys):
-    dataset, generator = synthetic_set(), np.random.default_rng(2)
+def test_flipped_unpacked_arrays_are_unpacked_again(synthetic_dataset, data_folder, capsys):
+    dataset, generator = synthetic_dataset(), np.random.default_rng(2)
     before = {
         name: (np.array(split.images), split.labels) for name, split in dataset.splits.items()
     }

@@ -29,7 +29,7 @@ def test_no_network(no_index, data_folder):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The three sets, built from the real wheel."""
+    """Files of the three views, built from the real wheel."""
     folder = tmp_path_factory.mktemp("organct")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RADIODINO_DATA", str(folder))
@@ -74,7 +74,7 @@ class TestReal:
         for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
             assert np.abs(places[one][:, None] - places[other]).min() > GUARD_MM
 
-    def test_loaded_as_a_set(self, built, view, monkeypatch):
+    def test_loaded_as_a_dataset(self, built, view, monkeypatch):
         monkeypatch.setenv("RADIODINO_DATA", str(built[view].parents[1]))
         dataset = load_dataset(f"organct-{view}")
         assert dataset.classes == tuple(STRUCTURES)

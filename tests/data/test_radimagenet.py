@@ -85,7 +85,7 @@ def test_faulty_split_files_of_radimagenet(radimagenet, row, message):
         load_dataset("radimagenet", folder=radimagenet(extra=[row]))
 
 
-def test_images_are_read_only_when_asked_for(radimagenet, monkeypatch):
+def test_images_are_read_only_when_needed(radimagenet, monkeypatch):
     root = radimagenet()
     monkeypatch.setattr(
         "radiodino_utils.data.images.read_image", lambda path: pytest.fail(f"{path} was read")

@@ -120,8 +120,8 @@ def test_too_few_known_pairs_say_nothing_about_embeddings():
     assert pairs["similarity"].notna().all()
 
 
-def test_the_command_writes_the_tables(tmp_path, synthetic_set, capsys):
-    synthetic_set((6, 3, 4), size=64)
+def test_the_command_writes_the_tables(tmp_path, synthetic_dataset, capsys):
+    synthetic_dataset((6, 3, 4), size=64)
     main(["--dataset", f"npz:{tmp_path / 'made.npz'}", "--out", str(tmp_path / "out")])
     assert "6 train, 3 val, 4 test" in capsys.readouterr().out
     tables = sorted(path.name for path in (tmp_path / "out").iterdir())

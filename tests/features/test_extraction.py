@@ -60,9 +60,9 @@ def counted(monkeypatch):
 
 
 @pytest.mark.parametrize("colour", [False, True])
-def test_every_row_is_its_image(tiny_backbone, synthetic_set, colour, monkeypatch):
+def test_every_row_is_its_image(tiny_backbone, synthetic_dataset, colour, monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK", 4)
-    dataset = synthetic_set((9, 3, 4), colour=colour)
+    dataset = synthetic_dataset((9, 3, 4), colour=colour)
     features = extract_features(tiny_backbone, dataset, batch_size=3, **FP32)
     for name, split in dataset.splits.items():
         assert features.ids[name] == list(split.ids)
@@ -106,8 +106,8 @@ def test_shuffled_files_keep_their_features(tiny_backbone, tmp_path):
     assert min(np.linalg.norm(a - b) for i, a in enumerate(found[0]) for b in found[0][:i]) > 1e-2
 
 
-def test_a_second_call_reads(tiny_backbone, synthetic_set, counted, monkeypatch):
-    dataset = synthetic_set()
+def test_a_second_call_reads(tiny_backbone, synthetic_dataset, counted, monkeypatch):
+    dataset = synthetic_dataset()
     first = extract_features(tiny_backbone, dataset, **FP32)
     assert counted.images == 12
     monkeypatch.setattr(
@@ -121,12 +121,12 @@ def test_a_second_call_reads(tiny_backbone, synthetic_set, counted, monkeypatch)
     assert first.sidecar == second.sidecar
 
 
-def test_the_key_is_made_of_what_the_values_depend_on(weights_file, synthetic_set):
+def test_the_key_is_made_of_what_the_values_depend_on(weights_file, synthetic_dataset):
     files = [
         weights_file(tiny_transformer(seed=seed), f"{seed}/tiny.safetensors") for seed in (0, 1)
     ]
     one, other = (load_backbone(f"file:{file}") for file in files)
-    dataset, changed = synthetic_set(), synthetic_set(seed=1)
+    dataset, changed = synthetic_dataset(), synthetic_dataset(seed=1)
     paths = {
         extract_features(one, dataset, **FP32).path,
         extract_features(other, dataset, **FP32).path,
@@ -151,10 +151,10 @@ DAMAGES = {
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".parquet", ".json"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_files_are_made_again(tiny_backbone, synthetic_set, counted, suffix, damage):
+def test_damaged_files_are_made_again(tiny_backbone, synthetic_dataset, counted, suffix, damage):
     if (suffix, damage) == (".json", "flipped"):
         pytest.skip("a sidecar is text that may be read with any letter changed")
-    dataset = synthetic_set()
+    dataset = synthetic_dataset()
     first = extract_features(tiny_backbone, dataset, **FP32)
     DAMAGES[damage](first.path.with_suffix(suffix))
     again = extract_features(tiny_backbone, dataset, **FP32)
@@ -164,17 +164,17 @@ def test_damaged_files_are_made_again(tiny_backbone, synthetic_set, counted, suf
 
 
 @pytest.mark.parametrize("sidecar", ["[]", "{}", '{"sha256": {}}', '{"sha256": null}', "null"])
-def test_an_empty_sidecar_vouches_for_nothing(tiny_backbone, synthetic_set, counted, sidecar):
-    dataset = synthetic_set()
+def test_an_empty_sidecar_vouches_for_nothing(tiny_backbone, synthetic_dataset, counted, sidecar):
+    dataset = synthetic_dataset()
     extract_features(tiny_backbone, dataset, **FP32).path.with_suffix(".json").write_text(sidecar)
     extract_features(tiny_backbone, dataset, **FP32)
     assert counted.images == 24
 
 
-def test_sidecar_and_index(tiny_backbone, synthetic_set):
+def test_sidecar_and_index(tiny_backbone, synthetic_dataset):
     import hashlib
 
-    dataset = synthetic_set()
+    dataset = synthetic_dataset()
     features = extract_features(tiny_backbone, dataset, **FP32)
     sidecar = json.loads(features.path.with_suffix(".json").read_text())
     assert sidecar["backbone"]["fingerprint"] == tiny_backbone.fingerprint
@@ -204,9 +204,9 @@ def test_sidecar_and_index(tiny_backbone, synthetic_set):
     ]
 
 
-def test_an_interrupted_extraction_goes_on(tiny_backbone, synthetic_set, counted, monkeypatch):
+def test_an_interrupted_extraction_goes_on(tiny_backbone, synthetic_dataset, counted, monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK", 4)
-    dataset, whole = synthetic_set((11, 3, 4)), synthetic_set((11, 3, 4), name="whole.npz")
+    dataset, whole = synthetic_dataset((11, 3, 4)), synthetic_dataset((11, 3, 4), name="whole.npz")
     batches = chunks._batches
 
     def interrupted(split, chunk, *rest):
@@ -227,9 +227,9 @@ def test_an_interrupted_extraction_goes_on(tiny_backbone, synthetic_set, counted
     assert file_hash(expected.path) == file_hash(resumed.path)
 
 
-def test_a_half_written_chunk_is_made_again(tiny_backbone, synthetic_set, counted, monkeypatch):
+def test_a_half_written_chunk_is_made_again(tiny_backbone, synthetic_dataset, counted, monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK", 4)
-    dataset = synthetic_set((8, 3, 4))
+    dataset = synthetic_dataset((8, 3, 4))
     monkeypatch.setattr(module, "join_chunks", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         extract_features(tiny_backbone, dataset, **FP32)
@@ -249,11 +249,11 @@ def test_a_half_written_chunk_is_made_again(tiny_backbone, synthetic_set, counte
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_nan_features_are_refused_and_nothing_is_kept(weights_file, synthetic_set, value):
+def test_nan_features_are_refused_and_nothing_is_kept(weights_file, synthetic_dataset, value):
     model = tiny_transformer()
     with torch.no_grad():
         model.norm.bias[3] = value
-    backbone, dataset = load_backbone(f"file:{weights_file(model)}"), synthetic_set()
+    backbone, dataset = load_backbone(f"file:{weights_file(model)}"), synthetic_dataset()
     with pytest.raises(
         InputError, match=r"class_token of 5 images is NaN or infinite, first of 'train/000000'"
     ):
@@ -261,8 +261,10 @@ def test_nan_features_are_refused_and_nothing_is_kept(weights_file, synthetic_se
     assert not list(module.features_folder().rglob("*.safetensors"))
 
 
-def test_no_disk_space_is_said_before_any_work(tiny_backbone, synthetic_set, counted, monkeypatch):
-    dataset = synthetic_set()
+def test_no_disk_space_is_said_before_any_work(
+    tiny_backbone, synthetic_dataset, counted, monkeypatch
+):
+    dataset = synthetic_dataset()
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(
         InputError, match=r"features: no disk space: .* MB are needed .* RADIODINO_DATA"
@@ -296,11 +298,11 @@ def test_mixed_grey_and_colour_files(tiny_backbone, tmp_path):
     np.testing.assert_allclose(*features.embedding("all"), atol=2e-5)
 
 
-def test_a_folder_in_a_file_is_an_input_error(tiny_backbone, synthetic_set, tmp_path):
+def test_a_folder_in_a_file_is_an_input_error(tiny_backbone, synthetic_dataset, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file"):
         extract_features(
-            tiny_backbone, synthetic_set(), folder=tmp_path / "file" / "features", **FP32
+            tiny_backbone, synthetic_dataset(), folder=tmp_path / "file" / "features", **FP32
         )
 
 
@@ -468,8 +470,8 @@ def test_the_official_breastmnist(shared_data, monkeypatch):
     assert features.classes == ("malignant", "normal, benign")
 
 
-def test_features_follow_the_weights_in_memory(tiny_backbone, synthetic_set):
-    dataset, other = synthetic_set(), tiny_transformer(seed=1)
+def test_features_follow_the_weights_in_memory(tiny_backbone, synthetic_dataset):
+    dataset, other = synthetic_dataset(), tiny_transformer(seed=1)
     first = extract_features(tiny_backbone, dataset, engine="openvino", precision="fp32")
     tiny_backbone.model.load_state_dict(other.state_dict())
     second = extract_features(tiny_backbone, dataset, engine="openvino", precision="fp32")
@@ -487,8 +489,8 @@ def test_features_follow_the_weights_in_memory(tiny_backbone, synthetic_set):
     np.testing.assert_allclose(third.embedding("test"), second.embedding("test") + 1, atol=1e-3)
 
 
-def test_the_same_tensors_with_other_heads_have_features_of_their_own(synthetic_set):
-    dataset = synthetic_set()
+def test_the_same_tensors_with_other_heads_have_features_of_their_own(synthetic_dataset):
+    dataset = synthetic_dataset()
     two, four = (from_model("tiny", tiny_transformer(num_heads=heads), "made") for heads in (2, 4))
     assert two.fingerprint == four.fingerprint and two.structure != four.structure
     first, second = (
@@ -500,8 +502,8 @@ def test_the_same_tensors_with_other_heads_have_features_of_their_own(synthetic_
     )
 
 
-def test_a_stray_rank_changes_nothing(tiny_backbone, synthetic_set, monkeypatch):
+def test_a_stray_rank_changes_nothing(tiny_backbone, synthetic_dataset, monkeypatch):
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "four")
-    features = extract_features(tiny_backbone, synthetic_set(), **FP32)
+    features = extract_features(tiny_backbone, synthetic_dataset(), **FP32)
     assert len(features.embedding("train")) == 5
