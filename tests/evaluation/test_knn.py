@@ -200,7 +200,7 @@ def test_nan_features_are_an_error(place, value, metric):
     [
         ({"ks": ()}, "ks is"),
         ({"ks": (0, 5)}, "at least 1"),
-        ({"bank_labels": np.zeros(3, int)}, "one label a row"),
+        ({"bank_labels": np.zeros(3, int)}, "one label per row"),
         ({"metric": "euclidean"}, "need the cosine"),
         ({"temperature": 0}, "temperature 0: choose a finite number above 0"),
         ({"temperature": float("nan")}, "temperature nan: choose a finite number above 0"),
