@@ -1,8 +1,11 @@
-"""Figures of results."""
+"""Figures of results: each function draws one matplotlib figure and returns it."""
+
+from typing import Any
 
 from ..core.lazy import attach
+from .registry import registered_figures
 
-__getattr__, __dir__, __all__ = attach(
+_import_name, _, __all__ = attach(
     __name__,
     {
         "charts": ("few_shot_curves", "forest", "roc_and_reliability", "tuning_curves"),
@@ -28,6 +31,7 @@ __getattr__, __dir__, __all__ = attach(
             "similarity_sheet",
         ),
         "live": ("LiveMonitor",),
+        "registry": ("register_figure", "registered_figures"),
         "segmentation": (
             "case_sheet",
             "dice_by_class",
@@ -38,3 +42,11 @@ __getattr__, __dir__, __all__ = attach(
         ),
     },
 )
+
+
+def __getattr__(name: str) -> Any:
+    return registered_figures().get(name) or _import_name(name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *registered_figures()])
