@@ -4,6 +4,7 @@ import ast
 import inspect
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,13 @@ def test_a_misspelt_name_is_an_attribute_error():
         rd.plots.pie  # noqa: B018
 
 
-@pytest.mark.parametrize("package", [rd, rd.plots, rd.explain])
+SUBPACKAGES = [
+    import_module(f"radiodino_utils.{name}")
+    for name in ("backbones", "data", "evaluation", "features")
+]
+
+
+@pytest.mark.parametrize("package", [rd, rd.plots, rd.explain, *SUBPACKAGES])
 def test_every_public_name_is_a_documented_function_or_class(package):
     for name in set(package.__all__) - {"__version__", "plots", "explain"}:
         value = getattr(package, name)
@@ -101,6 +108,12 @@ def test_figures_and_maps_are_offered_from_the_module_that_defines_them(package)
     }
     helpers = {"on_grid", "require_attention"}
     assert defined - set(offered) <= helpers
+
+
+@pytest.mark.parametrize("package", SUBPACKAGES, ids=lambda package: package.__name__)
+def test_no_module_hides_a_name_that_its_package_offers(package):
+    modules = {path.stem for path in Path(package.__file__).parent.glob("*.py")}
+    assert not modules & set(package.__all__)
 
 
 def test_type_checkers_and_the_interpreter_see_the_same_names():

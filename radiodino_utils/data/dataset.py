@@ -1,10 +1,11 @@
 """Labelled datasets: splits of images with labels and ids."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -165,6 +166,34 @@ def _unpacked_part(images: Images) -> list[object] | None:
         return None
     offset = images.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
     return [path.parts[-2:], offset, images.shape, images.strides, str(images.dtype)]
+
+
+_FOLD = re.compile(r"[^:]+-fold\d+")  # a name with a colon holds a path
+
+
+def is_fold(name: str) -> bool:
+    """Return whether a registered name is that of one fold of a cross-validation: `NAME-fold0`."""
+    return _FOLD.fullmatch(name) is not None
+
+
+class HasCaveat(Protocol):
+    """What has a caveat: a dataset, features, a prediction."""
+
+    @property
+    def caveat(self) -> str:
+        """Caveat to display with every result; may be empty."""
+
+
+def print_caveats(sources: Iterable[str | HasCaveat]) -> None:
+    """Print each caveat once, in the order of its first appearance; nothing where there is none.
+
+    Args:
+        sources: Datasets, features or predictions, or the caveats themselves.
+    """
+    caveats = (source if isinstance(source, str) else source.caveat for source in sources)
+    for caveat in dict.fromkeys(caveats):
+        if caveat:
+            print(f"Remember: {caveat}.")
 
 
 def summary(datasets: Sequence[ImageDataset]) -> pd.DataFrame:

@@ -12,14 +12,14 @@ from . import busi_splits, demo_ct
 from .busi import CLASSES, read_busi
 from .dataset import SPLITS
 from .images import SUFFIXES, ImageFiles, LazyImages, read_image
-from .segmentation_dataset import SegmentationDataset, summary, with_labelled
+from .segmentation_dataset import SegmentationDataset, segmentation_summary, with_labelled
 
 __all__ = [
     "SegmentationDataset",
     "as_segmentation_datasets",
     "folder_segmentation",
     "load_segmentation_dataset",
-    "summary",
+    "segmentation_summary",
     "with_labelled",
 ]
 

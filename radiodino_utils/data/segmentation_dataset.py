@@ -115,7 +115,7 @@ def _edges(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def summary(datasets: Sequence[SegmentationDataset]) -> pd.DataFrame:
+def segmentation_summary(datasets: Sequence[SegmentationDataset]) -> pd.DataFrame:
     """Return one row per dataset and fold: split protocol, images of each split, classes."""
     rows = []
     for dataset in datasets:

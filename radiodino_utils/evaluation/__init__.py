@@ -1,1 +1,47 @@
-"""Protocols, metrics, result rows and published numbers."""
+"""Protocols on frozen features, fine-tuning, segmentation probes, metrics and result rows."""
+
+from ..core.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "few_shot": ("classify_few_shot",),
+        "finetune_config": ("FinetuneConfig",),
+        "finetuning": ("FineTuned", "finetune", "finetune_seeds"),
+        "knn": ("classify_knn", "knn_curve", "knn_probabilities", "nearest"),
+        "linear": ("classify_linear",),
+        "logistic": ("classify_logistic",),
+        "metrics": ("classification_metrics", "mean_interval", "paired_differences"),
+        "predictions": ("Prediction", "joined_folds", "write_medmnist"),
+        "protocols": ("classify", "protocol_names", "register_protocol"),
+        "published": ("beside_baselines", "compare_published", "published_table"),
+        "records": ("read_predictions", "read_scores", "write_predictions", "write_scores"),
+        "results": (
+            "classification_rows",
+            "collect_rows",
+            "curve_rows",
+            "over_seeds",
+            "paired_table",
+            "read_table",
+            "wide_table",
+            "write_table",
+        ),
+        "scoring": ("score",),
+        "segmentation.metrics": (
+            "is_fraction",
+            "score_images",
+            "seeds_spread",
+            "segmentation_rows",
+            "segmentation_table",
+        ),
+        "segmentation.probes": ("Segmentation", "Training", "segment", "segment_unet"),
+        "twins": (
+            "class_mix",
+            "deduplicated",
+            "find_all_twins",
+            "find_twins",
+            "is_official",
+            "three_ways",
+        ),
+    },
+)

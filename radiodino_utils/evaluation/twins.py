@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import value_hash
-from ..data.dataset import ImageDataset, Split
+from ..data.dataset import ImageDataset, Split, is_fold
 from ..data.duplicates import DISTANCE, near_pairs, perceptual_hashes
 from ..data.images import Images, LazyImages
 from ..features.features import Features
@@ -54,6 +54,19 @@ def find_twins(
     ends = ends[(names[ends[:, 0]] == split) != (names[ends[:, 1]] == split), 0]
     found = {name: np.unique(ends[names[ends] == name]) - start for name, start in starts.items()}
     return {name: rows for name, rows in found.items() if len(rows)}
+
+
+def find_all_twins(datasets: Iterable[ImageDataset]) -> dict[str, dict[str, np.ndarray]]:
+    """Find the twins of several datasets.
+
+    Args:
+        datasets: Datasets with a test split. Folds of a cross-validation are left out: their
+            splits keep duplicates together.
+
+    Returns:
+        By name of the dataset, the result of `find_twins`.
+    """
+    return {dataset.name: find_twins(dataset) for dataset in datasets if not is_fold(dataset.name)}
 
 
 def without_twins(data: Data, twins: Mapping[str, np.ndarray]) -> Data:

@@ -1,10 +1,12 @@
 """Features of the images of a dataset, and what is known about them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ..core.checks import checked_embeddings, checked_labels
 from ..core.errors import wrong_type
@@ -103,6 +105,21 @@ def require_features(features: object) -> None:
     """
     if not isinstance(features, Features):
         raise wrong_type("features", features, "the result of extract_features")
+
+
+def read_index(features: Features) -> pd.DataFrame:
+    """Return the index beside a feature file.
+
+    Returns:
+        One row per image, in the order of the features: split, row, id, label, class and sha256.
+    """
+    require_features(features)
+    return pd.read_parquet(features.path.with_suffix(".parquet"))
+
+
+def feature_table(features: Iterable[Features]) -> pd.DataFrame:
+    """Return one row per feature file; see `describe_features`."""
+    return pd.DataFrame([describe_features(entry) for entry in features])
 
 
 def describe_features(features: Features) -> dict[str, Any]:

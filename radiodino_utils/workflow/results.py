@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..core import environment
 from ..core.errors import InputError
 from ..core.extras import extra
 from ..core.files import results_folder
@@ -61,6 +62,15 @@ class Results:
     def prediction_folder(self) -> Path:
         """The folder of the predictions and scores (parquet) that `verify` recomputes tables from."""
         return self.folder / "predictions"
+
+    def print_configuration(self, *, seed: int, threads: int | None = None) -> None:
+        """Print the profile and what a reader needs to know about a run; set the threads.
+
+        Args:
+            seed: Seed that the notebook passes on.
+            threads: Number of threads of torch and faiss; `None` takes every processor.
+        """
+        environment.print_configuration(profile=self.profile, seed=seed, threads=threads)
 
     def table(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
         """Write a table to `tables/NAME.csv`; see `write_table`.

@@ -13,7 +13,7 @@ from radiodino_utils.data import demo_ct
 from radiodino_utils.data.segmentation import (
     folder_segmentation,
     load_segmentation_dataset,
-    summary,
+    segmentation_summary,
     with_labelled,
 )
 
@@ -53,7 +53,7 @@ def test_a_folder_of_images_and_a_folder_of_masks(folders):
     for row in range(10):
         assert dataset.mask(row).shape == dataset.images[row].shape
         assert dataset.mask(row).sum() == 100
-    assert summary([dataset]).loc[0, "train"] == 7
+    assert segmentation_summary([dataset]).loc[0, "train"] == 7
 
 
 @given(seed=st.integers(0, 1000), few=st.integers(1, 6), many=st.integers(1, 6))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from radiodino_utils.evaluation.protocols import classify
 from radiodino_utils.evaluation.twins import (
     class_mix,
     deduplicated,
+    find_all_twins,
     find_twins,
     three_ways,
     without_twins,
@@ -43,6 +46,12 @@ def test_twins_are_found_on_both_sides_and_not_inside_a_split():
         "test": [0, 1, 3],
     }
     assert find_twins(without_twins(leaky_set(), found)) == {}
+
+
+def test_twins_of_several_datasets_are_found_by_name_except_for_folds():
+    fold = replace(leaky_set(), name="leaky-fold0")
+    found = find_all_twins([leaky_set(), fold])
+    assert list(found) == ["leaky"] and found["leaky"]["test"].tolist() == [0, 1, 3]
 
 
 def test_a_set_without_twins_has_none():

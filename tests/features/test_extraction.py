@@ -24,7 +24,7 @@ from radiodino_utils.features import chunks
 from radiodino_utils.features import extraction as module
 from radiodino_utils.features.extraction import extract_features, main
 from radiodino_utils.features.feature_model import FeatureModel
-from radiodino_utils.features.features import describe_features
+from radiodino_utils.features.features import describe_features, feature_table, read_index
 
 from ..conftest import REPOSITORY, synthetic_arrays, tiny_transformer
 
@@ -184,7 +184,7 @@ def test_sidecar_and_index(tiny_backbone, synthetic_dataset):
     assert sidecar["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert sidecar["git"]
     assert abs(time.time() - pd.Timestamp(sidecar["time"]).timestamp()) < 600
-    index = pd.read_parquet(features.path.with_suffix(".parquet"))
+    index = read_index(features)
     assert list(index.columns) == ["split", "row", "id", "label", "class", "sha256"]
     test = index[index["split"] == "test"]
     assert test["row"].tolist() == [0, 1, 2, 3]
@@ -195,6 +195,9 @@ def test_sidecar_and_index(tiny_backbone, synthetic_dataset):
         f"{s}/{o}" for s in dataset.splits for o in tiny_backbone.outputs
     }
     assert describe_features(features)["weights"] == tiny_backbone.fingerprint
+    assert (
+        feature_table([features, features])["weights"].tolist() == [tiny_backbone.fingerprint] * 2
+    )
     assert sorted(
         path.suffix for path in features.path.parent.iterdir() if path.suffix != ".lock"
     ) == [

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
@@ -20,6 +21,18 @@ from radiodino_utils.workflow.results import Results
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
     monkeypatch.setenv("RADIODINO_RESULTS", str(tmp_path / "results"))
     return Results("demo")
+
+
+def test_the_configuration_names_the_profile_and_sets_the_threads(
+    results: Results, capsys: pytest.CaptureFixture
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        results.print_configuration(seed=3, threads=1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert capsys.readouterr().out.startswith("profile demo · seed 3 · device ")
 
 
 def test_a_table_is_written_and_returned(results: Results) -> None:
