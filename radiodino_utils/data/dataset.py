@@ -44,6 +44,13 @@ class Split:
         groups = "" if self.groups is None else f", {len(set(self.groups))} groups"
         return f"Split({len(self)} images{groups})"
 
+    def first_of_each_class(self, count: int = 1) -> np.ndarray:
+        """Return the rows of the first images of each class, by class and then by row, int64."""
+        labels = np.asarray(self.labels)
+        return np.concatenate(
+            [np.flatnonzero(labels == label)[:count] for label in np.unique(labels)]
+        )
+
     def digest(self) -> str:
         """Return a hash of labels, ids and images as they are now.
 

@@ -35,6 +35,7 @@ class Tumour:
         outlines: Pixels inside the contours of each reader, bool [readers, n, 512, 512].
         malignancy: Rating of each reader, from 1 (highly unlikely) to 5 (highly suspicious).
         spacing_mm: Edge of a pixel.
+        caveat: Caveat to display with every result.
     """
 
     slices: np.ndarray
@@ -42,6 +43,7 @@ class Tumour:
     outlines: np.ndarray
     malignancy: tuple[int, ...]
     spacing_mm: float
+    caveat: str = CAVEAT
 
     @cached_property
     def consensus(self) -> np.ndarray:

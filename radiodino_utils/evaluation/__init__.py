@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = attach(
         "knn": ("classify_knn", "knn_curve", "knn_probabilities", "nearest"),
         "linear": ("classify_linear",),
         "logistic": ("classify_logistic",),
+        "medmnist": ("write_for_medmnist",),
         "metrics": ("classification_metrics", "mean_interval", "paired_differences"),
         "predictions": ("Prediction", "joined_folds", "write_medmnist"),
         "protocols": ("classify", "protocol_names", "register_protocol"),

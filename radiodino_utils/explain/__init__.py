@@ -22,14 +22,19 @@ __getattr__, __dir__, __all__ = attach(
             "grad_cam",
         ),
         "faithfulness": (
-            "against_control",
             "explanation_maps",
-            "explanation_rows",
-            "explanation_scores",
             "mass_share",
             "pointing_hit",
             "road",
         ),
         "patches": ("PatchColours", "patch_at", "patch_pca", "patch_similarity", "patch_tokens"),
+        "tables": (
+            "against_control",
+            "against_controls",
+            "diversity_table",
+            "explanation_rows",
+            "explanation_scores",
+            "mass_table",
+        ),
     },
 )

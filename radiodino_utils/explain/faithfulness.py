@@ -1,21 +1,16 @@
-"""Maps judged by number: ROAD, the share of the mass on a mask, and the pointing game, beside controls."""
+"""Measures of maps: ROAD, the share of the mass on a mask, and the pointing game."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional
-from tqdm.auto import tqdm
 
 from ..backbones.backbone import Backbone
-from ..core.environment import git_revision
 from ..core.errors import InputError
 from ..core.extras import extra
-from ..evaluation.metrics import mean_interval
-from ..evaluation.results import COLUMNS
 from ..features.feature_model import as_tensor
 from .attention import attention_maps, attention_rollout
 from .class_activation import IndependentScore, Scores, grad_cam
@@ -146,14 +141,17 @@ def explanation_maps(
     probes: Mapping[str, nn.Module],
     image: np.ndarray,
     target: int | None = None,
+    *,
+    controls: bool = True,
 ) -> dict[str, np.ndarray]:
-    """Computes every type of map of one image, and the two controls that need no backbone.
+    """Compute every type of map of one image, and the two controls that need no backbone.
 
     Args:
         backbone: Any vision transformer of timm.
         probes: By name, for Grad-CAM.
         image: uint8, [height, width] or [height, width, 3].
         target: See `grad_cam`.
+        controls: Whether to add the controls `centre` and `even`.
 
     Returns:
         By name [grid height, grid width]: `attention` (last block, mean over the heads), `rollout`,
@@ -171,154 +169,10 @@ def explanation_maps(
     for name, probe in probes.items():
         with suppress(IndependentScore):
             maps[f"Grad-CAM {name}"] = grad_cam(backbone, probe, image, target)
+    if not controls:
+        return maps
     down, right = np.meshgrid(
         *(np.linspace(-1, 1, edge) for edge in backbone.model.patch_embed.grid_size), indexing="ij"
     )
     gaussian = np.exp(-2 * (down**2 + right**2))
     return maps | dict(zip(CONTROLS, (gaussian, np.ones_like(gaussian)), strict=True))
-
-
-def explanation_scores(
-    backbone: Backbone,
-    probes: Mapping[str, nn.Module],
-    judge: nn.Module,
-    images: Sequence[np.ndarray],
-    masks: np.ndarray,
-) -> pd.DataFrame:
-    """Scores every type of map on several images; what is explained is the class that the judging
-    probe predicts.
-
-    Args:
-        backbone: Any vision transformer of timm.
-        probes: See `explanation_maps`.
-        judge: The probe whose probability ROAD reads, for every type of map the same.
-        images: uint8, [height, width] or [height, width, 3] each.
-        masks: bool, [n, height, width]: what the maps should lie on.
-
-    Returns:
-        One row a image and type of map that it has, see `explanation_maps`: map, image, road,
-            mass_share, pointing.
-
-    Raises:
-        InputError: If images and masks are not as many, and see `grad_cam` and `mass_share`.
-    """
-    if len(images) != len(masks):
-        raise InputError(
-            f"{len(images)} images and {len(masks)} masks: one mask a image is needed."
-        )
-    scores, rows = Scores(backbone, judge), []
-    for i, (image, mask) in enumerate(
-        zip(tqdm(images, desc=f"scoring maps of {backbone.name}"), masks, strict=True)
-    ):
-        with torch.inference_mode():
-            target = int(scores(as_tensor(backbone, image)).argmax())
-        for name, map_ in explanation_maps(backbone, probes, image, target).items():
-            values = {
-                "road": road(backbone, judge, image, map_, target),
-                "mass_share": mass_share(map_, mask),
-                "pointing": pointing_hit(map_, mask),
-            }
-            rows.append({"map": name, "image": i} | values)
-    return pd.DataFrame(rows)
-
-
-def explanation_rows(
-    scores: pd.DataFrame,
-    backbone: Backbone,
-    *,
-    dataset: str,
-    split: str,
-    seed: int = 0,
-    caveat: str = "",
-    seen_in_pretraining: str = "not known",
-) -> pd.DataFrame:
-    """Turns scores into result rows: the mean over images with its bootstrap 95 % interval, for
-    each type of map.
-
-    Args:
-        scores: What `explanation_scores` gives.
-        backbone: Whose maps they are.
-        dataset: Name of the dataset.
-        split: Which split the images are of.
-        seed: Of the bootstrap.
-        caveat: What must be said wherever the rows are shown.
-        seen_in_pretraining: See `Prediction`.
-
-    Returns:
-        Rows with `rows.COLUMNS`; `protocol` is the type of map.
-    """
-    common = {
-        "dataset": dataset,
-        "task": "explanation",
-        "backbone": backbone.name,
-        "split": split,
-        "seed": seed,
-    }
-    common |= {
-        "weights": backbone.fingerprint,
-        "git": git_revision(),
-        "choice": "",
-        "caveat": caveat,
-    }
-    common |= {
-        "positive": "",
-        "engine": "torch",
-        "precision": "fp32",
-        "seen_in_pretraining": seen_in_pretraining,
-    }
-    table = []
-    for (name, part), metric in (
-        (group, metric) for group in scores.groupby("map", sort=False) for metric in METRICS
-    ):
-        values = part[metric].dropna().to_numpy()
-        interval = mean_interval(values, seed=seed)
-        row = {"protocol": name, "metric": metric, "n": len(values)}
-        table.append(
-            common
-            | row
-            | {"value": interval.value, "ci_low": interval.low, "ci_high": interval.high}
-        )
-    return pd.DataFrame(table, columns=COLUMNS)
-
-
-def against_control(scores: pd.DataFrame, control: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Tells which maps beat a control: the mean difference over the same images with its bootstrap
-    95 % interval.
-
-    ROAD reads the probability of each backbone's own probe, so between backbones it compares models
-    as well as maps.
-
-    Args:
-        scores: What `explanation_scores` gives.
-        control: The same of the control: of random weights, or one control map (then it stands
-            against every map).
-        seed: Of the bootstrap.
-
-    Returns:
-        One row a type of map and score: map, metric, difference, ci_low, ci_high, n, verdict
-            ("beats the control",
-        "loses to the control" or "no difference shown").
-    """
-    table = []
-    single = control["map"].nunique() == 1
-    for name, part in scores[~scores["map"].isin(CONTROLS)].groupby("map", sort=False):
-        other = control if single else control[control["map"] == name]
-        for metric, label in METRICS.items():
-            difference = (
-                (part.set_index("image")[metric] - other.set_index("image")[metric])
-                .dropna()
-                .to_numpy()
-            )
-            interval = mean_interval(difference, seed=seed)
-            verdict = "no difference shown"
-            if interval.low > 0 or interval.high < 0:
-                verdict = "beats the control" if interval.low > 0 else "loses to the control"
-            row = {
-                "map": name,
-                "metric": label,
-                "difference": interval.value,
-                "ci_low": interval.low,
-                "ci_high": interval.high,
-            }
-            table.append(row | {"n": len(difference), "verdict": verdict})
-    return pd.DataFrame(table)

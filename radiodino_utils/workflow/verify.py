@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from html import unescape
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 
@@ -32,7 +31,8 @@ from ..evaluation.results import (
 )
 from ..evaluation.segmentation.metrics import is_fraction, segmentation_rows, segmentation_table
 from ..evaluation.twins import class_mix
-from ..explain.faithfulness import METRICS, against_control, explanation_rows
+from ..explain.faithfulness import METRICS
+from ..explain.tables import against_controls, explanation_rows
 from .report import readme_with_tables
 
 NOT_COVERED = {
@@ -205,38 +205,12 @@ def _explained(path: Path) -> Tables:
     scores, facts = read_scores(
         path, ["backbone", "weights", "seen_in_pretraining", "map", "image", *METRICS]
     )
-    seed, parts = facts["seed"], dict(tuple(scores.groupby("backbone", sort=False)))
-    options = {
-        "dataset": facts["dataset"],
-        "split": facts["split"],
-        "seed": seed,
-        "caveat": facts["caveat"],
-    }
-    models = [
-        SimpleNamespace(name=name, fingerprint=part["weights"].iloc[0])
-        for name, part in parts.items()
-    ]
-    seen = {name: part["seen_in_pretraining"].iloc[0] for name, part in parts.items()}
-    tables = [
-        explanation_rows(parts[one.name], one, seen_in_pretraining=seen[one.name], **options)
-        for one in models
-    ]
-    rows = pd.concat(tables, ignore_index=True)
-    last = models[-1].name
-    pairs = {f"{one.name} against {last}": (parts[one.name], parts[last]) for one in models[:-1]}
-    for name, part in parts.items():
-        pairs |= {
-            f"{name} against {control}": (part, part[part["map"] == control])
-            for control in ("even", "centre")
-        }
-    verdicts = [
-        against_control(*pair, seed=seed).assign(comparison=name) for name, pair in pairs.items()
-    ]
-    wide = wide_table(rows, metrics=tuple(METRICS))
+    options = {name: facts[name] for name in ("dataset", "split", "seed", "caveat")}
+    rows = explanation_rows(scores, **options)
     return {
         "06_faithfulness_rows": rows,
-        "06_faithfulness": wide,
-        "06_against_controls": pd.concat(verdicts),
+        "06_faithfulness": wide_table(rows, metrics=tuple(METRICS)),
+        "06_against_controls": against_controls(scores, seed=facts["seed"]),
     }
 
 

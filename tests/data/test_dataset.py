@@ -118,3 +118,9 @@ def test_each_caveat_is_printed_once(synthetic_dataset, capsys: pytest.CaptureFi
         "Remember: pooled over 5 folds.",
         "Remember: one patient.",
     ]
+
+
+def test_the_first_images_of_each_class() -> None:
+    split = Split(np.zeros((6, 2, 2), np.uint8), np.array([2, 0, 2, 0, 2, 5]), list("abcdef"))
+    assert split.first_of_each_class().tolist() == [1, 0, 5]
+    assert split.first_of_each_class(2).tolist() == [1, 3, 0, 2, 5]
