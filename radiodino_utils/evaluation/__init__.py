@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = attach(
         "few_shot": ("classify_few_shot",),
         "finetune_config": ("FinetuneConfig",),
         "finetuning": ("FineTuned", "finetune", "finetune_seeds"),
-        "knn": ("classify_knn", "knn_curve", "knn_probabilities", "nearest"),
+        "knn": ("chosen_k", "classify_knn", "knn_curve", "knn_probabilities", "nearest"),
         "linear": ("classify_linear",),
         "logistic": ("classify_logistic",),
         "medmnist": ("write_for_medmnist",),
@@ -27,8 +27,9 @@ __getattr__, __dir__, __all__ = attach(
             "wide_table",
             "write_table",
         ),
-        "scoring": ("score",),
+        "scoring": ("print_accuracy", "score"),
         "segmentation.metrics": (
+            "caption",
             "is_fraction",
             "score_images",
             "seeds_spread",
@@ -36,6 +37,7 @@ __getattr__, __dir__, __all__ = attach(
             "segmentation_table",
         ),
         "segmentation.probes": ("Segmentation", "Training", "segment", "segment_unet"),
+        "segmentation.runs": ("choice_table", "segment_all"),
         "twins": (
             "class_mix",
             "deduplicated",

@@ -1,6 +1,6 @@
 """k-nearest-neighbour classification on frozen features, one search for every k."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -309,6 +309,27 @@ def classify_knn(
     return prediction(
         features, protocol="knn", split="test", probabilities=probabilities, choice={"k": k}
     )
+
+
+def chosen_k(features: Iterable[Features], *, ks: Sequence[int] = KS) -> dict[tuple[str, str], int]:
+    """Return the k that the protocol "knn" chooses on validation.
+
+    Args:
+        features: Features of any datasets and backbones.
+        ks: Candidates.
+
+    Returns:
+        k by names of dataset and backbone.
+
+    Raises:
+        InputError: See `classify_knn`.
+    """
+    chosen = {}
+    for entry in features:
+        k = classify_knn(entry, ks=ks).choice["k"]
+        assert isinstance(k, int)
+        chosen[entry.dataset, entry.backbone] = k
+    return chosen
 
 
 def _require(features: Features, *splits: str) -> None:

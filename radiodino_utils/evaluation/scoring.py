@@ -1,6 +1,6 @@
 """One function that scores whatever a protocol returns."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -46,3 +46,24 @@ def score(result: Any, *, seed: int = 0, resamples: int = 1000) -> pd.DataFrame:
         raise wrong_type("score", other[0], needed)
     tables = [classification_rows(entry, seed=seed, resamples=resamples) for entry in results]
     return pd.concat(tables, ignore_index=True)
+
+
+def print_accuracy(
+    rows: pd.DataFrame, *, protocol: str, classes: Mapping[str, int] | None = None
+) -> None:
+    """Print the accuracy of each backbone with its interval, the best first, a line per dataset.
+
+    Args:
+        rows: Result rows of classifications.
+        protocol: Protocol whose rows are printed.
+        classes: Number of classes by dataset, to print the accuracy of guessing.
+    """
+    shown = rows[(rows["metric"] == "accuracy") & (rows["protocol"] == protocol)]
+    for dataset, group in shown.groupby("dataset", sort=False):
+        chance = f", chance {100 / classes[str(dataset)]:.1f} %" if classes else ""
+        accuracies = [
+            f"{row.backbone} {100 * row.value:.1f} % "
+            f"[{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}]"
+            for row in group.sort_values("value", ascending=False, kind="stable").itertuples()
+        ]
+        print(f"{dataset} (n = {group['n'].iloc[0]}{chance}): {', '.join(accuracies)}")

@@ -7,6 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.evaluation import knn
 from radiodino_utils.evaluation.knn import (
+    chosen_k,
     classify_knn,
     knn_curve,
     knn_probabilities,
@@ -316,3 +317,12 @@ def test_a_common_k_needs_no_validation_and_no_more_rows_than_there_are():
     np.testing.assert_allclose(one.probabilities, by_hand)
     few = synthetic_features(sizes={"train": 9, "test": 6})
     assert classify_knn(few, protocol="knn-k20").choice == {"k": 9}
+
+
+def test_the_chosen_k_is_that_of_the_protocol_by_dataset_and_backbone():
+    features = [synthetic_features(), synthetic_features(dataset="other", seed=1, noise=3.0)]
+    chosen = chosen_k(features, ks=(1, 5, 20))
+    assert list(chosen) == [("made", "random-t16"), ("other", "random-t16")]
+    for entry in features:
+        expected = classify_knn(entry, ks=(1, 5, 20)).choice["k"]
+        assert chosen[entry.dataset, entry.backbone] == expected

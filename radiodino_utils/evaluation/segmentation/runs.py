@@ -1,0 +1,50 @@
+"""Several probes on the patch maps of several backbones and datasets."""
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+
+import pandas as pd
+
+from ...features.patch_maps import DenseFeatures
+from .probes import PROBES, Segmentation, Training, segment
+
+
+def segment_all(
+    features: Iterable[DenseFeatures],
+    *,
+    probes: Sequence[str] = PROBES,
+    training: Training | None = None,
+    seeds: Sequence[int] = (0,),
+) -> list[Segmentation]:
+    """Segment the test split with every probe on all patch maps.
+
+    Args:
+        features: Patch maps returned by `extract_patch_maps`.
+        probes: Names of the probes; see `segment`.
+        training: Training of the probes that learn.
+        seeds: Seeds of the training.
+
+    Returns:
+        The segmentations, by features, then probe, then seed.
+
+    Raises:
+        InputError: See `segment`.
+    """
+    return [
+        segment(entry, probe=probe, training=training, seed=seed)
+        for entry, probe, seed in product(features, probes, seeds)
+    ]
+
+
+def choice_table(segmentations: Iterable[Segmentation]) -> pd.DataFrame:
+    """Return what each segmentation chose on validation.
+
+    Returns:
+        One row per segmentation: dataset, backbone, probe, and a column for each kind of choice,
+        such as `lr`, `epoch` or `k`; NaN where a probe has no such choice.
+    """
+    rows = []
+    for segmentation in segmentations:
+        names = {"backbone": segmentation.backbone, "probe": segmentation.probe}
+        rows.append({"dataset": segmentation.dataset.name, **names, **segmentation.choice})
+    return pd.DataFrame(rows)
