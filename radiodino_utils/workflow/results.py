@@ -100,7 +100,7 @@ class Results:
 
     def predictions(
         self, predictions: Sequence[Prediction], name: str, *, seed: int = 0, resamples: int = 1000
-    ) -> Path:
+    ) -> None:
         """Write predictions to `predictions/NAME.parquet`; see `write_predictions`.
 
         Args:
@@ -108,25 +108,19 @@ class Results:
             name: Name of the table that is computed from them.
             seed: Seed of the bootstrap.
             resamples: Resamples of the bootstrap.
-
-        Returns:
-            The path of the file.
         """
         path = self.prediction_folder / f"{_file_name(name)}.parquet"
-        return write_predictions(predictions, path, seed=seed, resamples=resamples)
+        write_predictions(predictions, path, seed=seed, resamples=resamples)
 
-    def scores(self, scores: pd.DataFrame, name: str, **facts: object) -> Path:
+    def scores(self, scores: pd.DataFrame, name: str, **facts: object) -> None:
         """Write per-image scores to `predictions/NAME.parquet`; see `write_scores`.
 
         Args:
             scores: One row per image and whatever it was measured on.
             name: Name of the table that is computed from them.
             **facts: Options of that computation, JSON values.
-
-        Returns:
-            The path of the file.
         """
-        return write_scores(scores, self.prediction_folder / f"{_file_name(name)}.parquet", **facts)
+        write_scores(scores, self.prediction_folder / f"{_file_name(name)}.parquet", **facts)
 
 
 def _file_name(name: str) -> str:

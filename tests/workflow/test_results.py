@@ -73,14 +73,13 @@ def test_predictions_and_scores_keep_what_their_tables_are_computed_from(results
         ids=["x", "y"],
         weights="none",
     )
-    path = results.predictions([prediction], "03_knn_rows", seed=7, resamples=20)
-    assert path == results.prediction_folder / "03_knn_rows.parquet"
-    (read,), facts = read_predictions(path)
+    results.predictions([prediction], "03_knn_rows", seed=7, resamples=20)
+    (read,), facts = read_predictions(results.prediction_folder / "03_knn_rows.parquet")
     assert read.probabilities.tolist() == [[0.75, 0.25], [0.5, 0.5]]
     assert (facts["seed"], facts["resamples"]) == (7, 20)
 
-    path = results.scores(pd.DataFrame({"id": ["x"], "tp": [3]}), "05_rows", seed=1, empty="nan")
-    scores, facts = read_scores(path, ["id", "tp"])
+    results.scores(pd.DataFrame({"id": ["x"], "tp": [3]}), "05_rows", seed=1, empty="nan")
+    scores, facts = read_scores(results.prediction_folder / "05_rows.parquet", ["id", "tp"])
     assert scores["tp"].tolist() == [3] and facts["empty"] == "nan"
 
 
