@@ -85,16 +85,17 @@ class Results:
         write_table(frame, self.table_folder / f"{_file_name(name)}.csv")
         return frame
 
-    def figure(self, figure: Figure, name: str) -> None:
+    def figure(self, figure: Figure, name: str, *, show: bool = True) -> None:
         """Write a figure to `figures/NAME.png` and `.pdf`, show it in a notebook, and close it.
 
         Args:
             figure: Figure returned by a function of `plots`.
             name: File name without suffix.
+            show: Whether to show it; not where `LiveMonitor` already does.
         """
         save_figure(figure, self.figure_folder, _file_name(name))
         ipython = sys.modules.get("IPython")
-        if ipython and ipython.get_ipython():
+        if show and ipython and ipython.get_ipython():
             ipython.display.display(figure)
         plt.close(figure)
 

@@ -56,9 +56,11 @@ def test_a_figure_is_shown_once_in_a_notebook(results: Results) -> None:
     try:
         with capture_output() as captured:
             results.figure(plt.figure(), "03_curve")
+            results.figure(plt.figure(), "08_monitor", show=False)
     finally:
         InteractiveShell.clear_instance()
     assert len(captured.outputs) == 1
+    assert (results.figure_folder / "08_monitor.png").is_file()
 
 
 def test_predictions_and_scores_keep_what_their_tables_are_computed_from(results: Results) -> None:
