@@ -24,10 +24,13 @@ from timm import create_model
 from radiodino_utils.core.environment import git_revision, set_threads, versions
 from radiodino_utils.core.fabric import make_fabric
 from radiodino_utils.core.files import write_text
-from radiodino_utils.pretraining.config import Recipe, load_recipe
+from radiodino_utils.pretraining.config import PretrainConfig, architecture
+from radiodino_utils.pretraining.config_files import load_config
 from radiodino_utils.pretraining.corpus import Corpus
-from radiodino_utils.pretraining.networks import architecture, schedule
-from radiodino_utils.pretraining.trainer import Clock, Plan, Run, Running
+from radiodino_utils.pretraining.plan import Plan, RunOptions
+from radiodino_utils.pretraining.progress import Clock
+from radiodino_utils.pretraining.run import Run
+from radiodino_utils.pretraining.schedules import schedule
 
 BAR = 0.85
 TABLE = Path(__file__).with_suffix(".csv")
@@ -38,13 +41,13 @@ def synthetic_corpus(images: int) -> Corpus:
     generator = np.random.default_rng(0)
     arrays = [generator.integers(0, 256, (256, 256), np.uint8) for _ in range(images)]
     names = [str(row) for row in range(images)]
-    return Corpus(names, np.zeros(images, int), np.ones(1), ["made"], names, 0.0, _images=arrays)
+    return Corpus(names, np.zeros(images, int), np.ones(1), ["made"], names, 0.0, images=arrays)
 
 
 class Bare:
-    """Forward and backward of the transformer alone, on ready tensors of the recipe's sizes."""
+    """Forward and backward of the transformer alone, on ready tensors of the config's sizes."""
 
-    def __init__(self, arch: str, recipe: Recipe, fabric: Fabric) -> None:
+    def __init__(self, arch: str, config: PretrainConfig, fabric: Fabric) -> None:
         self.fabric, device = fabric, fabric.device
         self.model = (
             create_model(architecture(arch), num_classes=0, dynamic_img_size=True)
@@ -53,9 +56,9 @@ class Bare:
         )
         for block in self.model.blocks:
             block.attn.fused_attn = device.type == "cuda"
-        sizes = ((2, recipe.global_size), (recipe.local_count, recipe.local_size))
+        sizes = ((2, config.global_size), (config.local_count, config.local_size))
         self.views = [
-            torch.randn(count * recipe.batch_size, 3, size, size, device=device)
+            torch.randn(count * config.batch_size, 3, size, size, device=device)
             for count, size in sizes
             if count
         ]
@@ -92,13 +95,13 @@ def main() -> None:
     threads = set_threads(options.threads)
     corpus, lines, fabric = synthetic_corpus(256), [], make_fabric()
     for arch in options.archs:
-        recipe = load_recipe("small", images=len(corpus), batch_size=options.batch_size, steps=1000)
+        config = load_config("small", images=len(corpus), batch_size=options.batch_size, steps=1000)
         with tempfile.TemporaryDirectory() as folder:
-            run = Run(Plan(arch, recipe), corpus, Path(folder), Running(), fabric)
-        batches, clock, now = iter(run.batches()), Clock(), schedule(recipe, 500)
+            run = Run(Plan(arch, config), corpus, Path(folder), RunOptions(), fabric)
+        batches, clock, now = iter(run.batches()), Clock(), schedule(config, 500)
         works = {
-            "ours": lambda: run.one_step(batches, now, clock),  # noqa: B023
-            "bare": Bare(arch, recipe, fabric),
+            "ours": lambda: run.training_step(batches, now, clock),  # noqa: B023
+            "bare": Bare(arch, config, fabric),
         }
         for work in 2 * list(works.values()):
             work()
@@ -110,7 +113,7 @@ def main() -> None:
         share = clock.waited / sum(ours)
         ratio = statistics.median(b / a for a, b in zip(ours, alone, strict=True))
         rates = [options.batch_size / statistics.median(times) for times in (ours, alone)]
-        views = f"2x{recipe.global_size}+{recipe.local_count}x{recipe.local_size}"
+        views = f"2x{config.global_size}+{config.local_count}x{config.local_size}"
         lines.append(
             f"{arch},{views},{options.batch_size},{rates[0]:.1f},{rates[1]:.1f},{ratio:.3f},{BAR},{share:.4f},"
             f"{fabric.device.type},{fabric._precision.precision},{threads},{options.rounds},"

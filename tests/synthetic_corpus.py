@@ -1,10 +1,11 @@
-"""Synthetic radiology: images of discs, bars and rings, and the smallest recipe that trains."""
+"""Synthetic radiology: images of discs, bars and rings, and the smallest config that trains."""
 
 import numpy as np
 from PIL import Image
 
-from radiodino_utils.pretraining.config import load_recipe
-from radiodino_utils.pretraining.corpus import Source, load_corpus
+from radiodino_utils.pretraining.config_files import load_config
+from radiodino_utils.pretraining.corpus import load_corpus
+from radiodino_utils.pretraining.sources import Source
 
 SMALLEST = {
     "global_size": 32, "local_size": 16, "local_count": 2, "batch_size": 8, "hidden_dim": 32,
@@ -49,9 +50,9 @@ def synthetic_corpus(folder, count=12, **options):
 
 
 def smallest(**changes):
-    """Return the smallest recipe that trains."""
+    """Return the smallest config that trains."""
     method = changes.pop("method", "dino")
-    return load_recipe("small", method=method, images=12, **SMALLEST | changes)
+    return load_config("small", method=method, images=12, **SMALLEST | changes)
 
 
 def synthetic_npz(path, counts=(30, 12, 12), *, seed=7):

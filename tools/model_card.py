@@ -147,9 +147,9 @@ def card(
         stages.append(
             {
                 key: facts[key]
-                for key in ("recipe", "seed", "init", "processes", "precision", "versions")
+                for key in ("config", "seed", "init", "processes", "precision", "versions")
             }
-            | {"steps_done": steps, "images_seen": steps * facts["recipe"]["batch_size"]}
+            | {"steps_done": steps, "images_seen": steps * facts["config"]["batch_size"]}
             | {"hours": round(float((images / monitor["images_per_second"]).sum() / 3600), 3)}
         )
     sources = read_run(runs[-1])["sources"]
@@ -197,9 +197,9 @@ Licence of the weights: {licence}. `python -m tools.model_card` writes this card
 Nothing of BreastMNIST's validation or test rows, nor of the demo's CT. The SHA-256 of the sorted SHA-256 of all images is
 `{corpus_sha256}`; the first 64 bits of each are in `{name}-corpus.npy`.
 
-## Recipe
+## PretrainConfig
 
-`recipes/mini.yaml` holds the settings, `{name}.args` the options with the seed and the weights of the sources, and
+`configurations/mini.yaml` holds the settings, `{name}.args` the options with the seed and the weights of the sources, and
 `{name}-curves.csv` the curves. Again: `python -m radiodino_utils.pretraining.command @{name}.args --out FOLDER`, from a folder that holds
 `corpus/` and `medmnist/`. Hardware: {hardware}. {images_seen:,} images seen.
 
@@ -249,9 +249,9 @@ def markdown(facts: dict[str, object]) -> str:
     stages = [
         (
             i,
-            f"{s['recipe']['global_size']} px",
-            s["recipe"]["batch_size"],
-            f"{s['steps_done']} of {s['recipe']['steps']}",
+            f"{s['config']['global_size']} px",
+            s["config"]["batch_size"],
+            f"{s['steps_done']} of {s['config']['steps']}",
             s["images_seen"],
             s["hours"],
             s["seed"],

@@ -10,16 +10,16 @@ from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.registry import load_dataset
 from radiodino_utils.evaluation.results import write_table
-from radiodino_utils.pretraining.config import load_recipe
+from radiodino_utils.pretraining.config_files import load_config
 from radiodino_utils.pretraining.online_probe import KnnProbe
 from radiodino_utils.pretraining.run_files import BACKBONE, read_run, steps_done, verify_run
 
 
-def changed_settings(recipe: dict[str, object], base: str, images: int) -> str:
-    """The settings in which a run's recipe differs from a named one, `name value, ...`."""
-    known = load_recipe(base, images=images).describe()
+def changed_settings(config: dict[str, object], base: str, images: int) -> str:
+    """The settings in which a run's config differs from a named one, `name value, ...`."""
+    known = load_config(base, images=images).describe()
     return (
-        ", ".join(f"{key} {value}" for key, value in recipe.items() if value != known[key])
+        ", ".join(f"{key} {value}" for key, value in config.items() if value != known[key])
         or "unchanged"
     )
 
@@ -33,7 +33,7 @@ def trial_row(
         run: Folder of the run.
         probes: Labelled sets that judge its teacher on validation rows.
         crossed: Labelled sets that judge it by cross-validation over train and validation rows.
-        base: The recipe with which the run's settings are compared.
+        base: The config with which the run's settings are compared.
 
     Returns:
         trial, setting, shares of the sources, steps, images seen, seed, and accuracy and AUC
@@ -48,13 +48,13 @@ def trial_row(
     row = {
         "trial": run.name,
         "setting": changed_settings(
-            facts["recipe"], base, sum(source["images"] for source in facts["sources"])
+            facts["config"], base, sum(source["images"] for source in facts["sources"])
         ),
         "shares of the sources": ", ".join(
             f"{one['source']} {one['share of draws']:.2f}" for one in facts["sources"]
         ),
         "steps": step,
-        "images seen": step * facts["recipe"]["batch_size"],
+        "images seen": step * facts["config"]["batch_size"],
         "seed": facts["seed"],
     }
     model = load_backbone(f"file:{run / BACKBONE}").model
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--base",
         default="small",
-        help="recipe with which the settings are compared (default: small)",
+        help="config with which the settings are compared (default: small)",
     )
     parser.add_argument("--out", type=Path, required=True, help="the table, CSV")
     options = parser.parse_args(arguments)

@@ -5,7 +5,7 @@ import time
 import pandas as pd
 
 from ..core.extras import extra
-from ..pretraining.trainer import Progress
+from ..pretraining.progress import Progress
 from .classification import training_curves
 
 with extra("notebooks"):

@@ -5,11 +5,16 @@ from ..core.lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "config": ("Recipe", "load_recipe", "recipe_names"),
-        "corpus": ("Corpus", "Source", "load_corpus"),
-        "networks": ("schedule_note", "schedule_table"),
+        "config": ("PretrainConfig",),
+        "config_files": ("config_names", "load_config"),
+        "corpus": ("Corpus", "load_corpus"),
         "online_probe": ("KnnProbe",),
-        "trainer": ("Plan", "Progress", "Running", "pretrain", "run_folder"),
+        "progress": ("Progress",),
+        "run_files": ("run_folder",),
+        "plan": ("Plan", "RunOptions"),
+        "schedules": ("schedule_note", "schedule_table"),
+        "sources": ("Source",),
+        "trainer": ("pretrain",),
         "views": ("ViewSet", "Views", "make_views"),
     },
 )

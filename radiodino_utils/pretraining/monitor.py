@@ -1,4 +1,4 @@
-"""What to watch during a pre-training, and the signs of a collapse."""
+"""Monitor of a pre-training run, and the signs of a collapse."""
 
 import csv
 import hashlib
@@ -10,34 +10,52 @@ from torch.nn.functional import normalize
 
 from ..core.errors import InputError
 from ..core.files import atomic
-from .networks import Loss
+from .losses import Loss
 
 COLUMNS = (
-    "step", "images", "loss", "dino", "ibot", "koleo", "teacher_entropy", "student_entropy", "kl", "feature_std",
-    "effective_rank", "lr", "weight_decay", "momentum", "teacher_temp", "gradient_norm", "images_per_second",
-    "data_share", "memory_mb", "probe", "probe_auc",
-)  # fmt: skip
-PATIENCE = 5  # rows in a row with a sign before a run is stopped
+    "step",
+    "images",
+    "loss",
+    "dino",
+    "ibot",
+    "koleo",
+    "teacher_entropy",
+    "student_entropy",
+    "kl",
+    "feature_std",
+    "effective_rank",
+    "lr",
+    "weight_decay",
+    "momentum",
+    "teacher_temp",
+    "gradient_norm",
+    "images_per_second",
+    "data_share",
+    "memory_mb",
+    "probe",
+    "probe_auc",
+)
+PATIENCE = 5  # consecutive rows with a sign of collapse before a run is stopped
 
 
 @torch.no_grad()
-def measures(loss: Loss, centre: torch.Tensor, student_temp: float) -> dict[str, float]:
-    """Spread of the features and sharpness of the outputs of a batch.
+def measures(loss: Loss, center: torch.Tensor, student_temp: float) -> dict[str, float]:
+    """Measure the spread of the features and the sharpness of the outputs of a batch.
 
     Args:
-        loss: Of a step.
-        centre: Of the teacher's outputs, broadcastable to [n, output_dim].
+        loss: Losses and outputs of a step.
+        center: Center of the teacher's outputs, broadcastable to [n, output_dim].
         student_temp: Temperature of the student.
 
     Returns:
-        Entropies (nats; of outputs whose greatest is the logarithm of their number) and KL, each a
-        mean over images;
+        `teacher_entropy`, `student_entropy` and `kl`: means over images, in nats; an entropy is at
+            most the logarithm of the number of outputs.
         `feature_std`: mean over dimensions of the standard deviation of the L2-normalised class
-            tokens, times the root
-        of the width (1 is an even spread, 0 a collapse); `effective_rank`: exponential of the
-        entropy of the singular values of the centred features (Roy and Vetterli, EUSIPCO 2007).
+            tokens, times the root of the width (1: an even spread, 0: a collapse).
+        `effective_rank`: exponential of the entropy of the singular values of the centered
+            features (Roy and Vetterli, EUSIPCO 2007).
     """
-    teacher = torch.log_softmax((loss.teacher_logits - centre.view(1, -1)) / loss.teacher_temp, -1)
+    teacher = torch.log_softmax((loss.teacher_logits - center.view(1, -1)) / loss.teacher_temp, -1)
     student = torch.log_softmax(loss.student_logits / student_temp, -1)
     entropy = -(teacher.exp() * teacher).sum(-1).mean()
     crossed = teacher.exp().chunk(2)[::-1]  # each view against the teacher's other view
@@ -57,27 +75,28 @@ def measures(loss: Loss, centre: torch.Tensor, student_temp: float) -> dict[str,
 
 
 def sign_of_collapse(row: dict[str, float], outputs: int) -> str | None:
-    """Names the sign of a collapse in a row of the monitor, or gives None."""
+    """Return the sign of a collapse in a row of the monitor, or None."""
     most = math.log(outputs)
     if row["feature_std"] < 0.02:
         return f"the features of all images are nearly equal (spread {row['feature_std']:.4f})"
     if row["effective_rank"] < 1.5:
         return f"the features lie on a line (effective rank {row['effective_rank']:.2f})"
     if row["teacher_entropy"] > 0.999 * most and abs(row["kl"]) < 1e-3:
-        return f"the teacher's outputs are uniform (entropy {row['teacher_entropy']:.3f} of {most:.3f})"
+        entropy = f"{row['teacher_entropy']:.3f} of {most:.3f}"
+        return f"the teacher's outputs are uniform (entropy {entropy})"
     if row["teacher_entropy"] < 1e-3 and abs(row["kl"]) < 1e-3:
         return f"one prototype takes every image (teacher entropy {row['teacher_entropy']:.5f})"
     return None
 
 
 class Monitor:
-    """The rows of a run as a CSV file.
+    """Rows of a run as a CSV file.
 
     Args:
-        path: The file; rows after `step` are dropped from one that exists.
+        path: The file; its rows after `step` are dropped.
         outputs: Number of prototypes.
-        step: The step at which the run starts.
-        seal: What `seal` was at that step.
+        step: Step at which the run starts.
+        seal: Value of `seal` at that step.
 
     Raises:
         InputError: If the file is not as it was at that step.
@@ -93,12 +112,12 @@ class Monitor:
 
     @property
     def seal(self) -> dict[str, object]:
-        """Length and SHA-256 of the file as it is."""
+        """Length and SHA-256 of the file as it is now."""
         data = self.path.read_bytes()
         return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
     def write(self, row: dict[str, float]) -> None:
-        """Appends a row.
+        """Append a row.
 
         Raises:
             InputError: If it shows a collapse, and so did the rows before it.
@@ -113,8 +132,8 @@ class Monitor:
         self._signs = self._signs + 1 if sign else 0
         if self._signs >= PATIENCE:
             raise InputError(
-                f"step {row['step']}: the run has collapsed: {sign}; lower lr or teacher_temp, raise koleo_weight "
-                "(method dinov2) or momentum, or check that the images differ."
+                f"step {row['step']}: the run has collapsed: {sign}; lower lr or teacher_temp, "
+                "raise koleo_weight (method dinov2) or momentum, or check that the images differ."
             )
 
 
@@ -126,7 +145,7 @@ def sealed_rows(path: Path, seal: dict[str, object] | None) -> bytes | None:
         seal: `Monitor.seal` at the checkpoint.
 
     Returns:
-        Its bytes, or nothing where there is no file.
+        Its bytes, or None if there is no file.
 
     Raises:
         InputError: If they are not as they were at the checkpoint.
@@ -136,19 +155,21 @@ def sealed_rows(path: Path, seal: dict[str, object] | None) -> bytes | None:
     data = path.read_bytes()[: seal["bytes"]] if seal else b""
     if not seal or hashlib.sha256(data).hexdigest() != seal["sha256"]:
         raise InputError(
-            f"{path}: damaged (not as it was at the checkpoint); put back a copy, or remove it and resume."
+            f"{path}: damaged (not as it was at the checkpoint); "
+            "put back a copy, or remove it and resume."
         )
     return data
 
 
 def require_finite(loss: Loss, step: int, lr: float) -> None:
-    """Stops a run whose loss is NaN or infinite.
+    """Check that the loss is neither NaN nor infinite.
 
     Raises:
         InputError: If it is.
     """
     if not torch.isfinite(loss.total):
         raise InputError(
-            f"step {step}: the loss is {loss.total.item()} at a learning rate of {lr:.3g}: the run diverges; lower lr, "
-            "lengthen warmup, or lower clip. The last checkpoint is intact."
+            f"step {step}: the loss is {loss.total.item()} at a learning rate of {lr:.3g}: "
+            "the run diverges; lower lr, lengthen warmup, or lower clip. "
+            "The last checkpoint is intact."
         )

@@ -1,4 +1,4 @@
-"""Probes of a backbone in training, on a labelled set whose val images the corpus does not hold."""
+"""Probes of a backbone in training, on a labelled dataset held out of the corpus."""
 
 from functools import cached_property
 
@@ -26,16 +26,16 @@ K = 20
 
 
 class KnnProbe:
-    """kNN (weighted, k = 20) of a set's val images in a bank of its train images.
+    """Weighted kNN (k = 20) of the val images of a dataset in a bank of its train images.
 
     Args:
-        dataset: A labelled set with the splits train and val.
-        corpus: Whose images the probed split must not hold.
-        size: Edge of the images, pixels.
-        limit: Most images of a split.
+        dataset: Labelled dataset with the splits train and val.
+        corpus: Corpus that must not hold the val images.
+        size: Edge of the images in pixels.
+        limit: Maximum number of images of each split.
 
     Raises:
-        InputError: If the set has no such splits, or the corpus holds one of the val images.
+        InputError: If the dataset has no such splits, or the corpus holds one of the val images.
     """
 
     def __init__(
@@ -51,52 +51,49 @@ class KnnProbe:
                 f"{dataset.name}: has no split {', '.join(absent)}; a probe needs train and val."
             )
         self.classes, self.name = len(dataset.classes), dataset.name
-        self._images, self._labels = {}, {}
+        self._images: dict[str, np.ndarray] = {}
+        self._labels: dict[str, np.ndarray] = {}
         for split in ("train", "val"):
             part = dataset.splits[split]
             rows = np.unique(np.linspace(0, len(part) - 1, min(limit, len(part))).astype(int))
             images = [np.asarray(part.images[row]) for row in rows]
-            if (
-                split == "val"
-                and corpus is not None
-                and (shared := set(image_digests(images)) & set(corpus.digests))
-            ):
-                raise InputError(
-                    f"{dataset.name}: {len(shared)} images of the probe are in the corpus; hold it out."
-                )
-            fitted = [resized(image, size, "bilinear") for image in images]
+            if split == "val" and corpus is not None:
+                self._require_held_out(images, corpus)
             self._images[split] = np.stack(
-                [one if one.ndim == 3 else np.repeat(one[..., None], 3, -1) for one in fitted]
+                [_rgb(resized(image, size, "bilinear")) for image in images]
             )
             self._labels[split] = dataset.checked_labels(split)[rows]
 
     def __call__(self, model: torch.nn.Module) -> dict[str, float]:
-        """Accuracy (`probe`) and AUC (`probe_auc`) of a vision transformer's class token, fractions."""
+        """Probe the class token of a vision transformer.
+
+        Returns:
+            Accuracy (`probe`) and AUC (`probe_auc`) as fractions.
+        """
         features = {split: _features(model, images) for split, images in self._images.items()}
-        found = knn_probabilities(
+        probabilities = knn_probabilities(
             features["train"], self._labels["train"], features["val"], ks=(K,), classes=self.classes
         )[K]
-        metrics = classification_metrics(self._labels["val"], found, resamples=1)
+        metrics = classification_metrics(self._labels["val"], probabilities, resamples=1)
         return {"probe": metrics["accuracy"].value, "probe_auc": metrics["auc"].value}
 
     @cached_property
     def groups(self) -> np.ndarray:
-        """Number of the near duplicates to which each train and val image belongs, int64, [n]."""
+        """Group of near duplicates to which each train and val image belongs, int64, [n]."""
         return duplicate_groups([image for images in self._images.values() for image in images])
 
     def cross_validated(
         self, model: torch.nn.Module, *, folds: int = 5, repeats: int = 4, seed: int = 0
     ) -> dict[str, float]:
-        """AUC over train and val images together, by repeated stratified folds: steadier than a
-        small val split alone.
+        """Return the AUC over train and val images together, by repeated stratified folds.
 
-        Near duplicates stay in one fold.
+        It varies less than that of a small val split alone. Near duplicates stay in one fold.
 
         Args:
             model: A vision transformer; its class token is probed.
-            folds: Parts of a division; each is classified by the others.
+            folds: Folds of a division; each is classified by the others.
             repeats: Divisions, whose AUC are averaged.
-            seed: Of the divisions.
+            seed: Seed of the divisions.
 
         Returns:
             `knn`, weighted with k = 20, and `logistic`, on standardised features with C = 0.01;
@@ -109,36 +106,40 @@ class KnnProbe:
         labels = np.concatenate(list(self._labels.values()))
         if np.bincount(labels).max() < folds:
             raise InputError(
-                f"{self.name}: no class has {folds} images in train and val; cross-validate a larger set."
+                f"{self.name}: no class has {folds} images in train and val; "
+                "cross-validate a larger set."
             )
-        found = {
-            name: np.zeros((repeats, len(labels), self.classes)) for name in ("knn", "logistic")
-        }
-        divisions = [
-            fold
-            for repeat in range(repeats)
-            for fold in StratifiedGroupKFold(folds, shuffle=True, random_state=seed + repeat).split(
-                features, labels, self.groups
-            )
-        ]
-        for number, (bank, rest) in enumerate(divisions):
-            votes = knn_probabilities(
-                features[bank], labels[bank], features[rest], ks=(K,), classes=self.classes
-            )[K]
-            found["knn"][number // folds, rest] = votes
-            fitted = _fitted(features[bank], labels[bank])
-            found["logistic"][number // folds, rest] = spread(fitted, features[rest], self.classes)
-        return {
-            name: float(
-                np.mean(
-                    [
-                        classification_metrics(labels, one, resamples=1)["auc"].value
-                        for one in divided
-                    ]
+        shape = (repeats, len(labels), self.classes)
+        probabilities = {"knn": np.zeros(shape), "logistic": np.zeros(shape)}
+        for repeat in range(repeats):
+            division = StratifiedGroupKFold(folds, shuffle=True, random_state=seed + repeat)
+            for bank, fold in division.split(features, labels, self.groups):
+                probabilities["knn"][repeat, fold] = knn_probabilities(
+                    features[bank], labels[bank], features[fold], ks=(K,), classes=self.classes
+                )[K]
+                classifier = _fitted(features[bank], labels[bank])
+                probabilities["logistic"][repeat, fold] = spread(
+                    classifier, features[fold], self.classes
                 )
+        return {name: _mean_auc(labels, parts) for name, parts in probabilities.items()}
+
+    def _require_held_out(self, images: list[np.ndarray], corpus: Corpus) -> None:
+        if shared := set(image_digests(images)) & set(corpus.digests):
+            raise InputError(
+                f"{self.name}: {len(shared)} images of the probe are in the corpus; hold it out."
             )
-            for name, divided in found.items()
-        }
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    return image if image.ndim == 3 else np.repeat(image[..., None], 3, -1)
+
+
+def _mean_auc(labels: np.ndarray, divisions: np.ndarray) -> float:
+    values = [
+        classification_metrics(labels, probabilities, resamples=1)["auc"].value
+        for probabilities in divisions
+    ]
+    return float(np.mean(values))
 
 
 @one_thread
@@ -150,19 +151,19 @@ def _fitted(features: np.ndarray, labels: np.ndarray) -> Pipeline:
 
 @torch.inference_mode()
 def _features(model: torch.nn.Module, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
+    """Return the outputs of a model for uint8 images [n, size, size, 3], float32 [n, width]."""
     device = next(model.parameters()).device
     mean, std = (
-        torch.tensor(one, device=device).view(1, 3, 1, 1) * 255
-        for one in (IMAGENET_MEAN, IMAGENET_STD)
+        torch.tensor(channels, device=device).view(1, 3, 1, 1) * 255
+        for channels in (IMAGENET_MEAN, IMAGENET_STD)
     )
     was_training = model.training
     model.eval()
-    rows = []
+    features = []
     with torch.autocast(device.type, torch.bfloat16):
         for start in range(0, len(images), batch_size):
-            batch = (
-                torch.from_numpy(images[start : start + batch_size]).to(device).permute(0, 3, 1, 2)
-            )
-            rows.append(model((batch.float() - mean) / std).float().cpu().numpy())
+            batch = torch.from_numpy(images[start : start + batch_size]).to(device)
+            batch = batch.permute(0, 3, 1, 2).float()
+            features.append(model((batch - mean) / std).float().cpu().numpy())
     model.train(was_training)
-    return np.concatenate(rows)
+    return np.concatenate(features)

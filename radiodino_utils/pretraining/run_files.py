@@ -5,10 +5,12 @@ import io
 import json
 import os
 import shutil
+import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -18,13 +20,43 @@ from ..core.errors import InputError
 from ..core.files import atomic, value_hash, write_json, write_text
 from .monitor import sealed_rows
 
-RUN, STATE, BACKBONE, MONITOR, CORPUS = (
-    "run.json",
-    "last.ckpt",
-    "backbone.safetensors",
-    "monitor.csv",
-    "corpus.txt",
-)
+RUN = "run.json"
+STATE = "last.ckpt"
+BACKBONE = "backbone.safetensors"
+MONITOR = "monitor.csv"
+CORPUS = "corpus.txt"
+FILES = (RUN, STATE, BACKBONE, MONITOR, CORPUS)
+
+
+def run_folder(name: str = "") -> Path:
+    """Return the folder of that name, or a new temporary one if the name is empty."""
+    return Path(name or tempfile.mkdtemp(prefix="radiodino-"))
+
+
+def holds_run(folder: Path, *, resume: bool) -> bool:
+    """Return whether a folder holds a run.
+
+    Args:
+        folder: Folder of a run.
+        resume: Whether a run is to be resumed.
+
+    Raises:
+        InputError: If there is no run to resume, or there is one but it is not to be resumed.
+    """
+    is_there = (folder / RUN).is_file() and (folder / STATE).is_file()
+    if resume and not is_there:
+        raise InputError(f"{folder}: holds no run to resume; leave out resume to start one.")
+    if is_there and not resume:
+        raise InputError(f"{folder}: holds a run already; resume it, or choose another folder.")
+    return is_there
+
+
+def another_run(folder: Path, differing: Sequence[str]) -> InputError:
+    """Return the error for a folder whose run differs in some settings from the one to resume."""
+    return InputError(
+        f"{folder}: holds another run ({', '.join(differing)} differ); "
+        "use its settings or another folder."
+    )
 
 
 def require_run(folder: Path) -> None:
@@ -33,9 +65,7 @@ def require_run(folder: Path) -> None:
     Raises:
         InputError: If one is missing.
     """
-    if missing := [
-        name for name in (RUN, STATE, BACKBONE, MONITOR, CORPUS) if not (folder / name).is_file()
-    ]:
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
         raise InputError(f"{folder}: holds no {missing[0]}; name the folder of a run.")
 
 
@@ -51,11 +81,12 @@ def verify_run(folder: Path) -> None:
     read_digests(folder)
     if (folder / BACKBONE).read_bytes() != _exported(read_state(folder / STATE)):
         raise InputError(
-            f"{folder / BACKBONE}: is not that of {STATE}, or damaged; resume the run, which exports it again."
+            f"{folder / BACKBONE}: is not that of {STATE}, or damaged; "
+            "resume the run, which exports it again."
         )
 
 
-def read_run(folder: Path) -> dict[str, object]:
+def read_run(folder: Path) -> dict[str, Any]:
     """Return the facts of a run.
 
     Raises:
@@ -68,9 +99,11 @@ def read_run(folder: Path) -> dict[str, object]:
         is_whole = False
     if not is_whole:
         raise InputError(
-            f"{folder / RUN}: missing, damaged or of an earlier version; put back a copy, or start another run from its {STATE} "
-            "with init."
+            f"{folder / RUN}: missing, damaged or of an earlier version; put back a copy, or start "
+            f"another run from its {STATE} with init."
         )
+    if "recipe" in facts:  # name of the configuration in earlier runs
+        facts["config"] = facts.pop("recipe")
     return facts
 
 
@@ -88,19 +121,16 @@ def read_digests(folder: Path) -> list[str]:
     Raises:
         InputError: If the file is missing or damaged.
     """
-    text = (
-        (folder / CORPUS).read_bytes().decode(errors="replace")
-        if (folder / CORPUS).is_file()
-        else None
-    )
-    if read_run(folder)["corpus_digests"] != value_hash(text):
+    path = folder / CORPUS
+    text = path.read_bytes().decode(errors="replace") if path.is_file() else None
+    if text is None or read_run(folder)["corpus_digests"] != value_hash(text):
         raise InputError(
-            f"{folder / CORPUS}: missing, damaged or not of this run; resume the run, which writes it again."
+            f"{path}: missing, damaged or not of this run; resume the run, which writes it again."
         )
     return text.split()
 
 
-def read_state(path: Path) -> dict[str, object]:
+def read_state(path: Path) -> dict[str, Any]:
     """Return the checkpoint of a run, its tensors mapped from the file.
 
     Raises:
@@ -110,16 +140,10 @@ def read_state(path: Path) -> dict[str, object]:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; name the {STATE} of a run.")
     try:
-        with zipfile.ZipFile(path) as records:
-            if broken := records.testzip():
-                raise InputError(
-                    f"{path}: damaged ({broken} fails its checksum); put back a copy, or start another run."
-                )
+        _require_intact(path)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        is_state = (
-            all(isinstance(state[one], dict) for one in ("student", "teacher", "criterion"))
-            and state["step"] >= 0
-        )
+        modules = [state[name] for name in ("student", "teacher", "criterion")]
+        is_state = all(isinstance(module, dict) for module in modules) and state["step"] >= 0
     except InputError:
         raise
     except Exception as error:  # of a damaged file zipfile and torch.load raise many kinds
@@ -130,6 +154,15 @@ def read_state(path: Path) -> dict[str, object]:
     if not is_state:
         raise InputError(f"{path}: not the state of a run; name the {STATE} of one.")
     return state
+
+
+def _require_intact(path: Path) -> None:
+    with zipfile.ZipFile(path) as records:
+        if damaged := records.testzip():
+            raise InputError(
+                f"{path}: damaged ({damaged} fails its checksum); "
+                "put back a copy, or start another run."
+            )
 
 
 def steps_done(folder: Path) -> int:
@@ -157,17 +190,16 @@ def export_backbone(folder: Path) -> None:
             temporary.write_bytes(wanted)
 
 
-def _exported(state: dict[str, object]) -> bytes:
+def _exported(state: dict[str, Any]) -> bytes:
+    """Return the file of a state's teacher."""
     prefix = "backbone.vit."
     weights = {
-        key.removeprefix(prefix): one
-        for key, one in state["teacher"].items()
-        if key.startswith(prefix)
+        name.removeprefix(prefix): tensor.float().contiguous()
+        for name, tensor in state["teacher"].items()
+        if name.startswith(prefix)
     }
-    heads = {
-        "num_heads": str(state["num_heads"])
-    }  # one fact: safetensors writes several in any order
-    return save({key: one.float().contiguous() for key, one in weights.items()}, heads)
+    # one fact only: safetensors writes several in any order
+    return save(weights, {"num_heads": str(state["num_heads"])})
 
 
 @contextmanager
@@ -183,14 +215,15 @@ def sole_user(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"{folder}: another run is writing into it; wait for its end, or choose another folder."
+                f"{folder}: another run is writing into it; "
+                "wait for its end, or choose another folder."
             ) from error
-        except OSError:  # a file system without locks: whose the leftovers are cannot be known
+        except OSError:  # a file system without locks: leftovers may be those of a live run
             pass
         else:
-            for name in (RUN, STATE, BACKBONE, MONITOR, CORPUS):
-                for left in folder.glob(f".{name}.*"):
-                    shutil.rmtree(left, ignore_errors=True)
+            for name in FILES:
+                for leftover in folder.glob(f".{name}.*"):
+                    shutil.rmtree(leftover, ignore_errors=True)
         yield
     finally:
         os.close(descriptor)

@@ -21,42 +21,43 @@ def kept(corpus: Corpus, rows: np.ndarray) -> Corpus:
     """Return a corpus with some of its images; every source keeps its share of the draws.
 
     Args:
-        corpus: Decoded in memory.
-        rows: bool, [n], which to keep.
+        corpus: Corpus decoded in memory.
+        rows: bool, [n], which images to keep.
 
     Raises:
         InputError: If the corpus is not in memory, or a source loses all its images.
     """
-    if corpus._images is None:
+    if corpus.images is None:
         raise InputError(
             "the corpus is too large for the memory to be compared image by image; raise memory."
         )
     counts = np.bincount(corpus.source_of[rows], minlength=len(corpus.sources))
     if not counts.all():
         raise InputError(
-            f"{corpus.sources[int(np.argmin(counts))]}: no image of the source may be kept; leave it out."
+            f"{corpus.sources[int(np.argmin(counts))]}: no image of the source may be kept; "
+            "leave it out."
         )
-    chosen = np.flatnonzero(rows)
+    indices = np.flatnonzero(rows)
     return replace(
         corpus,
-        names=[corpus.names[row] for row in chosen],
-        digests=[corpus.digests[row] for row in chosen],
-        source_of=corpus.source_of[chosen],
-        _images=[corpus._images[row] for row in chosen],
+        names=[corpus.names[index] for index in indices],
+        digests=[corpus.digests[index] for index in indices],
+        source_of=corpus.source_of[indices],
+        images=[corpus.images[index] for index in indices],
     )
 
 
-def sparsely(corpus: Corpus, most: dict[str, int], *, seed: int = 0) -> Corpus:
-    """Return a corpus with at most so many images of some sources, a seeded draw of them.
+def sparsely(corpus: Corpus, limits: dict[str, int], *, seed: int = 0) -> Corpus:
+    """Return a corpus with a limited number of images of some sources, drawn at random.
 
     Args:
-        corpus: Decoded in memory.
-        most: Images by the name of the source.
-        seed: Of the draw.
+        corpus: Corpus decoded in memory.
+        limits: Maximum number of images by the name of the source.
+        seed: Seed of the draw.
     """
     rows = np.ones(len(corpus), bool)
     generator = np.random.default_rng(seed)
-    for name, count in most.items():
+    for name, count in limits.items():
         members = np.flatnonzero(corpus.source_of == corpus.sources.index(name))
         rows[generator.permutation(members)[count:]] = False
     return kept(corpus, rows)
@@ -66,9 +67,9 @@ def near_rows(hashes: np.ndarray, held_out: np.ndarray, *, distance: int = DISTA
     """Return which rows differ from any held-out one in at most `distance` bits.
 
     Args:
-        hashes: What `duplicates.perceptual_hashes` gives, uint8, [n, 8].
+        hashes: Returned by `duplicates.perceptual_hashes`, uint8, [n, 8].
         held_out: The same of the held-out images, [m, 8].
-        distance: Bits.
+        distance: Maximum number of bits.
 
     Returns:
         bool, [n].
@@ -77,7 +78,15 @@ def near_rows(hashes: np.ndarray, held_out: np.ndarray, *, distance: int = DISTA
 
 
 def least_distances(hashes: np.ndarray, held_out: np.ndarray) -> np.ndarray:
-    """Return the bits by which each row of `hashes` differs from the nearest row of `held_out`, int64, [n]."""
+    """Return the bits by which each row differs from the nearest held-out one.
+
+    Args:
+        hashes: uint8, [n, 8].
+        held_out: uint8, [m, 8].
+
+    Returns:
+        int64, [n].
+    """
     with extra("evaluation"):
         import faiss
 
@@ -87,8 +96,9 @@ def least_distances(hashes: np.ndarray, held_out: np.ndarray) -> np.ndarray:
 
 
 def thumbnails(images: Sequence[np.ndarray], *, size: int = 32) -> np.ndarray:
-    """Return small versions of images with zero mean, whose cosine is the correlation of the grey
-    levels.
+    """Return small versions of images with zero mean.
+
+    Their cosine is the correlation of the grey levels.
 
     Args:
         images: uint8, [height, width] each.
@@ -98,9 +108,9 @@ def thumbnails(images: Sequence[np.ndarray], *, size: int = 32) -> np.ndarray:
         float32, [n, size x size].
     """
     small = [
-        resized(np.asarray(one), size, "bilinear").astype(np.float32).ravel() for one in images
+        resized(np.asarray(image), size, "bilinear").astype(np.float32).ravel() for image in images
     ]
-    return np.stack([one - one.mean() + 1e-6 for one in small])
+    return np.stack([image - image.mean() + 1e-6 for image in small])
 
 
 def similar_rows(
@@ -111,15 +121,13 @@ def similar_rows(
     Args:
         embeddings: float, [n, width].
         held_out: float, [m, width].
-        similarity: Cosine.
+        similarity: Minimum cosine.
     """
-    units = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in (embeddings, held_out)]
-    return np.concatenate(
-        [
-            (part @ units[1].T).max(1) > similarity
-            for part in np.array_split(units[0], len(units[0]) // 1024 + 1)
-        ]
+    own, others = (
+        rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (embeddings, held_out)
     )
+    parts = np.array_split(own, len(own) // 1024 + 1)
+    return np.concatenate([(part @ others.T).max(1) > similarity for part in parts])
 
 
 def repeated_rows(
@@ -129,9 +137,9 @@ def repeated_rows(
 
     Args:
         hashes: uint8, [n, 8].
-        distance: Greatest number of bits by which repeats differ.
-        within: Number of the corpus of each row, [n]: only repeats across corpora count; all by
-            default.
+        distance: Maximum number of bits by which repeats differ.
+        within: Number of the corpus of each row, [n]: only repeats across corpora count; by
+            default all repeats.
 
     Returns:
         bool, [n].
@@ -148,7 +156,7 @@ def write_list(corpus: Corpus, hashes: np.ndarray, path: Path) -> None:
     """Write name, SHA-256 of the pixels and perceptual hash (hexadecimal) of every image, as CSV.
 
     Args:
-        corpus: Decoded in memory.
+        corpus: Corpus decoded in memory.
         hashes: uint8, [n, 8].
         path: The file; compressed where it ends in `.gz`.
     """
@@ -156,7 +164,7 @@ def write_list(corpus: Corpus, hashes: np.ndarray, path: Path) -> None:
         {
             "name": corpus.names,
             "sha256": corpus.digests,
-            "perceptual": [one.tobytes().hex() for one in hashes],
+            "perceptual": [bits.tobytes().hex() for bits in hashes],
         }
     )
     with atomic(path) as temporary:
@@ -164,24 +172,27 @@ def write_list(corpus: Corpus, hashes: np.ndarray, path: Path) -> None:
 
 
 def read_hashes(path: Path) -> tuple[list[str], np.ndarray]:
-    """Return the SHA-256 and the perceptual hashes (uint8, [n, 8]) of a list that `write_list` wrote."""
+    """Read a list that `write_list` wrote.
+
+    Returns:
+        SHA-256 of the images, and their perceptual hashes, uint8, [n, 8].
+    """
     table = pd.read_csv(path, dtype=str)
-    packed = [np.frombuffer(bytes.fromhex(one), np.uint8) for one in table["perceptual"]]
-    return table["sha256"].tolist(), np.stack(packed)
+    hashes = [np.frombuffer(bytes.fromhex(text), np.uint8) for text in table["perceptual"]]
+    return table["sha256"].tolist(), np.stack(hashes)
 
 
 def hashed(images: Sequence[np.ndarray]) -> np.ndarray:
     """Return the perceptual hashes of images and of their mirror images, uint8, [2 n, 8]."""
-    return np.concatenate(
-        [perceptual_hashes(images), perceptual_hashes([np.asarray(one)[:, ::-1] for one in images])]
-    )
+    mirrored = [np.asarray(image)[:, ::-1] for image in images]
+    return np.concatenate([perceptual_hashes(images), perceptual_hashes(mirrored)])
 
 
 def only_listed(corpus: Corpus, path: Path) -> Corpus:
     """Return the images of a corpus that a list names, in the order of the corpus.
 
     Args:
-        corpus: Decoded in memory.
+        corpus: Corpus decoded in memory.
         path: A list that `write_list` wrote.
 
     Raises:
@@ -195,6 +206,7 @@ def only_listed(corpus: Corpus, path: Path) -> Corpus:
         ) from error
     if absent := listed - set(corpus.digests):
         raise InputError(
-            f"{path}: names {len(absent)} of {len(listed)} images that the corpus lacks; name all its sources."
+            f"{path}: names {len(absent)} of {len(listed)} images that the corpus lacks; "
+            "name all its sources."
         )
     return kept(corpus, np.isin(corpus.digests, list(listed)))

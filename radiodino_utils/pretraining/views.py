@@ -10,20 +10,19 @@ from torch.nn.functional import conv2d, pad
 
 from ..backbones.registry import IMAGENET_MEAN, IMAGENET_STD
 from ..core.extras import extra
-from .config import Recipe
+from .config import PretrainConfig
 from .corpus import Corpus
 
 
 @dataclass(frozen=True)
 class Views:
-    """The views of a batch.
+    """Views of a batch of n images.
 
     Attributes:
-        global_views: float32, [2 x n, 3, size, size], all first views before all second ones.
-        local_views: float32, [locals x n, 3, size, size], in the same order; no rows where a recipe
-            has none.
-        masks: bool, [2 x n, grid, grid], which patches of the global views the student does not
-            see.
+        global_views: float32, [2 n, 3, size, size], all first views before all second ones.
+        local_views: float32, [local views x n, 3, size, size], in the same order; empty where a
+            configuration has none.
+        masks: bool, [2 n, grid, grid]: patches of the global views hidden from the student.
     """
 
     global_views: torch.Tensor
@@ -31,97 +30,104 @@ class Views:
     masks: torch.Tensor
 
     def grey_levels(self) -> list[np.ndarray]:
-        """The views as images, for drawing: one array a view, float32 [n, size, size] in 0..1, the global ones first."""
+        """Return the views as images for drawing, the global ones first.
+
+        Returns:
+            An array for each view, float32, [n, size, size], in 0..1.
+        """
         n = len(self.global_views) // 2
         views = [*self.global_views.split(n), *self.local_views.split(n)]
         return [
-            (one[:, 0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]).clamp(0, 1).numpy()
-            for one in views
-            if len(one)
+            (view[:, 0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]).clamp(0, 1).numpy()
+            for view in views
+            if len(view)
         ]
 
 
 class ViewSet(torch.utils.data.Dataset):
-    """The batches of a run by their step: a map-style dataset, so that loader workers need no
-    state.
+    """Batches of a run by their step: a map-style dataset, so that workers need no state.
 
     Args:
-        corpus: The images.
-        recipe: Crops and greyscale changes.
-        seed: Of draws and changes.
-        rank: Which share of every batch to make.
-        world: Number of shares.
+        corpus: Images.
+        config: Crops and changes of the grey levels.
+        seed: Seed of draws and changes.
+        rank: Number of this process, which prepares its share of every batch.
+        world: Number of processes.
     """
 
     def __init__(
-        self, corpus: Corpus, recipe: Recipe, *, seed: int, rank: int = 0, world: int = 1
+        self, corpus: Corpus, config: PretrainConfig, *, seed: int, rank: int = 0, world: int = 1
     ) -> None:
-        self.corpus, self.recipe, self.seed, self.rank, self.world = (
-            corpus,
-            recipe,
-            seed,
-            rank,
-            world,
-        )
+        self.corpus, self.config, self.seed = corpus, config, seed
+        self.rank, self.world = rank, world
 
     def __len__(self) -> int:
-        return self.recipe.steps * self.recipe.accumulate
+        return self.config.steps * self.config.accumulate
 
     def __getitem__(self, micro_step: int) -> Views:
-        """The share of this rank of one micro-batch."""
-        count = self.recipe.batch_size // self.recipe.accumulate
-        rows = self.corpus.draw(micro_step, count, seed=self.seed, batch_of=self.recipe.batch_of)
+        """Return the share of this process of one part of a batch."""
+        count = self.config.batch_size // self.config.accumulate
+        rows = self.corpus.draw(micro_step, count, seed=self.seed, batch_of=self.config.batch_of)
         positions = range(self.rank, count, self.world)
         generators = [
             np.random.default_rng([self.seed, micro_step, position]) for position in positions
         ]
         return make_views(
-            [self.corpus[rows[position]] for position in positions], self.recipe, generators
+            [self.corpus[rows[position]] for position in positions], self.config, generators
         )
 
 
 def make_views(
-    images: list[np.ndarray], recipe: Recipe, generators: list[np.random.Generator]
+    images: list[np.ndarray], config: PretrainConfig, generators: list[np.random.Generator]
 ) -> Views:
-    """Cuts and changes the views of some images.
+    """Cut the views of images and change their grey levels.
 
     Args:
         images: uint8, [height, width] each.
-        recipe: Sizes, scales and strengths.
-        generators: One a image.
-
-    Returns:
-        The views.
+        config: Sizes, scales and strengths.
+        generators: One per image.
     """
     fields = [
-        _field(image, recipe, generator)
+        _field(image, config, generator)
         for image, generator in zip(images, generators, strict=True)
     ]
-    kinds = []
-    for count, size, scale, blur in (
-        (2, recipe.global_size, recipe.global_scale, recipe.blur),
-        (recipe.local_count, recipe.local_size, recipe.local_scale, recipe.blur),
-    ):
-        crops, changes = [], []
-        for view in range(count):
-            for field, generator in zip(fields, generators, strict=True):
-                crops.append(_crop(field, size, scale, recipe, generator))
-                changes.append(
-                    _changes(
-                        recipe,
-                        blur[min(view, 1)] if size == recipe.global_size else blur[-1],
-                        generator,
-                    )
-                )
-        kinds.append(_changed(np.stack(crops), changes) if count else torch.zeros(0, 3, size, size))
-    return Views(*kinds, _masks(recipe, len(images), generators))
+    first, second, local = config.blur
+    global_views = _views_of_size(
+        fields, config.global_size, config.global_scale, [first, second], config, generators
+    )
+    local_views = _views_of_size(
+        fields,
+        config.local_size,
+        config.local_scale,
+        [local] * config.local_count,
+        config,
+        generators,
+    )
+    return Views(global_views, local_views, _masks(config, len(images), generators))
 
 
-def _field(image: np.ndarray, recipe: Recipe, generator: np.random.Generator) -> np.ndarray:
-    """The part of a image in which its views lie: of a large image now the whole, now a detail."""
+def _views_of_size(
+    fields: list[np.ndarray],
+    size: int,
+    scale: tuple[float, float],
+    blurs: list[float],
+    config: PretrainConfig,
+    generators: list[np.random.Generator],
+) -> torch.Tensor:
+    """Return a view of each field for each probability of a blur, [views x n, 3, size, size]."""
+    crops, changes = [], []
+    for blur in blurs:
+        for field, generator in zip(fields, generators, strict=True):
+            crops.append(_crop(field, size, scale, config, generator))
+            changes.append(_draw_change(config, blur, generator))
+    return _changed(np.stack(crops), changes) if crops else torch.zeros(0, 3, size, size)
+
+
+def _field(image: np.ndarray, config: PretrainConfig, generator: np.random.Generator) -> np.ndarray:
+    """Return the part of an image in which all its views lie: all of it, or a detail."""
     height, width = image.shape
-    least = max(recipe.field[0], min(1.0, recipe.field_pixels / min(height, width)))
-    share = math.exp(generator.uniform(math.log(least), math.log(max(recipe.field[1], least))))
+    least = max(config.field[0], min(1.0, config.field_pixels / min(height, width)))
+    share = math.exp(generator.uniform(math.log(least), math.log(max(config.field[1], least))))
     h, w = max(1, round(height * share)), max(1, round(width * share))
     top, left = generator.integers(height - h + 1), generator.integers(width - w + 1)
     return image[top : top + h, left : left + w]
@@ -131,21 +137,19 @@ def _crop(
     field: np.ndarray,
     size: int,
     scale: tuple[float, float],
-    recipe: Recipe,
+    config: PretrainConfig,
     generator: np.random.Generator,
 ) -> np.ndarray:
     height, width = field.shape
     area = height * width * generator.uniform(*scale)
-    ratio = math.exp(generator.uniform(math.log(recipe.aspect[0]), math.log(recipe.aspect[1])))
+    ratio = math.exp(generator.uniform(math.log(config.aspect[0]), math.log(config.aspect[1])))
     w, h = min(width, math.sqrt(area * ratio)), min(height, math.sqrt(area / ratio))
     x = generator.uniform(w / 2, width - w / 2) if w < width else width / 2
     y = generator.uniform(h / 2, height - h / 2) if h < height else height / 2
-    angle = math.radians(generator.uniform(-recipe.rotation, recipe.rotation))
-    mirror = -1 if generator.random() < recipe.flip else 1
+    angle = math.radians(generator.uniform(-config.rotation, config.rotation))
+    mirror = -1 if generator.random() < config.flip else 1
     image = Image.fromarray(field)
-    if (
-        factor := int(min(w, h) // size)
-    ) > 1:  # averages before sampling, so that fine detail does not alias
+    if (factor := int(min(w, h) // size)) > 1:  # average first: fine detail would alias
         image = image.reduce(factor)
         x, y, w, h = x / factor, y / factor, w / factor, h / factor
     cos, sin = math.cos(angle), math.sin(angle)
@@ -159,6 +163,8 @@ def _crop(
 
 @dataclass(frozen=True)
 class _Change:
+    """Change of the grey levels of a view."""
+
     brightness: float
     contrast: float
     gamma: float
@@ -167,47 +173,54 @@ class _Change:
     noise_seed: int
 
 
-def _changes(recipe: Recipe, blur: float, generator: np.random.Generator) -> _Change:
+def _draw_change(config: PretrainConfig, blur: float, generator: np.random.Generator) -> _Change:
+    """Draw a change; views without jitter draw its numbers too, so that later draws are equal."""
     uniform = generator.uniform
-    changed = generator.random() < recipe.jitter_probability
-    brightness, contrast = (
-        uniform(-recipe.brightness, recipe.brightness),
-        uniform(-recipe.contrast, recipe.contrast),
-    )
-    gamma = math.exp(uniform(math.log(recipe.gamma[0]), math.log(recipe.gamma[1])))
-    sigma = uniform(*recipe.blur_sigma) if generator.random() < blur else 0.0
-    noise = uniform(0, recipe.noise) if generator.random() < recipe.noise_probability else 0.0
+    is_jittered = generator.random() < config.jitter_probability
+    brightness = uniform(-config.brightness, config.brightness)
+    contrast = uniform(-config.contrast, config.contrast)
+    gamma = math.exp(uniform(math.log(config.gamma[0]), math.log(config.gamma[1])))
+    sigma = uniform(*config.blur_sigma) if generator.random() < blur else 0.0
+    noise = uniform(0, config.noise) if generator.random() < config.noise_probability else 0.0
     seed = int(generator.integers(2**31))
-    return (
-        _Change(brightness, contrast, gamma, sigma, noise, seed)
-        if changed
-        else _Change(0, 0, 1, sigma, noise, seed)
-    )
+    if not is_jittered:
+        brightness, contrast, gamma = 0, 0, 1
+    return _Change(brightness, contrast, gamma, sigma, noise, seed)
 
 
 def _changed(crops: np.ndarray, changes: list[_Change]) -> torch.Tensor:
-    """Greyscale changes of a stack of crops, uint8 [n, size, size], and the standardisation: float32 [n, 3, size, size]."""
+    """Change the grey levels of crops and standardise them.
 
-    def column(name: str) -> torch.Tensor:
-        return torch.tensor(
-            [getattr(change, name) for change in changes], dtype=torch.float32
-        ).view(-1, 1, 1)
+    Args:
+        crops: uint8, [n, size, size].
+        changes: One per crop.
 
+    Returns:
+        float32, [n, 3, size, size].
+    """
+
+    def column(values: list[float]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
+
+    brightness = column([change.brightness for change in changes])
+    contrast = column([change.contrast for change in changes])
+    gamma = column([change.gamma for change in changes])
     values = torch.from_numpy(crops).float().div_(255)
-    if (column("gamma") != 1).any():
-        values = values.clamp_(1e-3).pow_(column("gamma"))
+    if (gamma != 1).any():
+        values = values.clamp_(1e-3).pow_(gamma)
     mean = values.mean((1, 2), keepdim=True)
-    values = (values - mean).mul_(1 + column("contrast")).add_(mean * (1 + column("brightness")))
+    values = (values - mean).mul_(1 + contrast).add_(mean * (1 + brightness))
     for row, change in enumerate(changes):
         if change.sigma:
             values[row] = _blurred(values[row], change.sigma)
         if change.noise:
-            noise = torch.empty_like(values[row]).normal_(
-                generator=torch.Generator().manual_seed(change.noise_seed)
-            )
+            noise_generator = torch.Generator().manual_seed(change.noise_seed)
+            noise = torch.empty_like(values[row]).normal_(generator=noise_generator)
             values[row].add_(noise, alpha=change.noise)
     values.clamp_(0, 1)
-    mean, std = (torch.tensor(one).view(1, 3, 1, 1) for one in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (
+        torch.tensor(channels).view(1, 3, 1, 1) for channels in (IMAGENET_MEAN, IMAGENET_STD)
+    )
     return (values[:, None] - mean) / std
 
 
@@ -219,27 +232,28 @@ def _blurred(values: torch.Tensor, sigma: float) -> torch.Tensor:
     return conv2d(conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))[0, 0]
 
 
-def _masks(recipe: Recipe, images: int, generators: list[np.random.Generator]) -> torch.Tensor:
+def _masks(
+    config: PretrainConfig, images: int, generators: list[np.random.Generator]
+) -> torch.Tensor:
+    """Return the masks of the global views; a batch has at least one masked view."""
     import random
 
     with extra("train"):
         from lightly.models.utils import random_block_mask_image
 
-    grid = recipe.global_size // recipe.patch_size
+    grid = config.global_size // config.patch_size
     masks = torch.zeros(2 * images, grid, grid, dtype=torch.bool)
-    if not recipe.masks_patches:
+    if not config.masks_patches:
         return masks
     state = random.getstate()  # lightly draws from the global generator
     for row in range(2 * images):
         generator = generators[row % images]
         random.seed(int(generator.integers(2**31)))
-        wanted = max(1, int(grid**2 * generator.uniform(*recipe.mask_ratio)))
-        last_chance = (
-            row == 2 * images - 1 and not masks.any()
-        )  # the loss needs one masked view in every batch
-        if generator.random() < recipe.mask_probability or last_chance:
+        patches = max(1, int(grid**2 * generator.uniform(*config.mask_ratio)))
+        is_last_chance = row == 2 * images - 1 and not masks.any()
+        if generator.random() < config.mask_probability or is_last_chance:
             masks[row] = random_block_mask_image(
-                (grid, grid), wanted, min_num_masks_per_block=min(4, wanted)
+                (grid, grid), patches, min_num_masks_per_block=min(4, patches)
             )
     random.setstate(state)
     return masks

@@ -10,7 +10,7 @@ from torch import nn
 from radiodino_utils.backbones.fingerprints import fingerprint
 from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.backbones.random_weights import draw, redraw
-from radiodino_utils.pretraining.networks import ARCHITECTURES
+from radiodino_utils.pretraining.config import ARCHITECTURES
 
 DIGESTS = """
 import hashlib, json, sys, torch

@@ -10,7 +10,8 @@ from PIL import Image
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.dataset import summary
 from radiodino_utils.data.registry import load_dataset
-from radiodino_utils.pretraining.corpus import Source, load_corpus
+from radiodino_utils.pretraining.corpus import load_corpus
+from radiodino_utils.pretraining.sources import Source
 
 
 @pytest.fixture

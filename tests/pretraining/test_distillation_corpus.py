@@ -10,7 +10,6 @@ from radiodino_utils.data.duplicates import DISTANCE, image_digests, perceptual_
 from radiodino_utils.data.images import read_image
 from radiodino_utils.data.intensity import windowed
 from radiodino_utils.data.organct import VIEWS, build_organct
-from radiodino_utils.pretraining.distill_command import make_parser
 from radiodino_utils.pretraining.separation import (
     hashed,
     least_distances,
@@ -69,8 +68,10 @@ def test_nothing_of_the_ct_of_the_demo(listed):
 def test_the_two_folders_of_sources_share_no_image(listed):
     digests, hashes = listed
     arguments = bundled_file("distillation.args").read_text().splitlines()
-    options = make_parser().parse_args([*arguments, "--out", "x"])
-    second = {one.split("/")[1].split(".")[0] for one in options.data if one.startswith("corpus2/")}
+    sources = [
+        after for option, after in zip(arguments, arguments[1:], strict=False) if option == "--data"
+    ]
+    second = {path.split("/")[1].split(".")[0] for path in sources if path.startswith("corpus2/")}
     names = pd.read_csv(bundled_file("distillation-corpus.csv.gz"))["name"]
     within = np.array([name.split("/")[0] in second for name in names])
     assert len(set(digests)) == len(digests) and 0 < within.sum() < len(within)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from radiodino_utils.core.errors import InputError
+from radiodino_utils.pretraining.losses import Loss
 from radiodino_utils.pretraining.monitor import (
     PATIENCE,
     Monitor,
@@ -12,7 +13,6 @@ from radiodino_utils.pretraining.monitor import (
     require_finite,
     sign_of_collapse,
 )
-from radiodino_utils.pretraining.networks import Loss
 
 HEALTHY = {"feature_std": 0.8, "effective_rank": 30.0, "teacher_entropy": 2.0, "kl": 0.5}
 

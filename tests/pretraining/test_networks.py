@@ -6,37 +6,33 @@ import torch
 from torch import nn
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.pretraining.networks import (
-    Criterion,
-    architecture,
-    make_pair,
-    parameter_groups,
-    schedule,
-    schedule_note,
-    schedule_table,
-)
+from radiodino_utils.pretraining.config import architecture
+from radiodino_utils.pretraining.losses import Criterion
+from radiodino_utils.pretraining.networks import make_pair
+from radiodino_utils.pretraining.optimizer import parameter_groups
+from radiodino_utils.pretraining.schedules import schedule, schedule_note, schedule_table
 from radiodino_utils.pretraining.views import make_views
 
 from ..synthetic_corpus import smallest, synthetic_images
 
 
-def views(recipe, count=4):
+def views(config, count=4):
     return make_views(
         list(synthetic_images(count)[0]),
-        recipe,
+        config,
         [np.random.default_rng([0, row]) for row in range(count)],
     )
 
 
 @pytest.mark.parametrize("method", ["dino", "dinov2"])
 def test_student_and_teacher_start_equal_and_only_the_student_learns(method):
-    recipe = smallest(method=method, drop_path=0.0)
-    student, teacher = make_pair("t16", recipe)
+    config = smallest(method=method, drop_path=0.0)
+    student, teacher = make_pair("t16", config)
     assert all(
         torch.equal(a, b)
         for a, b in zip(student.state_dict().values(), teacher.state_dict().values(), strict=True)
     )
-    loss = Criterion(recipe)(student, teacher, views(recipe), 0.04)
+    loss = Criterion(config)(student, teacher, views(config), 0.04)
     loss.total.backward()
     learning = {name for name, one in student.named_parameters() if one.requires_grad}
     assert {name for name, one in student.named_parameters() if one.grad is not None} == learning
@@ -46,9 +42,9 @@ def test_student_and_teacher_start_equal_and_only_the_student_learns(method):
 
 
 def test_the_loss_of_class_tokens_is_the_definition():
-    recipe = smallest(drop_path=0.0)
-    student, teacher = make_pair("t16", recipe)
-    made = views(recipe)
+    config = smallest(drop_path=0.0)
+    student, teacher = make_pair("t16", config)
+    made = views(config)
     with torch.no_grad():
         t = torch.softmax(teacher(made.global_views)[1] / 0.04, -1).chunk(
             2
@@ -56,15 +52,15 @@ def test_the_loss_of_class_tokens_is_the_definition():
         s = [*torch.log_softmax(student(made.global_views)[1] / 0.1, -1).chunk(2)]
         s += torch.log_softmax(student(made.local_views)[1] / 0.1, -1).chunk(2)
         terms = [-(t[i] * s[j]).sum(-1).mean() for i in range(2) for j in range(4) if i != j]
-        loss = Criterion(recipe)(student, teacher, made, 0.04).parts["dino"]
+        loss = Criterion(config)(student, teacher, made, 0.04).parts["dino"]
     assert float(loss) == pytest.approx(float(sum(terms) / len(terms)), rel=1e-5)
 
 
 @pytest.mark.parametrize("method", ["dino", "dinov2"])
 def test_sinkhorn_takes_every_prototype_equally_often(method):
-    recipe = smallest(method=method, drop_path=0.0, centering="sinkhorn", output_dim=16)
-    student, teacher = make_pair("t16", recipe)
-    criterion, made = Criterion(recipe), views(recipe, 32)
+    config = smallest(method=method, drop_path=0.0, centering="sinkhorn", output_dim=16)
+    student, teacher = make_pair("t16", config)
+    criterion, made = Criterion(config), views(config, 32)
     loss = criterion(student, teacher, made, 0.04)
     with torch.no_grad():
         plain = torch.softmax(teacher(made.global_views)[1] / 0.04, -1).sum(0)
@@ -77,24 +73,24 @@ def test_sinkhorn_takes_every_prototype_equally_often(method):
     assert loss.teacher_logits.dtype == torch.float32
     assert torch.isfinite(loss.total)
     assert not criterion.dino.center.any()
-    if not recipe.local_count:
+    if not config.local_count:
         assert float(loss.parts["dino"]) == pytest.approx(
             float(-(t[0] * s[1] + t[1] * s[0]).sum(-1).mean() / 2), rel=1e-4
         )
 
 
 def test_probabilities_are_not_rounded_by_autocast():
-    recipe = smallest(drop_path=0.0)
-    student, teacher = make_pair("t16", recipe)
+    config = smallest(drop_path=0.0)
+    student, teacher = make_pair("t16", config)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = Criterion(recipe)(student, teacher, views(recipe), 0.04).total
+        loss = Criterion(config)(student, teacher, views(config), 0.04).total
     assert loss.dtype == torch.float32
     assert not torch.equal(loss, loss.bfloat16().float())
 
 
 def test_masked_patches_are_hidden_from_the_student():
-    recipe = smallest(method="dinov2", drop_path=0.0)
-    student, _ = make_pair("t16", recipe)
+    config = smallest(method="dinov2", drop_path=0.0)
+    student, _ = make_pair("t16", config)
     images = torch.randn(2, 3, 32, 32)
     masks = torch.zeros(2, 2, 2, dtype=torch.bool)
     masks[:, 0, 0] = True
@@ -106,9 +102,9 @@ def test_masked_patches_are_hidden_from_the_student():
 
 
 def test_parameter_groups():
-    recipe = smallest(method="dinov2", layer_decay=0.9)
-    student, _ = make_pair("t16", recipe)
-    groups = parameter_groups(student, recipe)
+    config = smallest(method="dinov2", layer_decay=0.9)
+    student, _ = make_pair("t16", config)
+    groups = parameter_groups(student, config)
     names = {id(one): name for name, one in student.named_parameters()}
     decays = {names[id(one)]: group["decays"] for group in groups for one in group["params"]}
     assert set(decays) == {name for name, one in student.named_parameters() if one.requires_grad}
@@ -128,10 +124,10 @@ def test_parameter_groups():
 
 
 def test_schedules():
-    recipe = smallest(
+    config = smallest(
         steps=100, warmup=0.1, lr=1e-3, momentum=0.99, weight_decay_end=0.4, teacher_temp=0.07
     )
-    rows = [schedule(recipe, step) for step in range(100)]
+    rows = [schedule(config, step) for step in range(100)]
     lrs = [row["lr"] for row in rows]
     assert (
         lrs[0] == pytest.approx(1e-4)
@@ -178,8 +174,8 @@ def test_architectures_by_name():
 
 
 def test_patches_of_eight():
-    recipe = smallest(patch_size=8)
-    student, _ = make_pair("s8", recipe)
+    config = smallest(patch_size=8)
+    student, _ = make_pair("s8", config)
     assert student.vit.patch_embed.patch_size == (8, 8)
     assert isinstance(student.vit.norm, nn.LayerNorm)
     with torch.no_grad():

@@ -5,8 +5,9 @@ import torch
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.registry import load_dataset
-from radiodino_utils.pretraining.corpus import Source, load_corpus
+from radiodino_utils.pretraining.corpus import load_corpus
 from radiodino_utils.pretraining.online_probe import KnnProbe
+from radiodino_utils.pretraining.sources import Source
 
 from ..synthetic_corpus import synthetic_corpus, synthetic_npz
 

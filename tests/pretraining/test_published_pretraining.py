@@ -1,4 +1,4 @@
-"""The recipes dino and dinov2 against numbers read off the published configurations and code.
+"""The configurations dino and dinov2 against numbers read off the published configurations and code.
 
 Sources: facebookresearch/dinov2, dinov2/configs/ssl_default_config.yaml,
     dinov2/utils/param_groups.py, dinov2/train/train.py,
@@ -11,15 +11,14 @@ import pytest
 import torch
 
 from radiodino_utils.core.fabric import make_fabric
-from radiodino_utils.pretraining.config import load_recipe
-from radiodino_utils.pretraining.networks import (
-    Criterion,
-    Network,
-    make_pair,
-    parameter_groups,
-    schedule,
-)
-from radiodino_utils.pretraining.trainer import Clock, Plan, Run, Running
+from radiodino_utils.pretraining.config_files import load_config
+from radiodino_utils.pretraining.losses import Criterion
+from radiodino_utils.pretraining.networks import Network, make_pair
+from radiodino_utils.pretraining.optimizer import parameter_groups
+from radiodino_utils.pretraining.plan import Plan, RunOptions
+from radiodino_utils.pretraining.progress import Clock
+from radiodino_utils.pretraining.run import Run
+from radiodino_utils.pretraining.schedules import schedule
 from radiodino_utils.pretraining.views import make_views
 
 from ..synthetic_corpus import SMALLEST, synthetic_corpus, synthetic_images
@@ -39,28 +38,28 @@ DINOV2 = DINO | {
     "momentum": 0.992, "lr": 0.004, "lr_scaling": "sqrt1024", "patch_embed_lr": 0.2, "layer_decay": 0.9, "clip_each": False,
     "freeze_by": "rate", "global_scale": (0.32, 1.0), "local_scale": (0.05, 0.32), "initialization": "dinov2",
 }  # fmt: skip
-RECIPES = {"dino": DINO, "dinov2": DINOV2}
+PUBLISHED = {"dino": DINO, "dinov2": DINOV2}
 
 
 def tiny(name, **changes):
-    """A published recipe with networks and views of the smallest size."""
-    return load_recipe(name, images=12, **SMALLEST | changes)
+    """A published config with networks and views of the smallest size."""
+    return load_config(name, images=12, **SMALLEST | changes)
 
 
 def names_of(network):
     return {id(one): name for name, one in network.named_parameters()}
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_settings_are_those_of_the_published_configuration(name):
-    recipe = load_recipe(name, images=1_281_167)
-    assert {key: getattr(recipe, key) for key in RECIPES[name]} == RECIPES[name]
+    config = load_config(name, images=1_281_167)
+    assert {key: getattr(config, key) for key in PUBLISHED[name]} == PUBLISHED[name]
 
 
 def test_rates_scale_with_the_batch_as_published():
     rates = {
-        (name, batch): load_recipe(name, images=10**6, batch_size=batch).peak_lr
-        for name in RECIPES
+        (name, batch): load_config(name, images=10**6, batch_size=batch).peak_lr
+        for name in PUBLISHED
         for batch in (256, 1024, 2048)
     }
     assert [rates["dino", batch] for batch in (256, 1024, 2048)] == pytest.approx(
@@ -72,7 +71,7 @@ def test_rates_scale_with_the_batch_as_published():
 
 
 def test_schedules_at_several_steps_of_the_published_run():
-    recipe = load_recipe("dinov2", images=1_281_167, steps=125_000)
+    config = load_config("dinov2", images=1_281_167, steps=125_000)
     expected = {  # 100 epochs of 1250 steps: 10 of warm-up, 30 with a colder teacher
         0: (0, 0.04, 0.992, 0.04),
         1_250: (0.0004000320026, 0.04008881913, 0.992001973759, 0.04100002667),
@@ -83,17 +82,17 @@ def test_schedules_at_several_steps_of_the_published_run():
         124_999: (1.00000078e-06, 0.3999999999, 0.999999999999, 0.07),
     }
     for step, numbers in expected.items():
-        found = schedule(recipe, step)
+        found = schedule(config, step)
         values = (found["lr"], found["weight_decay"], found["momentum"], found["teacher_temp"])
         assert values == pytest.approx(numbers, rel=1e-6, abs=1e-12), step
 
 
 def test_schedules_are_curves_of_numpy():
     """A second way to the same numbers: a linear space before a half wave that stops a step short of its end."""
-    recipe, steps = load_recipe("dino", images=10**6, steps=1000), np.arange(1000)
+    config, steps = load_config("dino", images=10**6, steps=1000), np.arange(1000)
     half = (1 + np.cos(np.pi * np.arange(900) / 900)) / 2
     rates = np.concatenate([np.linspace(0, 0.002, 100), 1e-6 + (0.002 - 1e-6) * half])
-    rows = [schedule(recipe, step) for step in steps]
+    rows = [schedule(config, step) for step in steps]
     assert [row["lr"] for row in rows] == pytest.approx(list(rates), rel=1e-9)
     whole = (1 + np.cos(np.pi * steps / 1000)) / 2
     assert [row["weight_decay"] for row in rows] == pytest.approx(
@@ -113,12 +112,12 @@ FIRST = 0.2541865828329  # 0.9 to the 13th
 
 
 def test_groups_of_dinov2_on_a_vision_transformer_of_twelve_blocks():
-    recipe = tiny("dinov2")
-    student = Network("t16", recipe)
+    config = tiny("dinov2")
+    student = Network("t16", config)
     names = names_of(student)
     found = {
         names[id(one)]: group
-        for group in parameter_groups(student, recipe)
+        for group in parameter_groups(student, config)
         for one in group["params"]
     }
     assert set(found) == {name for name, one in student.named_parameters() if one.requires_grad}
@@ -160,12 +159,12 @@ def test_groups_of_dinov2_on_a_vision_transformer_of_twelve_blocks():
 
 
 def test_groups_of_dino_decay_all_but_biases_and_vectors():
-    recipe = tiny("dino")
-    student = Network("t16", recipe)
+    config = tiny("dino")
+    student = Network("t16", config)
     names = names_of(student)
     found = {
         names[id(one)]: group
-        for group in parameter_groups(student, recipe)
+        for group in parameter_groups(student, config)
         for one in group["params"]
     }
     assert {group["lr_scale"] for group in found.values()} == {1.0}
@@ -182,7 +181,7 @@ def test_groups_of_dino_decay_all_but_biases_and_vectors():
 def test_the_backbone_starts_as_published():
     torch.manual_seed(0)
     v2, dino = (
-        Network("t16", tiny(name), drop_path=RECIPES[name]["drop_path"])
+        Network("t16", tiny(name), drop_path=PUBLISHED[name]["drop_path"])
         for name in ("dinov2", "dino")
     )
     for block in v2.vit.blocks:
@@ -210,23 +209,23 @@ def test_the_backbone_starts_as_published():
 @pytest.fixture
 def outputs():
     """Networks that differ, views of four images, and centres away from zero."""
-    recipe = tiny("dinov2", drop_path=0.0, local_count=3)
+    config = tiny("dinov2", drop_path=0.0, local_count=3)
     torch.manual_seed(5)
-    student, teacher = make_pair("t16", recipe)
+    student, teacher = make_pair("t16", config)
     with torch.no_grad():
         for one in student.parameters():
             one.add_(torch.randn_like(one) * 0.02)
     views = make_views(
-        list(synthetic_images(4)[0]), recipe, [np.random.default_rng([3, row]) for row in range(4)]
+        list(synthetic_images(4)[0]), config, [np.random.default_rng([3, row]) for row in range(4)]
     )
-    criterion = Criterion(recipe)
+    criterion = Criterion(config)
     criterion.dino.center.normal_(std=0.01)
     criterion.ibot.center.center.normal_(std=0.01)
-    return recipe, student, teacher, views, criterion
+    return config, student, teacher, views, criterion
 
 
 def test_losses_of_dinov2_equal_a_reference_in_numpy(outputs):
-    recipe, student, teacher, views, criterion = outputs
+    config, student, teacher, views, criterion = outputs
     with torch.no_grad():
         _, taught, taught_patches = teacher(views.global_views, None, views.masks)
         tokens, learnt, learnt_patches = student(views.global_views, views.masks, views.masks)
@@ -277,7 +276,7 @@ def test_losses_of_dinov2_equal_a_reference_in_numpy(outputs):
 
 
 def test_masked_patches_and_class_tokens_share_the_head(outputs):
-    recipe, student, _, views, _ = outputs
+    config, student, _, views, _ = outputs
     with torch.no_grad():
         patches = student(views.global_views, views.masks, views.masks)[2]
         tokens = student.backbone.encode(
@@ -290,26 +289,26 @@ def test_masked_patches_and_class_tokens_share_the_head(outputs):
     assert own.patch_head is not None and len(own.heads) == 2
 
 
-def make_run(folder, recipe):
+def make_run(folder, config):
     corpus = synthetic_corpus(folder)
     run = folder / "run"
     run.mkdir()
-    running = Running(precision="fp32", accelerator="cpu")
+    options = RunOptions(precision="fp32", accelerator="cpu")
     return Run(
-        Plan("t16", recipe), corpus, run, running, make_fabric(precision="fp32", accelerator="cpu")
+        Plan("t16", config), corpus, run, options, make_fabric(precision="fp32", accelerator="cpu")
     )
 
 
 @pytest.mark.parametrize("name", ["dino", "dinov2"])
 def test_gradients_are_clipped_as_published(tmp_path, name):
     run = make_run(tmp_path, tiny(name))
-    for one in run.bare.parameters():
+    for one in run.network.parameters():
         if one.requires_grad:
             one.grad = torch.randn_like(one)
-    run._clip()
+    run.clip_gradients()
     norms = {
         key: float(one.grad.norm())
-        for key, one in run.bare.named_parameters()
+        for key, one in run.network.named_parameters()
         if one.grad is not None
     }
     if name == "dino":  # each tensor by itself
@@ -331,8 +330,8 @@ def test_prototypes_stand_still_in_the_first_epoch(tmp_path, name):
     )
     batches, clock, seen = iter(run.batches()), Clock(), []
     for _ in range(4):
-        seen.append([one.detach().clone() for one in run.bare.head.last_layer.parameters()])
-        run.one_step(batches, schedule(run.recipe, run.step), clock)
+        seen.append([one.detach().clone() for one in run.network.head.last_layer.parameters()])
+        run.training_step(batches, schedule(run.config, run.step), clock)
         run.step += 1
     assert all(torch.equal(a, b) for later in seen[1:] for a, b in zip(seen[0], later, strict=True))
-    assert not torch.equal(seen[0][1], list(run.bare.head.last_layer.parameters())[1])
+    assert not torch.equal(seen[0][1], list(run.network.head.last_layer.parameters())[1])

@@ -16,8 +16,9 @@ import torch
 
 from radiodino_utils.core.environment import launched
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.pretraining import networks as distillation
-from radiodino_utils.pretraining import trainer as pretraining
+from radiodino_utils.pretraining import config as pretrain_config
+from radiodino_utils.pretraining import loader
+from radiodino_utils.pretraining.plan import Plan, RunOptions
 from radiodino_utils.pretraining.run_files import (
     read_monitor,
     read_run,
@@ -25,12 +26,12 @@ from radiodino_utils.pretraining.run_files import (
     sole_user,
     verify_run,
 )
-from radiodino_utils.pretraining.trainer import Plan, Running, pretrain
+from radiodino_utils.pretraining.trainer import pretrain
 
 from ..synthetic_corpus import smallest, synthetic_corpus, synthetic_folder
 
-QUICK = Running(precision="fp32", accelerator="cpu", monitor_every=1)
-HALF = Running(precision="fp32", accelerator="cpu", monitor_every=1, stop_at=2)
+QUICK = RunOptions(precision="fp32", accelerator="cpu", monitor_every=1)
+HALF = RunOptions(precision="fp32", accelerator="cpu", monitor_every=1, stop_at=2)
 REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(7200)  # slow machines are slow, not broken
 
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.timeout(7200)  # slow machines are slow, not broken
 def tiny(monkeypatch):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setitem(distillation.ARCHITECTURES, "t16", "test_vit")
+    monkeypatch.setitem(pretrain_config.ARCHITECTURES, "t16", "test_vit")
     yield
     torch.set_num_threads(threads)
 
@@ -48,7 +49,7 @@ def tiny(monkeypatch):
 def half(tmp_path):
     """A run that stopped after two of four steps."""
     plan, corpus = Plan("t16", smallest(method="dinov2", steps=4)), synthetic_corpus(tmp_path)
-    pretrain(plan, corpus, tmp_path / "half", running=HALF)
+    pretrain(plan, corpus, tmp_path / "half", options=HALF)
     return plan, corpus, tmp_path / "half"
 
 
@@ -77,7 +78,7 @@ def same(first, second):
 def test_a_flipped_bit_is_noticed_or_changes_nothing(half, tmp_path, name):
     plan, corpus, folder = half
     shutil.copytree(folder, tmp_path / "whole")
-    pretrain(plan, corpus, tmp_path / "whole", running=QUICK, resume=True)
+    pretrain(plan, corpus, tmp_path / "whole", options=QUICK, resume=True)
     wanted, generator, noticed = results(tmp_path / "whole"), np.random.default_rng(0), 0
     for number in range(10):
         flipped = tmp_path / f"flipped{number}"
@@ -87,7 +88,7 @@ def test_a_flipped_bit_is_noticed_or_changes_nothing(half, tmp_path, name):
         data[place] ^= 1 << bit
         (flipped / name).write_bytes(data)
         try:
-            pretrain(plan, corpus, flipped, running=QUICK, resume=True)
+            pretrain(plan, corpus, flipped, options=QUICK, resume=True)
         except InputError as error:
             assert name in str(error) and "\n" not in str(error)
             noticed += 1
@@ -106,24 +107,24 @@ def test_empty_halved_and_foreign_files_end_with_one_sentence(half, name):
         b"\xff\xfe\x00",
         b"[]",
         b"null",
-        b'{"recipe": 3}',
+        b'{"config": 3}',
         b"PK\x05\x06" + bytes(18),
     ):
         (folder / name).write_bytes(data)
         with pytest.raises(InputError, match=name) as caught:
-            pretrain(plan, corpus, folder, running=QUICK, resume=True)
+            pretrain(plan, corpus, folder, options=QUICK, resume=True)
         assert "\n" not in str(caught.value)
         with pytest.raises(InputError, match=name):
             verify_run(folder)
     (folder / name).write_bytes(whole)
     verify_run(folder)
-    assert pretrain(plan, corpus, folder, running=QUICK, resume=True).step == 4
+    assert pretrain(plan, corpus, folder, options=QUICK, resume=True).step == 4
 
 
 def test_a_monitor_that_was_removed_begins_anew(half):
     plan, corpus, folder = half
     (folder / "monitor.csv").unlink()
-    pretrain(plan, corpus, folder, running=QUICK, resume=True)
+    pretrain(plan, corpus, folder, options=QUICK, resume=True)
     assert read_monitor(folder)["step"].tolist() == [3, 4]
 
 
@@ -131,7 +132,7 @@ def test_a_monitor_that_was_removed_begins_anew(half):
 def test_a_run_killed_before_its_export_exports_when_it_is_resumed(half, old):
     plan, corpus, folder = half
     first = (folder / "backbone.safetensors").read_bytes()
-    pretrain(plan, corpus, folder, running=QUICK, resume=True)
+    pretrain(plan, corpus, folder, options=QUICK, resume=True)
     last = (folder / "backbone.safetensors").read_bytes()
     assert first != last
     (folder / "backbone.safetensors").write_bytes(first) if old else (
@@ -139,7 +140,7 @@ def test_a_run_killed_before_its_export_exports_when_it_is_resumed(half, old):
     ).unlink()
     with pytest.raises(InputError, match="backbone.safetensors"):
         verify_run(folder)
-    assert pretrain(plan, corpus, folder, running=QUICK, resume=True).step == 4
+    assert pretrain(plan, corpus, folder, options=QUICK, resume=True).step == 4
     assert (folder / "backbone.safetensors").read_bytes() == last
     verify_run(folder)
 
@@ -152,10 +153,10 @@ def test_one_run_a_folder_and_no_leftovers(half):
     descriptor = os.open(folder, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     with pytest.raises(InputError, match="another run is writing"):
-        pretrain(plan, corpus, folder, running=QUICK, resume=True)
+        pretrain(plan, corpus, folder, options=QUICK, resume=True)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == kept
     os.close(descriptor)
-    pretrain(plan, corpus, folder, running=QUICK, resume=True)
+    pretrain(plan, corpus, folder, options=QUICK, resume=True)
     assert not list(folder.glob(".*"))
     with sole_user(folder):
         pass
@@ -234,11 +235,13 @@ import sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from radiodino_utils.pretraining import networks, trainer
-networks.ARCHITECTURES["t16"] = "test_vit"
-from radiodino_utils.pretraining.corpus import Source, load_corpus
+from radiodino_utils.pretraining import config, loader
+config.ARCHITECTURES["t16"] = "test_vit"
+from radiodino_utils.pretraining.corpus import load_corpus
+from radiodino_utils.pretraining.sources import Source
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.pretraining.trainer import Plan, Running, pretrain
+from radiodino_utils.pretraining.plan import Plan, RunOptions
+from radiodino_utils.pretraining.trainer import pretrain
 from tests.synthetic_corpus import smallest
 
 def hang(progress):
@@ -247,12 +250,12 @@ def hang(progress):
         time.sleep(1)
 
 if sys.argv[3] == "late":  # what fills the shared memory comes after the check
-    trainer.SHARED = Path("/nowhere")
+    loader.SHARED_MEMORY = Path("/nowhere")
 size = 32 if sys.argv[3] == "hang" else 224
-running = Running(precision="fp32", accelerator="cpu", monitor_every=1, workers=int(sys.argv[4]), loader_seconds=20)
-recipe = smallest(batch_size=12, global_size=size, local_size=size // 2)
+options = RunOptions(precision="fp32", accelerator="cpu", monitor_every=1, workers=int(sys.argv[4]), loader_seconds=20)
+config = smallest(batch_size=12, global_size=size, local_size=size // 2)
 try:
-    pretrain(Plan("t16", recipe), load_corpus([Source(Path(sys.argv[1]))]), Path(sys.argv[2]), running=running, on_row=hang)
+    pretrain(Plan("t16", config), load_corpus([Source(Path(sys.argv[1]))]), Path(sys.argv[2]), options=options, on_row=hang)
 except InputError as error:
     sys.exit(f"refused: {error}")
 """
@@ -328,6 +331,6 @@ def test_loader_processes_without_shared_memory_say_so(tmp_path, mode, hint):
 
 def test_enough_shared_memory_is_no_trouble(tmp_path):
     plan, corpus = Plan("t16", smallest(steps=1)), synthetic_corpus(tmp_path)
-    assert Path("/dev/shm") == pretraining.SHARED
-    running = Running(precision="fp32", accelerator="cpu", monitor_every=1, workers=1)
-    assert pretrain(plan, corpus, tmp_path / "run", running=running).step == 1
+    assert Path("/dev/shm") == loader.SHARED_MEMORY
+    options = RunOptions(precision="fp32", accelerator="cpu", monitor_every=1, workers=1)
+    assert pretrain(plan, corpus, tmp_path / "run", options=options).step == 1

@@ -3,7 +3,7 @@ import pytest
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.duplicates import perceptual_hashes
-from radiodino_utils.pretraining.corpus import Source, load_corpus
+from radiodino_utils.pretraining.corpus import load_corpus
 from radiodino_utils.pretraining.separation import (
     hashed,
     kept,
@@ -17,6 +17,7 @@ from radiodino_utils.pretraining.separation import (
     thumbnails,
     write_list,
 )
+from radiodino_utils.pretraining.sources import Source
 
 from ..synthetic_corpus import synthetic_folder, synthetic_images
 

@@ -15,16 +15,19 @@ from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.core import files
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.registry import load_dataset
-from radiodino_utils.pretraining import networks as distillation
-from radiodino_utils.pretraining import trainer as pretraining
-from radiodino_utils.pretraining.corpus import Source, load_corpus
+from radiodino_utils.pretraining import config as pretrain_config
+from radiodino_utils.pretraining import run
+from radiodino_utils.pretraining.corpus import load_corpus
 from radiodino_utils.pretraining.monitor import COLUMNS
+from radiodino_utils.pretraining.networks import make_pair
 from radiodino_utils.pretraining.online_probe import KnnProbe
-from radiodino_utils.pretraining.trainer import Plan, Running, pretrain
+from radiodino_utils.pretraining.plan import Plan, RunOptions
+from radiodino_utils.pretraining.sources import Source
+from radiodino_utils.pretraining.trainer import pretrain
 
 from ..synthetic_corpus import smallest, synthetic_corpus, synthetic_folder, synthetic_npz
 
-QUICK = Running(precision="fp32", accelerator="cpu", monitor_every=1)
+QUICK = RunOptions(precision="fp32", accelerator="cpu", monitor_every=1)
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +41,8 @@ def one_thread():
 @pytest.fixture
 def tiny(monkeypatch):
     """timm's smallest transformer in the place of t16, and s16 a wider one."""
-    monkeypatch.setitem(distillation.ARCHITECTURES, "t16", "test_vit")
-    monkeypatch.setitem(distillation.ARCHITECTURES, "s16", "test_vit2")
+    monkeypatch.setitem(pretrain_config.ARCHITECTURES, "t16", "test_vit")
+    monkeypatch.setitem(pretrain_config.ARCHITECTURES, "s16", "test_vit2")
 
 
 def monitor_rows(folder):
@@ -57,7 +60,7 @@ def test_a_run_writes_finite_rows_and_a_backbone_that_loads(tmp_path, method):
         Plan("t16", smallest(method=method, steps=2)),
         synthetic_corpus(tmp_path),
         tmp_path / "run",
-        running=QUICK,
+        options=QUICK,
     )
     assert progress.step == progress.steps == 2
     rows = monitor_rows(tmp_path / "run")
@@ -70,13 +73,13 @@ def test_a_run_writes_finite_rows_and_a_backbone_that_loads(tmp_path, method):
         224,
     )
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert facts["recipe"]["method"] == method and facts["sources"][0]["images"] == 12
+    assert facts["config"]["method"] == method and facts["sources"][0]["images"] == 12
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
 
 
 def test_the_teacher_is_the_moving_average_of_the_student(tiny, tmp_path, monkeypatch):
     seen = []
-    genuine = pretraining.update_momentum
+    genuine = run.update_momentum
 
     def watched(student, teacher, m):
         before = [one.clone() for one in teacher.parameters()]
@@ -91,12 +94,12 @@ def test_the_teacher_is_the_moving_average_of_the_student(tiny, tmp_path, monkey
             )
         )
 
-    monkeypatch.setattr(pretraining, "update_momentum", watched)
+    monkeypatch.setattr(run, "update_momentum", watched)
     pretrain(
         Plan("t16", smallest(method="dinov2")),
         synthetic_corpus(tmp_path),
         tmp_path / "run",
-        running=QUICK,
+        options=QUICK,
     )
     assert len(seen) == 6 and max(seen) < 1e-6
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
@@ -108,17 +111,17 @@ def test_the_teacher_is_the_moving_average_of_the_student(tiny, tmp_path, monkey
 @pytest.mark.parametrize("changes", [{"method": "dinov2"}, {"accumulate": 2, "drop_path": 0.2}])
 def test_resuming_is_exact(tiny, tmp_path, changes):
     corpus, plan = synthetic_corpus(tmp_path), Plan("t16", smallest(**changes))
-    pretrain(plan, corpus, tmp_path / "whole", running=QUICK)
+    pretrain(plan, corpus, tmp_path / "whole", options=QUICK)
 
     def stop_at_three(progress):
         if progress.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(SystemExit) as caught:
-        pretrain(plan, corpus, tmp_path / "parts", running=QUICK, on_row=stop_at_three)
+        pretrain(plan, corpus, tmp_path / "parts", options=QUICK, on_row=stop_at_three)
     assert caught.value.code == 128 + signal.SIGTERM
     assert len(losses(tmp_path / "parts")) == 3
-    pretrain(plan, corpus, tmp_path / "parts", running=QUICK, resume=True)
+    pretrain(plan, corpus, tmp_path / "parts", options=QUICK, resume=True)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     whole, parts = (
         torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "parts")
@@ -130,12 +133,12 @@ def test_resuming_is_exact(tiny, tmp_path, changes):
 
 def test_loader_workers_change_nothing(tiny, tmp_path):
     corpus, plan = synthetic_corpus(tmp_path), Plan("t16", smallest(steps=3))
-    pretrain(plan, corpus, tmp_path / "none", running=QUICK)
+    pretrain(plan, corpus, tmp_path / "none", options=QUICK)
     pretrain(
         plan,
         corpus,
         tmp_path / "one",
-        running=Running(precision="fp32", accelerator="cpu", monitor_every=1, workers=1),
+        options=RunOptions(precision="fp32", accelerator="cpu", monitor_every=1, workers=1),
     )
     assert losses(tmp_path / "none") == losses(tmp_path / "one")
 
@@ -147,7 +150,7 @@ def test_accumulation_gives_a_gradient_of_the_same_size(tiny, tmp_path):
             Plan("t16", smallest(steps=1, accumulate=parts)),
             corpus,
             tmp_path / str(parts),
-            running=QUICK,
+            options=QUICK,
         ).rows[0]
         for parts in (1, 2)
     ]
@@ -161,15 +164,15 @@ def test_the_last_layer_is_frozen_first(tiny, tmp_path):
             Plan("t16", smallest(steps=2, freeze_last_layer=share)),
             synthetic_corpus(folder),
             folder,
-            running=QUICK,
+            options=QUICK,
         )
         return torch.load(folder / "last.ckpt", weights_only=True)["student"][
             "head.last_layer.weight_v"
         ]
 
     frozen, free = last_layer(1.0), last_layer(0.0)
-    pretraining.seed_everything(0, verbose=False)
-    start, _ = distillation.make_pair("t16", smallest())
+    run.seed_everything(0, verbose=False)
+    start, _ = make_pair("t16", smallest())
     assert torch.equal(frozen, start.head.last_layer.weight_v)
     assert not torch.equal(free, frozen)
 
@@ -179,14 +182,16 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from radiodino_utils.pretraining import networks
-networks.ARCHITECTURES["t16"] = "test_vit"
-from radiodino_utils.pretraining.corpus import Source, load_corpus
-from radiodino_utils.pretraining.trainer import Plan, Running, pretrain
+from radiodino_utils.pretraining import config
+config.ARCHITECTURES["t16"] = "test_vit"
+from radiodino_utils.pretraining.corpus import load_corpus
+from radiodino_utils.pretraining.sources import Source
+from radiodino_utils.pretraining.plan import Plan, RunOptions
+from radiodino_utils.pretraining.trainer import pretrain
 from tests.synthetic_corpus import smallest
 corpus = load_corpus([Source(Path(sys.argv[1]))])
-running = Running(precision="fp32", accelerator="cpu", monitor_every=1, save_minutes=0)
-pretrain(Plan("t16", smallest(steps=3, drop_path=0.0)), corpus, Path(sys.argv[2]), running=running)
+options = RunOptions(precision="fp32", accelerator="cpu", monitor_every=1, save_minutes=0)
+pretrain(Plan("t16", smallest(steps=3, drop_path=0.0)), corpus, Path(sys.argv[2]), options=options)
 """
 
 
@@ -236,58 +241,62 @@ def test_a_run_of_minutes_raises_the_probe(tmp_path):
         "global_size": 48,
         "global_scale": [0.6, 1.0],
     }
-    recipe = smallest(
+    config = smallest(
         method="dinov2", ibot_weight=0.0, steps=150, batch_size=32, lr=1e-3, rotation=45.0, **sizes
     )
-    pretraining.seed_everything(0, verbose=False)
-    start = probe(distillation.make_pair("t16", recipe)[1].vit)["probe"]
-    running = Running(accelerator="cpu", monitor_every=50, probe_minutes=1e9)
-    progress = pretrain(Plan("t16", recipe), corpus, tmp_path / "run", running=running, probe=probe)
+    run.seed_everything(0, verbose=False)
+    start = probe(make_pair("t16", config)[1].vit)["probe"]
+    options = RunOptions(accelerator="cpu", monitor_every=50, probe_minutes=1e9)
+    progress = pretrain(Plan("t16", config), corpus, tmp_path / "run", options=options, probe=probe)
     assert progress.rows[-1]["probe"] > start
 
 
 def test_memory_is_flat(tiny, tmp_path):
     progress = pretrain(
-        Plan("t16", smallest(steps=40)), synthetic_corpus(tmp_path), tmp_path / "run", running=QUICK
+        Plan("t16", smallest(steps=40)), synthetic_corpus(tmp_path), tmp_path / "run", options=QUICK
     )
     assert progress.rows[-1]["memory_mb"] - progress.rows[20]["memory_mb"] < 20
 
 
 def test_starting_from_another_run(tiny, tmp_path):
     corpus = synthetic_corpus(tmp_path)
-    pretrain(Plan("t16", smallest(steps=2)), corpus, tmp_path / "first", running=QUICK)
+    pretrain(Plan("t16", smallest(steps=2)), corpus, tmp_path / "first", options=QUICK)
     second = Plan(
         "t16",
         smallest(steps=1, global_size=64, local_size=32),
         init=tmp_path / "first" / "last.ckpt",
     )
-    assert pretrain(second, corpus, tmp_path / "second", running=QUICK).step == 1
+    assert pretrain(second, corpus, tmp_path / "second", options=QUICK).step == 1
     for arch, init, hint in (
         ("s16", tmp_path / "first" / "last.ckpt", "is of another architecture"),
         ("t16", tmp_path / "first" / "run.json", "not the state of a run"),
         ("t16", tmp_path / "nothing.ckpt", "there is no such file"),
     ):
         with pytest.raises(InputError, match=hint):
-            pretrain(Plan(arch, smallest(), init=init), corpus, tmp_path / "third", running=QUICK)
+            pretrain(Plan(arch, smallest(), init=init), corpus, tmp_path / "third", options=QUICK)
 
 
 def test_a_folder_of_another_run(tiny, tmp_path):
-    corpus, plan, run = synthetic_corpus(tmp_path), Plan("t16", smallest(steps=1)), tmp_path / "run"
+    corpus, plan, folder = (
+        synthetic_corpus(tmp_path),
+        Plan("t16", smallest(steps=1)),
+        tmp_path / "run",
+    )
     with pytest.raises(InputError, match="holds no run to resume"):
-        pretrain(plan, corpus, run, running=QUICK, resume=True)
-    pretrain(plan, corpus, run, running=QUICK)
-    kept = {path.name: path.read_bytes() for path in run.iterdir()}
+        pretrain(plan, corpus, folder, options=QUICK, resume=True)
+    pretrain(plan, corpus, folder, options=QUICK)
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
     other = synthetic_corpus(tmp_path / "other", seed=5)
     for another, images, resume, hint in (
         (plan, corpus, False, "holds a run already"),
-        (Plan("s16", plan.recipe), corpus, True, "holds another run \\(arch differ"),
-        (Plan("t16", plan.recipe, seed=1), corpus, True, "seed differ"),
-        (Plan("t16", smallest(steps=1, lr=0.5)), corpus, True, "recipe's lr differ"),
+        (Plan("s16", plan.config), corpus, True, "holds another run \\(arch differ"),
+        (Plan("t16", plan.config, seed=1), corpus, True, "seed differ"),
+        (Plan("t16", smallest(steps=1, lr=0.5)), corpus, True, "config's lr differ"),
         (plan, other, True, "corpus differ"),
     ):
         with pytest.raises(InputError, match=hint):
-            pretrain(another, images, run, running=QUICK, resume=resume)
-    assert kept == {path.name: path.read_bytes() for path in run.iterdir()}
+            pretrain(another, images, folder, options=QUICK, resume=resume)
+    assert kept == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_fewer_images_than_a_batch(tmp_path):
@@ -301,7 +310,7 @@ def test_a_learning_rate_that_diverges(tiny, tmp_path):
             Plan("t16", smallest(lr=1e30, steps=40)),
             synthetic_corpus(tmp_path),
             tmp_path / "run",
-            running=QUICK,
+            options=QUICK,
         )
 
 
@@ -309,14 +318,14 @@ def test_no_disk_space(tiny, tmp_path, monkeypatch):
     corpus, plan = synthetic_corpus(tmp_path), Plan("t16", smallest(steps=2))
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
     with pytest.raises(InputError, match="no disk space"):
-        pretrain(plan, corpus, tmp_path / "run", running=QUICK)
+        pretrain(plan, corpus, tmp_path / "run", options=QUICK)
     monkeypatch.undo()
-    monkeypatch.setattr(distillation, "ARCHITECTURES", {"t16": "test_vit"})
+    monkeypatch.setattr(pretrain_config, "ARCHITECTURES", {"t16": "test_vit"})
     pretrain(
         Plan("t16", smallest(steps=4)),
         corpus,
         tmp_path / "run",
-        running=Running(precision="fp32", accelerator="cpu", stop_after=0),
+        options=RunOptions(precision="fp32", accelerator="cpu", stop_after=0),
     )
     kept = (tmp_path / "run" / "last.ckpt").read_bytes()
 
@@ -326,7 +335,7 @@ def test_no_disk_space(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("lightning.fabric.strategies.strategy.Strategy.save_checkpoint", full)
     with pytest.raises(InputError, match="last.ckpt: no disk space is left"):
         pretrain(
-            Plan("t16", smallest(steps=4)), corpus, tmp_path / "run", running=QUICK, resume=True
+            Plan("t16", smallest(steps=4)), corpus, tmp_path / "run", options=QUICK, resume=True
         )
     assert (tmp_path / "run" / "last.ckpt").read_bytes() == kept
 
@@ -334,9 +343,9 @@ def test_no_disk_space(tiny, tmp_path, monkeypatch):
 def test_choices_that_this_machine_cannot_follow(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     corpus = synthetic_corpus(tmp_path)
-    for running, hint in (
-        (Running(accelerator="cuda"), "no GPU"),
-        (Running(strategy="fsdp"), "needs GPUs"),
+    for options, hint in (
+        (RunOptions(accelerator="cuda"), "no GPU"),
+        (RunOptions(strategy="fsdp"), "needs GPUs"),
     ):
         with pytest.raises(InputError, match=hint):
-            pretrain(Plan("t16", smallest()), corpus, tmp_path / "run", running=running)
+            pretrain(Plan("t16", smallest()), corpus, tmp_path / "run", options=options)

@@ -12,9 +12,9 @@ QUIET = {
 }  # fmt: skip
 
 
-def views(recipe, count=4, seed=0):
+def views(config, count=4, seed=0):
     images = list(synthetic_images(count)[0])
-    return make_views(images, recipe, [np.random.default_rng([seed, row]) for row in range(count)])
+    return make_views(images, config, [np.random.default_rng([seed, row]) for row in range(count)])
 
 
 def to_grey(batch):
@@ -60,8 +60,8 @@ def test_strong_changes_stay_in_range_and_finite():
 
 
 def test_same_numbers_same_views_other_numbers_other_views():
-    recipe = smallest(method="dinov2")
-    first, again, other = views(recipe), views(recipe), views(recipe, seed=1)
+    config = smallest(method="dinov2")
+    first, again, other = views(config), views(config), views(config, seed=1)
     assert torch.equal(first.global_views, again.global_views) and torch.equal(
         first.masks, again.masks
     )
@@ -69,10 +69,10 @@ def test_same_numbers_same_views_other_numbers_other_views():
 
 
 def test_ranks_share_a_batch(tmp_path):
-    corpus, recipe = synthetic_corpus(tmp_path), smallest()
-    whole = ViewSet(corpus, recipe, seed=3)[2].global_views.view(2, 8, 3, 32, 32)
+    corpus, config = synthetic_corpus(tmp_path), smallest()
+    whole = ViewSet(corpus, config, seed=3)[2].global_views.view(2, 8, 3, 32, 32)
     for rank in range(2):
-        part = ViewSet(corpus, recipe, seed=3, rank=rank, world=2)[2].global_views.view(
+        part = ViewSet(corpus, config, seed=3, rank=rank, world=2)[2].global_views.view(
             2, 4, 3, 32, 32
         )
         assert torch.equal(part, whole[:, rank::2])

@@ -15,8 +15,9 @@ from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.duplicates import image_digests
 from radiodino_utils.data.organct import VIEWS
 from radiodino_utils.data.registry import load_dataset
-from radiodino_utils.pretraining.config import load_recipe
-from radiodino_utils.pretraining.corpus import Source, load_corpus
+from radiodino_utils.pretraining.config_files import load_config
+from radiodino_utils.pretraining.corpus import load_corpus
+from radiodino_utils.pretraining.sources import Source
 from tests.data.test_organct import built  # noqa: F401 (a fixture)
 from tools import model_card as modelcard
 from tools.model_card import NAME, WEIGHTS, corpus_sha256, export, markdown, verdicts
@@ -127,16 +128,16 @@ def test_the_card_for_people_is_made_of_the_facts(facts):
 @shipped
 def test_the_committed_recipe_and_options_are_those_of_the_run(facts):
     (stage,) = facts["stages"]
-    recipe = load_recipe("mini", images=facts["corpus_images"]).describe()
-    assert {key: recipe[key] for key in stage["recipe"]} == stage["recipe"]
-    assert {key: value for key, value in recipe.items() if key not in stage["recipe"]} == {  # what was run
+    config = load_config("mini", images=facts["corpus_images"]).describe()
+    assert {key: config[key] for key in stage["config"]} == stage["config"]
+    assert {key: value for key, value in config.items() if key not in stage["config"]} == {  # what was run
         "initialization": "mae", "layer_scale": 0.0, "norm_last_layer": True, "patch_head": "separate", "schedules": "lightly",
         "patch_embed_lr": 1.0, "token_weight_decay": False, "drop_path_uniform": False, "freeze_by": "gradient",
         "koleo_views": "mean",
     }  # fmt: skip
     options = (WEIGHTS / f"{NAME}.args").read_text().split()
     assert options[options.index("--seed") + 1] == str(stage["seed"])
-    assert options[options.index("--recipe") + 1] == "mini"
+    assert options[options.index("--config") + 1] == "mini"
     assert options[options.index("--stop-at") + 1] == str(stage["steps_done"])
     weights = [
         float(one.split("=")[1])

@@ -2,7 +2,8 @@ import pandas as pd
 import pytest
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.pretraining.trainer import Plan, Running, pretrain
+from radiodino_utils.pretraining.plan import Plan, RunOptions
+from radiodino_utils.pretraining.trainer import pretrain
 from tools.trials import changed_settings, main, trial_row
 
 from ..synthetic_corpus import smallest, synthetic_corpus, synthetic_npz
@@ -11,13 +12,13 @@ from ..synthetic_corpus import smallest, synthetic_corpus, synthetic_npz
 @pytest.fixture
 def run(tmp_path):
     plan, corpus = Plan("t16", smallest(steps=4)), synthetic_corpus(tmp_path)
-    return pretrain(plan, corpus, tmp_path / "first", running=Running(stop_at=2)).folder
+    return pretrain(plan, corpus, tmp_path / "first", options=RunOptions(stop_at=2)).folder
 
 
 def test_only_what_differs_is_named():
-    recipe = smallest().describe()
-    text = changed_settings(recipe, "small", 12)
-    assert f"global_size {recipe['global_size']}" in text and "student_temp" not in text
+    config = smallest().describe()
+    text = changed_settings(config, "small", 12)
+    assert f"global_size {config['global_size']}" in text and "student_temp" not in text
     assert changed_settings(smallest(student_temp=0.2).describe(), "small", 12) != text
 
 

@@ -8,15 +8,10 @@ import torch
 from radiodino_utils.backbones.backbone import from_model
 from radiodino_utils.core import files
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.pretraining import teacher_targets
-from radiodino_utils.pretraining.teacher_targets import (
-    SIZE,
-    STORE,
-    CropSettings,
-    TargetStore,
-    TeacherModel,
-    cut,
-)
+from radiodino_utils.pretraining import target_store
+from radiodino_utils.pretraining.crops import SIZE, CropSettings, random_crop
+from radiodino_utils.pretraining.target_store import STORE, TargetStore
+from radiodino_utils.pretraining.teachers import TeacherModel
 
 from ..conftest import tiny_transformer
 from ..synthetic_corpus import synthetic_corpus
@@ -36,7 +31,7 @@ def teachers():
 
 @pytest.fixture
 def store(tmp_path, teachers, monkeypatch):
-    monkeypatch.setattr(teacher_targets, "CHUNK", 8)
+    monkeypatch.setattr(target_store, "CHUNK", 8)
     corpus = synthetic_corpus(tmp_path)
     return lambda name="targets", **options: TargetStore(
         tmp_path / name, **{"corpus": corpus, "teachers": teachers, "capacity": 16} | options
@@ -85,12 +80,14 @@ def test_crops_show_the_image_mirrored_brighter_or_not():
     plain = CropSettings(
         scale=(1, 1), aspect=(1.5, 1.5), flip=0, brightness=0, contrast=0, gamma=(1, 1)
     )
-    crop = cut(image, np.random.default_rng(0), plain)
+    crop = random_crop(image, np.random.default_rng(0), plain)
     assert (
         crop[100, 5] < crop[100, 120] < crop[100, 220]
         and abs(int(crop.mean()) - int(image.mean())) <= 1
     )
-    flipped = cut(image, np.random.default_rng(0), CropSettings(**vars(plain) | {"flip": 1}))
+    flipped = random_crop(
+        image, np.random.default_rng(0), CropSettings(**vars(plain) | {"flip": 1})
+    )
     assert np.array_equal(flipped, crop[:, ::-1])
 
 

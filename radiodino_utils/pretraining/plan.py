@@ -1,0 +1,63 @@
+"""What a pre-training run is, and how it is carried out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from ..core.config import Config
+from .config import PretrainConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is: two runs with the same plan and corpus give the same backbone.
+
+    Attributes:
+        arch: A key of `config.ARCHITECTURES`: t16, s16, b16 or s8.
+        config: All other settings.
+        seed: Seed of weights, draws and views.
+        init: State file of another run whose weights it starts from, or None.
+    """
+
+    arch: str
+    config: PretrainConfig
+    seed: int = 0
+    init: Path | None = None
+
+
+class RunOptions(Config):
+    """How a run is carried out; none of it changes the backbone that comes out."""
+
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="auto: bf16 where the processor or GPU computes in it."
+    )
+    accelerator: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: GPUs where there are any."
+    )
+    devices: int | None = Field(
+        None, description="GPUs of this machine; by default one, or what torchrun started."
+    )
+    strategy: Literal["auto", "ddp", "fsdp"] = Field(
+        "auto",
+        description="Of several processes: ddp keeps a whole model in each, fsdp shares a large "
+        "one among GPUs; auto: ddp.",
+    )
+    workers: int = Field(
+        0,
+        description="Processes that prepare views beside the steps; 0 prepares them between the "
+        "steps, best on two cores.",
+    )
+    loader_seconds: float = Field(
+        600.0, description="Longest wait for a batch of the workers before the run ends."
+    )
+    monitor_every: int = Field(10, description="Steps between two rows of monitor.csv.")
+    save_minutes: float = Field(5.0, description="Minutes between two checkpoints.")
+    probe_minutes: float = Field(15.0, description="Minutes between two probes.")
+    stop_after: float | None = Field(
+        None, description="Save and stop after so many minutes; resume continues."
+    )
+    stop_at: int | None = Field(
+        None, description="Save and stop after so many steps of the whole run; resume continues."
+    )
