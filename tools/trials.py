@@ -1,8 +1,9 @@
-"""The table of trials of a pre-training: what each run changed, and what its teacher is worth on validation rows."""
+"""Table of trials of a pre-training: what each run changed, and its teacher's validation scores."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,8 +16,14 @@ from radiodino_utils.pretraining.online_probe import KnnProbe
 from radiodino_utils.pretraining.run_files import BACKBONE, read_run, steps_done, verify_run
 
 
-def changed_settings(config: dict[str, object], base: str, images: int) -> str:
-    """The settings in which a run's config differs from a named one, `name value, ...`."""
+def changed_settings(config: dict[str, Any], base: str, images: int) -> str:
+    """Return the settings in which a run differs from a configuration, `name value, ...`.
+
+    Args:
+        config: Settings of the run.
+        base: Name of the configuration.
+        images: Number of images of the corpus.
+    """
     known = load_config(base, images=images).describe()
     return (
         ", ".join(f"{key} {value}" for key, value in config.items() if value != known[key])
@@ -27,17 +34,18 @@ def changed_settings(config: dict[str, object], base: str, images: int) -> str:
 def trial_row(
     run: Path, probes: list[KnnProbe], *, crossed: Sequence[KnnProbe] = (), base: str = "small"
 ) -> dict[str, object]:
-    """One row of the table: a run as it stands, finished or not.
+    """Return a row of the table: a run as it stands, finished or not.
 
     Args:
         run: Folder of the run.
-        probes: Labelled sets that judge its teacher on validation rows.
-        crossed: Labelled sets that judge it by cross-validation over train and validation rows.
-        base: The config with which the run's settings are compared.
+        probes: Labelled datasets that judge its teacher on validation images.
+        crossed: Labelled datasets that judge it by cross-validation over train and validation
+            images.
+        base: Configuration with which the settings of the run are compared.
 
     Returns:
         trial, setting, shares of the sources, steps, images seen, seed, and accuracy and AUC
-        (fractions) of each set.
+        (fractions) of each dataset.
 
     Raises:
         InputError: If the folder holds no run.
@@ -45,13 +53,12 @@ def trial_row(
     verify_run(run)
     facts = read_run(run)
     step = steps_done(run)
-    row = {
+    images = sum(source["images"] for source in facts["sources"])
+    row: dict[str, object] = {
         "trial": run.name,
-        "setting": changed_settings(
-            facts["config"], base, sum(source["images"] for source in facts["sources"])
-        ),
+        "setting": changed_settings(facts["config"], base, images),
         "shares of the sources": ", ".join(
-            f"{one['source']} {one['share of draws']:.2f}" for one in facts["sources"]
+            f"{source['source']} {source['share of draws']:.2f}" for source in facts["sources"]
         ),
         "steps": step,
         "images seen": step * facts["config"]["batch_size"],
@@ -59,21 +66,17 @@ def trial_row(
     }
     model = load_backbone(f"file:{run / BACKBONE}").model
     for probe in probes:
-        found = probe(model)
-        row |= {
-            f"{probe.name} val accuracy": round(found["probe"], 3),
-            f"{probe.name} val AUC": round(found["probe_auc"], 3),
-        }
+        values = probe(model)
+        row[f"{probe.name} val accuracy"] = round(values["probe"], 3)
+        row[f"{probe.name} val AUC"] = round(values["probe_auc"], 3)
     for probe in crossed:
-        found = probe.cross_validated(model)
-        row |= {
-            f"{probe.name} crossed {name} AUC": round(value, 3) for name, value in found.items()
-        }
+        for name, value in probe.cross_validated(model).items():
+            row[f"{probe.name} crossed {name} AUC"] = round(value, 3)
     return row
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Adds the present state of runs to a table of trials; a state that the table has is left as it is."""
+    """Add the current state of runs to a table of trials; rows that it has stay as they are."""
     parser = argparse.ArgumentParser(prog="python -m tools.trials", description=main.__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs")
     parser.add_argument(
@@ -88,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--base",
         default="small",
-        help="config with which the settings are compared (default: small)",
+        help="configuration with which the settings are compared (default: small)",
     )
     parser.add_argument("--out", type=Path, required=True, help="the table, CSV")
     options = parser.parse_args(arguments)

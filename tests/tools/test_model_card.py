@@ -35,17 +35,17 @@ def synthetic_rows(value):
     keys = [(d, "knn", "accuracy") for d in ("organct-axial", "organct-coronal")]
     keys += [("breastmnist-224", p, "auc") for p in ("knn", "logistic")]
     rows = [
-        (*key, backbone, value if backbone == NAME else floor)
+        (*key, backbone, value if backbone == NAME else baseline)
         for key in keys
-        for backbone, floor in zip(modelcard.BACKBONES, (0, 0.4, 0.5), strict=True)
+        for backbone, baseline in zip(modelcard.BACKBONES, (0, 0.4, 0.5), strict=True)
     ]
     return pd.DataFrame(rows, columns=["dataset", "protocol", "metric", "backbone", "value"])
 
 
-def test_verdicts_compare_with_the_better_floor():
+def test_verdicts_compare_with_the_better_baseline():
     good, bad = verdicts(synthetic_rows(0.95)), verdicts(synthetic_rows(0.59))
-    assert [one["floor"] for one in good] == pytest.approx([0.6, 0.6, 0.88, 0.9])
-    assert all(one["met"] for one in good) and not any(one["met"] for one in bad)
+    assert [verdict["threshold"] for verdict in good] == pytest.approx([0.6, 0.6, 0.88, 0.9])
+    assert all(verdict["met"] for verdict in good) and not any(verdict["met"] for verdict in bad)
 
 
 def test_export_is_half_precision_of_a_run(tmp_path):
@@ -94,7 +94,7 @@ def test_a_new_evaluation_changes_the_cards_numbers_and_nothing_else(facts, tmp_
     again = json.loads((tmp_path / "weights" / f"{modelcard.NAME}.json").read_text())
     assert {name for name in facts if again[name] != facts[name]} <= {
         "evaluation",
-        "floors",
+        "thresholds",
     } and again.keys() == facts.keys()
     text = (tmp_path / "weights" / f"{modelcard.NAME}.md").read_text()
     assert text == modelcard.markdown(again) and text.count("| 43.2 [") == 12
@@ -126,7 +126,7 @@ def test_the_card_for_people_is_made_of_the_facts(facts):
 
 
 @shipped
-def test_the_committed_recipe_and_options_are_those_of_the_run(facts):
+def test_the_committed_configuration_and_options_are_those_of_the_run(facts):
     (stage,) = facts["stages"]
     config = load_config("mini", images=facts["corpus_images"]).describe()
     assert {key: config[key] for key in stage["config"]} == stage["config"]
