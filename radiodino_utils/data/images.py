@@ -1,7 +1,5 @@
-"""Image files of the usual formats as 8-bit arrays, and how they are resized."""
+"""Sequences of 8-bit images, read when needed, and how images are resized."""
 
-import struct
-import zlib
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,12 +7,23 @@ from pathlib import Path
 from typing import Protocol, overload
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ..core.errors import InputError
-from .dicom import is_dicom, read_dicom
-from .intensity import Window, scaled
-from .nifti import read_nifti
+from .reading import SUFFIXES, read_image
+
+__all__ = [
+    "INTERPOLATIONS",
+    "SUFFIXES",
+    "ImageFiles",
+    "Images",
+    "LazyImages",
+    "as_grey",
+    "padded",
+    "read_image",
+    "resized",
+    "stacked",
+]
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -22,9 +31,6 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_PIL_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
-SUFFIXES = (*_PIL_SUFFIXES, ".dcm", ".nii", ".nii.gz")
-_DAMAGE = (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error)
 
 
 class Images(Protocol):
@@ -36,71 +42,6 @@ class Images(Protocol):
     def __getitem__(self, index: int, /) -> np.ndarray: ...
     @overload
     def __getitem__(self, index: slice, /) -> "Images": ...
-
-
-def read_image(
-    path: str | Path, *, window: Window | None = None, index: int | None = None
-) -> np.ndarray:
-    """Read a PNG, JPEG, TIFF, DICOM or NIfTI file as an 8-bit image.
-
-    Colour stays colour; transparency is laid over black. Values of more than 8 bits are scaled to
-    0..255 from `window`, else from the DICOM file's own window, else from the smallest and greatest
-    value of the image, with a warning.
-
-    Args:
-        path: The file.
-        window: Lower and upper value (CT: in HU) that become 0 and 255.
-        index: Frame of a DICOM file or slice along the third axis of a NIfTI volume; the middle one
-            by default.
-
-    Returns:
-        uint8, [height, width] or [height, width, 3].
-
-    Raises:
-        InputError: If the file is missing, empty, damaged, or not an image.
-    """
-    path = Path(path)
-    if window is not None and not window[0] < window[1]:
-        raise InputError(
-            f"{path}: the window {window[0]:g}..{window[1]:g} is empty; "
-            "give a lower and a greater upper value."
-        )
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such image file.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty (0 bytes); copy or download it again.")
-    name = path.name.lower()
-    if name.endswith((".nii", ".nii.gz")):
-        return read_nifti(path, window, index)
-    if name.endswith(".dcm") or is_dicom(path):
-        return read_dicom(path, window, index)
-    return _read_pil(path, window)
-
-
-def _read_pil(path: Path, window: Window | None) -> np.ndarray:
-    """Read a file of a format that PIL reads; see `read_image`."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except UnidentifiedImageError as error:
-        raise InputError(
-            f"{path}: not an image that can be read (known: {', '.join(SUFFIXES)})."
-        ) from error
-    except (*_DAMAGE, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{path}: the image is damaged or truncated ({error}); copy or download it again."
-        ) from error
-    if image.mode in ("L", "RGB"):
-        return np.asarray(image)
-    if image.mode.startswith(("I", "F")):
-        return scaled(np.asarray(image), window, path)
-    if image.mode == "1":
-        return np.asarray(image.convert("L"))
-    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-        return np.asarray(image.convert("RGB"))
-    layer = image.convert("RGBA")  # palette and transparent images
-    black = Image.new("RGBA", layer.size, "black")
-    return np.asarray(Image.alpha_composite(black, layer).convert("RGB"))
 
 
 class LazyImages(Sequence[np.ndarray]):

@@ -5,9 +5,37 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import InputError
+from ..core.errors import InputError, unknown_name
 
 Window = tuple[float, float]
+WINDOWS: dict[str, Window] = {  # of CT, in HU
+    "abdomen": (-160.0, 240.0),
+    "bone": (-500.0, 1300.0),
+    "brain": (0.0, 80.0),
+    "lung": (-1350.0, 150.0),
+}
+
+
+def checked_window(window: Window | str | None, name: Path | str) -> Window | None:
+    """Return the lower and upper value of a window given by its values or by name.
+
+    Args:
+        window: Lower and upper value, a key of `WINDOWS`, or `None`.
+        name: Name of the file, for the message.
+
+    Raises:
+        InputError: If the name is unknown, or the upper value is not greater than the lower one.
+    """
+    if isinstance(window, str):
+        if window not in WINDOWS:
+            raise unknown_name("window", window, WINDOWS)
+        return WINDOWS[window]
+    if window is not None and not window[0] < window[1]:
+        raise InputError(
+            f"{name}: the window {window[0]:g}..{window[1]:g} is empty; "
+            "give a lower and a greater upper value."
+        )
+    return window
 
 
 def windowed(values: np.ndarray, window: Window) -> np.ndarray:
@@ -24,13 +52,13 @@ def windowed(values: np.ndarray, window: Window) -> np.ndarray:
     return np.round(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
-def scaled(values: np.ndarray, window: Window | None, path: Path) -> np.ndarray:
+def scaled(values: np.ndarray, window: Window | None, name: Path | str) -> np.ndarray:
     """Convert the values of a file to grey levels, with a warning if no window says how.
 
     Args:
         values: Real numbers, of any shape.
         window: See `windowed`; by default the smallest and greatest value of the image.
-        path: The file, for messages.
+        name: Name of the file, for messages.
 
     Returns:
         uint8, of the shape of `values`; black if all values are equal.
@@ -41,12 +69,12 @@ def scaled(values: np.ndarray, window: Window | None, path: Path) -> np.ndarray:
     values = values.astype(np.float32)
     if not np.isfinite(values).all():
         raise InputError(
-            f"{path}: the image holds NaN or infinite values; repair or leave out the file."
+            f"{name}: the image holds NaN or infinite values; repair or leave out the file."
         )
     low, high = window or (float(values.min()), float(values.max()))
     if window is None:
         warnings.warn(
-            f"{path}: scaled from {low:g}..{high:g} to 0..255; give a window to choose otherwise.",
+            f"{name}: scaled from {low:g}..{high:g} to 0..255; give a window to choose otherwise.",
             stacklevel=4,
         )
     return windowed(values, (low, high)) if high > low else np.zeros(values.shape, np.uint8)

@@ -31,6 +31,7 @@ def dicom(path, pixels, *, interpretation="MONOCHROME2", **tags):
     file.BitsAllocated, file.BitsStored, file.HighBit = bits, bits, bits - 1
     file.PixelRepresentation = int(pixels.dtype.kind == "i")
     file.PhotometricInterpretation = interpretation
+    file.SOPClassUID = SecondaryCaptureImageStorage
     for name, value in ({"SamplesPerPixel": 1} | tags).items():
         setattr(file, name, value)
     if file.SamplesPerPixel == 3:

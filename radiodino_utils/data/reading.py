@@ -1,0 +1,84 @@
+"""One reader for image files of all formats, on disk or in archives."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..core.errors import InputError
+from . import raster
+from .dicom import begins_as_dicom, read_dicom
+from .intensity import Window, checked_window
+from .nifti import read_nifti
+
+SUFFIXES = (*raster.SUFFIXES, ".dcm", ".nii", ".nii.gz")
+
+
+def read_image(
+    path: str | Path, *, window: Window | str | None = None, index: int | None = None
+) -> np.ndarray:
+    """Read a PNG, JPEG, TIFF, DICOM or NIfTI file as an 8-bit image.
+
+    Colour stays colour; transparency is laid over black; EXIF orientation is applied. Values of
+    more than 8 bits are scaled to 0..255 from `window`, else from the DICOM file's own window, else
+    from the smallest and greatest value of the image, with a warning.
+
+    Args:
+        path: The file.
+        window: Lower and upper value (CT: in HU) that become 0 and 255, or a key of
+            `intensity.WINDOWS`.
+        index: Frame of a DICOM file or slice along the third axis of a NIfTI volume, the middle one
+            by default; page of a TIFF, the first one by default.
+
+    Returns:
+        uint8, [height, width] or [height, width, 3].
+
+    Raises:
+        InputError: If the file is missing, empty, damaged, or not an image.
+    """
+    path = Path(path)
+    window = checked_window(window, path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such image file.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes); copy or download it again.")
+    with path.open("rb") as file:
+        kind = _format(path.name, file.read(132))
+    if kind == "nifti":
+        return read_nifti(path, window=window, index=index)
+    read = read_dicom if kind == "dicom" else raster.read_raster
+    return read(path, window=window, index=index)
+
+
+def decode_image(
+    content: bytes, name: str, *, window: Window | str | None = None, index: int | None = None
+) -> np.ndarray:
+    """Decode the content of an image file, such as a member of an archive; see `read_image`.
+
+    Args:
+        content: The bytes of the file.
+        name: Its name, for the format and messages.
+        window: See `read_image`.
+        index: See `read_image`.
+
+    Returns:
+        uint8, [height, width] or [height, width, 3]; equal to `read_image` of the same file.
+
+    Raises:
+        InputError: See `read_image`.
+    """
+    window = checked_window(window, name)
+    if not content:
+        raise InputError(f"{name}: the file is empty (0 bytes); copy or download it again.")
+    kind = _format(name, content[:132])
+    if kind == "nifti":
+        return read_nifti(content, window=window, index=index, name=name)
+    read = read_dicom if kind == "dicom" else raster.read_raster
+    return read(content, window=window, index=index, name=name)
+
+
+def _format(name: str, head: bytes) -> str:
+    """Return "nifti", "dicom" or "raster" by the name of a file and its first 132 bytes."""
+    name = name.lower()
+    if name.endswith((".nii", ".nii.gz")):
+        return "nifti"
+    return "dicom" if name.endswith(".dcm") or begins_as_dicom(head) else "raster"
