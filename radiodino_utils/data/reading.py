@@ -6,9 +6,9 @@ import numpy as np
 
 from ..core.errors import InputError
 from . import raster
-from .dicom import begins_as_dicom, read_dicom
+from .dicom import begins_as_dicom, read_dicom, read_stored
 from .intensity import Window, checked_window
-from .nifti import read_nifti
+from .nifti import read_nifti, read_nifti_values
 
 SUFFIXES = (*raster.SUFFIXES, ".dcm", ".nii", ".nii.gz")
 
@@ -37,12 +37,7 @@ def read_image(
     """
     path = Path(path)
     window = checked_window(window, path)
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such image file.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty (0 bytes); copy or download it again.")
-    with path.open("rb") as file:
-        kind = _format(path.name, file.read(132))
+    kind = _format_of(path)
     if kind == "nifti":
         return read_nifti(path, window=window, index=index)
     read = read_dicom if kind == "dicom" else raster.read_raster
@@ -74,6 +69,35 @@ def decode_image(
         return read_nifti(content, window=window, index=index, name=name)
     read = read_dicom if kind == "dicom" else raster.read_raster
     return read(content, window=window, index=index, name=name)
+
+
+def read_values(path: Path, *, index: int | None = None) -> np.ndarray:
+    """Read the values of an image file as they are stored, for instance the labels of a mask.
+
+    Args:
+        path: The file.
+        index: See `read_image`.
+
+    Returns:
+        [height, width], or [height, width, channels] of colours; palette images as their indices.
+
+    Raises:
+        InputError: See `read_image`.
+    """
+    kind = _format_of(path)
+    if kind == "nifti":
+        return read_nifti_values(path, index=index)
+    return (read_stored if kind == "dicom" else raster.read_raster_values)(path, index=index)
+
+
+def _format_of(path: Path) -> str:
+    """Return the format of a file after checking that it is there and not empty."""
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such image file.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes); copy or download it again.")
+    with path.open("rb") as file:
+        return _format(path.name, file.read(132))
 
 
 def _format(name: str, head: bytes) -> str:

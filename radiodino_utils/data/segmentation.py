@@ -1,7 +1,7 @@
 """Registered segmentation datasets: slices of the demo's CT, BUSI, a folder of one's own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ from ..core.files import files_digest, value_hash
 from . import busi_splits, demo_ct
 from .busi import CLASSES, read_busi
 from .dataset import SPLITS
-from .images import SUFFIXES, ImageFiles, LazyImages, read_image
+from .images import ImageFiles
+from .masks import Colour, MaskFiles, pair_masks
 from .segmentation_dataset import SegmentationDataset, segmentation_summary, with_labelled
 
 __all__ = [
@@ -129,83 +130,53 @@ def _busi(name: str, folds: int, seed: int, folder: str | Path | None) -> list[S
     return datasets
 
 
-@dataclass(frozen=True)
-class _MaskFiles(LazyImages):
-    """Mask files, read when needed; a mask of 0 and 255 becomes one of 0 and 1."""
-
-    paths: tuple[Path, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def read(self, row: int) -> np.ndarray:
-        """Return a mask, uint8 [height, width]."""
-        mask = read_image(self.paths[row])
-        mask = mask if mask.ndim == 2 else mask.max(-1)
-        return (mask // 255).astype(np.uint8) if set(np.unique(mask)) <= {0, 255} else mask
-
-
 def folder_segmentation(
     images: str | Path,
     masks: str | Path,
     *,
     classes: Sequence[str] = ("background", "foreground"),
+    colours: Sequence[Colour] = (),
     seed: int = 0,
 ) -> SegmentationDataset:
     """Load a folder of images and a folder of masks, split 70 / 10 / 20 at random.
 
     Args:
         images: Folder of images of any size, in any format of `read_image`.
-        masks: Folder of masks; a mask has the name of its image (suffixes may differ). Its values
-            count classes from 0, the background; 0 and 255 stand for background and foreground.
+        masks: Folder of masks, each with the name of its image (see `masks.pair_masks`). The stored
+            values count classes from 0, the background; 0 and 255 stand for background and
+            foreground.
         classes: Name of each value.
+        colours: Red, green and blue of each class, for masks in colour.
         seed: Seed of the split.
 
     Returns:
         The dataset, in the order of the names.
 
     Raises:
-        InputError: If a folder is missing, there are fewer than three images, or an image has no
-            mask.
+        InputError: If a folder is missing, there are fewer than three images, an image has no mask
+            or several, or the numbers of classes and colours differ.
     """
-    image_of, mask_of = (_image_files(Path(folder)) for folder in (images, masks))
-    if absent := sorted(image_of.keys() - mask_of.keys()):
+    images, masks = Path(images), Path(masks)
+    if colours and len(colours) != len(classes):
+        raise InputError(f"{masks}: {len(colours)} colours for {len(classes)} classes; give each.")
+    pairs = pair_masks(images, masks)
+    if len(pairs) < 3:
         raise InputError(
-            f"{image_of[absent[0]].name}: has no mask in {masks}; "
-            f"add {absent[0]}.png or leave out the image."
+            f"{images}: holds {len(pairs)} images; at least three are needed, one for each split."
         )
-    names = sorted(image_of)
-    if len(names) < 3:
-        raise InputError(
-            f"{images}: holds {len(names)} images; at least three are needed, one for each split."
-        )
-    files = [image_of[name].name for name in names]
-    order = np.random.default_rng(seed).permutation(len(names))
-    sizes = [max(1, round(share * len(names))) for share in SHARES[1:]]
-    starts = [len(names) - sum(sizes), len(names) - sizes[1]]
+    files = [image.name for image, _ in pairs]
+    order = np.random.default_rng(seed).permutation(len(files))
+    sizes = [max(1, round(share * len(files))) for share in SHARES[1:]]
+    starts = [len(files) - sum(sizes), len(files) - sizes[1]]
     return SegmentationDataset(
-        name=f"masks-{Path(images).resolve().parent.name}",
+        name=f"masks-{images.resolve().parent.name}",
         classes=tuple(classes),
-        images=ImageFiles(Path(images), files),
-        masks=_MaskFiles(tuple(mask_of[name] for name in names)),
+        images=ImageFiles(images, files),
+        masks=MaskFiles(tuple(mask for _, mask in pairs), len(classes), tuple(colours)),
         ids=files,
-        kinds=[""] * len(names),
+        kinds=[""] * len(files),
         splits=dict(zip(SPLITS, map(np.sort, np.split(order, starts)), strict=True)),
         protocol=f"70 / 10 / 20 at random, seed {seed}",
         spacing_mm=None,
-        digest=files_digest(Path(images), files),
+        digest=files_digest(images, files),
     )
-
-
-def _image_files(folder: Path) -> dict[str, Path]:
-    """Return the image files of a folder by their names without suffixes."""
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: there is no such folder; "
-            "images and masks are needed, each in a folder of its own."
-        )
-    return {
-        path.name.split(".")[0]: path
-        for path in folder.iterdir()
-        if path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
-    }

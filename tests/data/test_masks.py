@@ -1,0 +1,136 @@
+"""Masks as they are stored, and their pairing with images."""
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from radiodino_utils.core.errors import InputError
+from radiodino_utils.data.masks import MaskFiles, pair_masks, read_mask, stem_of
+from radiodino_utils.data.segmentation import folder_segmentation
+
+from .test_dicom import dicom
+
+LABELS = np.array([[0, 2], [2, 1]], np.uint8)
+
+
+@pytest.mark.parametrize("values", [LABELS, LABELS * 200, LABELS.astype(np.uint16) * 300])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_labels_of_images_are_never_stretched(tmp_path, values, suffix):
+    Image.fromarray(values).save(tmp_path / f"mask.{suffix}")
+    np.testing.assert_array_equal(read_mask(tmp_path / f"mask.{suffix}"), values)
+
+
+def test_labels_of_volumes_and_dicom_files_are_never_stretched(tmp_path):
+    volume = LABELS.astype(np.float32)[:, :, None]
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "mask.nii.gz")
+    expected = LABELS.T[::-1, ::-1]
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii.gz"), expected)
+    path = dicom(tmp_path / "mask.dcm", LABELS, RescaleSlope=3, RescaleIntercept=5)
+    np.testing.assert_array_equal(read_mask(path), LABELS)
+    nibabel.save(nibabel.Nifti1Image(volume / 2 + 0.1, np.eye(4)), tmp_path / "soft.nii")
+    with pytest.raises(InputError, match=r"soft\.nii: the mask holds fractions"):
+        read_mask(tmp_path / "soft.nii")
+
+
+def test_palette_masks_are_read_by_index(tmp_path):
+    palette = Image.fromarray(LABELS, "P")
+    palette.putpalette([0, 0, 0, 255, 0, 0, 128, 0, 0] + [0] * 759)
+    palette.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), LABELS)
+
+
+def test_colours_need_a_table(tmp_path):
+    table = ((0, 0, 0), (255, 0, 0), (0, 255, 0))
+    Image.fromarray(np.array(table, np.uint8)[LABELS]).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match=r"mask\.png: a mask in colour; say which colour"):
+        read_mask(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", colours=table), LABELS)
+    with pytest.raises(InputError, match=r"holds the colour \(0, 255, 0\), which no class has"):
+        read_mask(tmp_path / "mask.png", colours=table[:2])
+    Image.fromarray(np.stack([LABELS] * 3, -1)).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "grey.png"), LABELS)
+
+
+def test_transparent_masks_are_refused_and_opaque_ones_read(tmp_path):
+    layer = np.stack([LABELS, LABELS, LABELS, np.full_like(LABELS, 255)], -1)
+    Image.fromarray(layer).save(tmp_path / "opaque.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "opaque.png"), LABELS)
+    layer[0, 0, 3] = 0
+    Image.fromarray(layer).save(tmp_path / "clear.png")
+    with pytest.raises(InputError, match=r"clear\.png: the mask is partly transparent"):
+        read_mask(tmp_path / "clear.png")
+
+
+def test_0_and_255_are_background_and_foreground(tmp_path):
+    Image.fromarray(LABELS // 2 * 255).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(MaskFiles((tmp_path / "mask.png",))[0], LABELS // 2)
+    Image.fromarray(LABELS).save(tmp_path / "other.png")  # 0, 1 and 2 stay what they are
+    np.testing.assert_array_equal(MaskFiles((tmp_path / "other.png",))[0], LABELS)
+
+
+@pytest.fixture
+def files(tmp_path):
+    def write(images, masks):
+        for folder, names in (("images", images), ("masks", masks)):
+            (tmp_path / folder).mkdir()
+            for name in names:
+                (tmp_path / folder / name).touch()
+        return tmp_path / "images", tmp_path / "masks"
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("p3.png", "p3.nii.gz"),
+        ("p3.nii.gz", "p3_seg.nii.gz"),
+        ("p3.slice2.bmp", "p3.slice2.png"),
+        ("p3.slice2.bmp", "p3.slice2-Mask.PNG"),
+        ("1.2.840.77.dcm", "1.2.840.77.png"),
+        ("case_1.jpg", "case_1_segmentation.tif"),
+    ],
+)
+def test_names_that_belong_together(files, image, mask):
+    images, masks = files(["1.2.840.7.dcm", "p3.slice1.bmp", image], ["p3.slice1.png", mask])
+    (masks / "1.2.840.7_gt.png").touch()
+    assert (images / image, masks / mask) in pair_masks(images, masks)
+
+
+def test_what_does_not_belong_together_is_listed(files):
+    images, masks = files(["a.png", "b.png", "c.png"], ["a.png", "d.png"])
+    with pytest.raises(
+        InputError, match=r"b\.png: has no mask in .*\(c\.png neither\); add b\.png"
+    ):
+        pair_masks(images, masks)
+    for name in "bc":
+        (masks / f"{name}_mask.png").touch()
+    with pytest.warns(UserWarning, match=r"masks without an image in .*: d\.png"):
+        assert len(pair_masks(images, masks)) == 3
+    (masks / "b_seg.png").touch()
+    with pytest.raises(InputError, match=r"the masks b_mask\.png, b_seg\.png have one name"):
+        pair_masks(images, masks)
+    (images / "a.jpg").touch()
+    with pytest.raises(InputError, match=r"the images a\.jpg, a\.png have one name"):
+        pair_masks(images, masks)
+
+
+def test_stems():
+    names = ("a.b.nii.gz", "a.b.PNG", "a.b", "1.2.3.dcm")
+    assert [stem_of(name) for name in names] == ["a.b", "a.b", "a.b", "1.2.3"]
+
+
+def test_a_folder_of_colour_masks(tmp_path):
+    table = ((0, 0, 0), (255, 0, 0))
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for name in "abc":
+        Image.fromarray(LABELS).save(tmp_path / "images" / f"{name}.png")
+        colours = np.array(table, np.uint8)[LABELS // 2]
+        Image.fromarray(colours).save(tmp_path / "masks" / f"{name}_mask.png")
+    folders = (tmp_path / "images", tmp_path / "masks")
+    dataset = folder_segmentation(*folders, colours=table)
+    np.testing.assert_array_equal(dataset.mask(0), LABELS // 2)
+    with pytest.raises(InputError, match="1 colours for 2 classes"):
+        folder_segmentation(*folders, colours=table[:1])
