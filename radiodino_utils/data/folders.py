@@ -6,14 +6,24 @@ import pandas as pd
 
 from ..core.errors import InputError
 from .dataset import SPLITS, ImageDataset
-from .images import SUFFIXES
+from .folder_layout import SPLIT_NAMES, image_files, is_ignored, split_folders
+from .labels import require_distinct_labels
 from .tables import dataset_from_table, read_table, require_disjoint, require_trained_labels
+
+SYNONYMS = {
+    "path": ("path", "filename", "file", "filepath", "image", "image_path"),
+    "label": ("label", "class", "diagnosis"),
+    "split": ("split", "subset"),
+    "group": ("group", "patient", "patient_id", "patientid", "subject", "subject_id"),
+    "positive": ("positive",),
+}
 
 
 def read_folder(root: Path, name: str) -> ImageDataset:
-    """Read a folder of class folders, or of such folders inside `train`, `val` and `test`.
+    """Read a folder of class folders, or of such folders inside split folders.
 
-    The layout is that of torchvision's ImageFolder.
+    The layout is that of torchvision's ImageFolder. Split folders have a name of
+    `folder_layout.SPLIT_NAMES` in any case, such as `Training`, `valid` and `test`.
 
     Args:
         root: The folder.
@@ -23,13 +33,14 @@ def read_folder(root: Path, name: str) -> ImageDataset:
         The dataset; without split folders its only split is "all". Images are read when needed.
 
     Raises:
-        InputError: If a folder is missing or empty, or a class has one image.
+        InputError: If a folder is missing or empty, a class has one image, the splits have
+            different classes, or folders of splits and of classes stand side by side.
     """
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder.")
-    parts = {split: root / split for split in SPLITS if (root / split).is_dir()} or {"all": root}
+    parts = split_folders(root) or {"all": root}
     entries = [entry for part in parts.values() for entry in part.iterdir() if entry.is_dir()]
-    classes = sorted({entry.name for entry in entries if not entry.name.startswith(".")})
+    classes = sorted({entry.name for entry in entries if not is_ignored(entry.name)})
     if not classes:
         raise InputError(
             f"{root}: holds no class folders; "
@@ -37,33 +48,41 @@ def read_folder(root: Path, name: str) -> ImageDataset:
         )
     rows = []
     for split, part in parts.items():
-        paths = {label: _image_files(part / label) for label in classes}
+        paths = {label: image_files(part / label) for label in classes}
         if not any(paths.values()):
             raise InputError(f"{part}: the split '{split}' is empty: it holds no image files.")
         for label in classes:
             rows += [(path.relative_to(root).as_posix(), label, split) for path in paths[label]]
     table = pd.DataFrame(rows, columns=["path", "label", "split"])
-    return dataset_from_table(table, root, name, source=root)
+    require_distinct_labels(table["label"], root)
+    dataset = dataset_from_table(table, root, name, source=root)
+    _require_equal_classes(table, root)
+    return dataset
 
 
-def _image_files(folder: Path) -> list[Path]:
-    """Return the image files of a folder and its subfolders, sorted."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
-    ]
+def _require_equal_classes(table: pd.DataFrame, root: Path) -> None:
+    """Check that each split folder has images of each class."""
+    classes = set(table["label"])
+    for split, labels in table.groupby("split", sort=False)["label"]:
+        if absent := sorted(classes - set(labels)):
+            raise InputError(
+                f"{root}: the split '{split}' has no image of the class '{absent[0]}'; "
+                "add some, or leave the class out of the other splits."
+            )
 
 
 def read_list(path: Path, name: str) -> ImageDataset:
     """Read a CSV list with the columns path and label, and optionally split, group and positive.
 
+    Columns may have another name of `SYNONYMS`, in any case.
+
     Args:
-        path: The CSV file. Its paths are relative to its folder and stay inside it, unless the
-            environment variable RADIODINO_OUTSIDE_PATHS is 1. A `split` is train, val or test;
-            without the column the only split is "all". Images of one `group`, such as a patient,
-            must be in one split. The column `positive` names the positive class of two, in one
-            row or in all; without it the last class in sorted order is positive.
+        path: The CSV file, see `tables.read_table`. Its paths are relative to its folder and stay
+            inside it, unless the environment variable RADIODINO_OUTSIDE_PATHS is 1. A `split` is
+            train, val or test, or another name of `folder_layout.SPLIT_NAMES`; without the column
+            the only split is "all". Images of one `group`, such as a patient, must be in one split.
+            The column `positive` names the positive class of two, in one row or in all; without it
+            the last class in sorted order is positive.
         name: Name of the dataset.
 
     Returns:
@@ -74,8 +93,10 @@ def read_list(path: Path, name: str) -> ImageDataset:
             splits overlap, a class has one image, or the positive class does not exist or is
             ambiguous.
     """
-    table = read_table(path, ("path", "label"))
+    table = read_table(path, ("path", "label"), synonyms=SYNONYMS)
     table = table if "split" in table else table.assign(split="all")
+    table["split"] = [SPLIT_NAMES.get(split.strip().lower(), split) for split in table["split"]]
+    require_distinct_labels(table["label"], path)
     if unknown_splits := sorted(set(table["split"]) - {*SPLITS, "all"}):
         raise InputError(
             f"{path}: unknown split '{unknown_splits[0]}'; "

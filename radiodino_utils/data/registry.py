@@ -104,7 +104,8 @@ def load_dataset(
         dataset = read_npz(Path(path).expanduser(), name)
     elif kind == "folder" and path:
         root = Path(path).expanduser()
-        dataset = read_list(root, name) if root.suffix == ".csv" else read_folder(root, name)
+        is_list = root.suffix.lower() in (".csv", ".tsv") and not root.is_dir()
+        dataset = read_list(root, name) if is_list else read_folder(root, name)
     elif name in _registered:
         dataset = _registered[name].load(name, folder)
         dataset = dataset if dataset.name == name else replace(dataset, name=name)

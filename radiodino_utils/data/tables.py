@@ -1,6 +1,8 @@
 """Datasets from tables of image files: reading, checks and construction."""
 
-from collections.abc import Sequence
+import codecs
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,28 +14,37 @@ from .dataset import SPLITS, ImageDataset, Split
 from .images import ImageFiles
 
 
-def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def read_table(
+    path: Path, columns: Sequence[str], *, synonyms: Mapping[str, Sequence[str]] | None = None
+) -> pd.DataFrame:
     """Read a CSV file of image files as text.
+
+    Commas, semicolons or tabs separate the columns; the encoding is UTF-8, UTF-16 with its mark, or
+    else that of Windows (cp1252).
 
     Args:
         path: The CSV file.
         columns: Columns that must be there and filled; the first one holds the paths of images.
+        synonyms: Other names of columns, in lower case, by the name that they get.
 
     Returns:
         All columns of the file, as text.
 
     Raises:
-        InputError: If the file cannot be read, a column is missing, a value is empty, or a path
-            leaves the folder of the file.
+        InputError: If the file cannot be read, a column is missing or there twice, a value is
+            empty, or a path leaves the folder of the file.
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such CSV file.")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        text = _decoded(path.read_bytes())
+        separator = max(",;\t", key=text.partition("\n")[0].count)
+        table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: not a CSV file that can be read ({str(error).strip()})."
         ) from error
+    table = table.rename(columns=_names(table.columns, synonyms or {}, path))
     if missing := [column for column in columns if column not in table]:
         raise InputError(
             f"{path}: the columns {', '.join(missing)} are missing; "
@@ -43,11 +54,39 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         raise InputError(f"{path}: lists no images.")
     require_inside(table[columns[0]], path)
     for column in columns:
-        if len(empty := np.flatnonzero(table[column] == "")):
+        if len(empty := np.flatnonzero(table[column].str.strip() == "")):
             raise InputError(
                 f"{path}, line {empty[0] + 2}: the {column} is empty; every image needs one."
             )
     return table
+
+
+def _decoded(content: bytes) -> str:
+    """Decode the text of a table; see `read_table`."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252")
+
+
+def _names(
+    columns: Sequence[str], synonyms: Mapping[str, Sequence[str]], path: Path
+) -> dict[str, str]:
+    """Return the new names of columns; a column of the exact name wins over synonyms."""
+    renamed = {}
+    for name, others in synonyms.items():
+        candidates = [column for column in columns if column.strip().lower() in others]
+        if name in columns or not candidates:
+            continue
+        if len(candidates) > 1:
+            raise InputError(
+                f"{path}: the columns {', '.join(candidates)} could all be the {name}; "
+                f"name one of them '{name}'."
+            )
+        renamed[candidates[0]] = name
+    return renamed
 
 
 def require_trained_labels(table: pd.DataFrame, source: Path) -> None:

@@ -215,7 +215,7 @@ def test_invalid_csv_files(tmp_path):
     (tmp_path / "empty.csv").touch()
     with pytest.raises(InputError, match=r"empty\.csv: not a CSV file that can be read"):
         load_dataset(f"folder:{tmp_path / 'empty.csv'}")
-    (tmp_path / "broken.csv").write_bytes(b"path,label\n\xff\xfe,1\n")
+    (tmp_path / "broken.csv").write_bytes(b"path,label\n\x81\x8d,1\n")
     with pytest.raises(InputError, match=r"broken\.csv: not a CSV file that can be read"):
         load_dataset(f"folder:{tmp_path / 'broken.csv'}")
 
@@ -264,3 +264,100 @@ def test_paths_out_of_the_lists_folder_need_the_option(way, tmp_path, images, mo
         load_corpus([Source(tmp_path / "set" / "list.txt")])
     monkeypatch.setenv("RADIODINO_OUTSIDE_PATHS", "1")
     assert len(load_dataset(f"folder:{path}").splits["all"]) == 2
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("Training", "Testing"), ("TRAIN", "Val"), ("train", "valid"), ("train", "validation")],
+)
+def test_usual_names_of_splits(folder, names):
+    first, second = names
+    files = [f"{split}/{label}/{n}.png" for split in names for label in "ab" for n in (1, 2)]
+    dataset = load_dataset(f"folder:{folder(files)}")
+    assert list(dataset.splits) == ["train", "test" if "est" in second else "val"]
+    assert dataset.classes == ("a", "b")
+    assert next(iter(dataset.splits.values())).ids[0] == f"{first}/a/1.png"
+
+
+def test_ambiguous_layouts_are_refused(folder):
+    root = folder(["train/a/1.png", "train/a/2.png", "test/a/1.png", "test/a/2.png"])
+    folder(["Testing/a/1.png"])
+    with pytest.raises(InputError, match="'Testing' and 'test' are both the split 'test'"):
+        load_dataset(f"folder:{root}")
+    (root / "Testing").rename(root / "control")
+    with pytest.raises(
+        InputError, match=r"'control' holds images beside the split folders \(train, t"
+    ):
+        load_dataset(f"folder:{root}")
+    (root / "control" / "a" / "1.png").unlink()
+    assert list(load_dataset(f"folder:{root}").splits) == ["train", "test"]
+    folder(["train/b/1.png", "train/b/2.png"])
+    with pytest.raises(InputError, match="the split 'test' has no image of the class 'b'"):
+        load_dataset(f"folder:{root}")
+
+
+def test_masks_checkpoints_and_hidden_files_are_no_images(folder):
+    names = ["a/x (1).png", "a/x (1)_mask.png", "a/x (1)_mask_1.png", "b/only_mask.png"]
+    root = folder([*names, "a/.ipynb_checkpoints/x.png", "b/__MACOSX/x.png", "b/._x.png"])
+    with pytest.warns(
+        UserWarning, match=r"2 masks beside their images are left out, first 'x \(1\)"
+    ):
+        dataset = load_dataset(f"folder:{root}")
+    assert dataset.splits["all"].ids == ["a/x (1).png", "b/only_mask.png"]
+
+
+def test_symbolic_links_are_followed_once(folder, tmp_path):
+    root = folder(["a/1.png", "b/1.png"])
+    Image.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / "set" / "b" / "2.png")
+    (tmp_path / "far").mkdir()
+    (root / "b" / "2.png").rename(tmp_path / "far" / "2.png")
+    (root / "b" / "link").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "loop").symlink_to(root / "b")
+    assert load_dataset(f"folder:{root}").splits["all"].ids == [
+        "a/1.png",
+        "b/1.png",
+        "b/link/2.png",
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_lists_of_other_programs(images, tmp_path, encoding, separator):
+    images(["ä.png", "b.png"])
+    rows = [
+        ["FileName", "Diagnosis", "Patient_ID"],
+        ["ä.png", "Ödem", "1"],
+        ["b.png", "keins", "2"],
+    ]
+    text = "\r\n".join(separator.join(row) for row in rows)
+    path = tmp_path / ("list.tsv" if separator == "\t" else "list.csv")
+    path.write_bytes(text.encode(encoding))
+    split = load_dataset(f"folder:{path}").splits["all"]
+    assert split.ids == ["ä.png", "b.png"] and split.groups == ["1", "2"]
+    assert load_dataset(f"folder:{path}").classes == ("keins", "Ödem")
+
+
+def test_names_of_splits_in_a_list(listed):
+    rows = [(*row[:2], {"train": "Training", "test": "Testing"}[row[2]], row[3]) for row in ROWS]
+    assert list(load_dataset(listed(rows)).splits) == ["train", "test"]
+
+
+@pytest.mark.parametrize("pair", [("benign", "Benign"), ("benign", " benign"), ("0", "0.0")])
+def test_labels_that_are_almost_the_same_are_refused(listed, pair):
+    rows = [(f"{n}.png", label) for n, label in enumerate([*pair, *pair])]
+    with pytest.raises(
+        InputError, match=r"list\.csv: the labels '.*' and '.*' are almost the same"
+    ):
+        load_dataset(listed(rows, "path label"))
+
+
+@pytest.mark.parametrize("label", ["nan", "NaN", "<NA>"])
+def test_missing_labels_are_no_class(listed, label):
+    rows = [("a.png", label), ("b.png", "lung")]
+    with pytest.raises(InputError, match=f"the label '{label}' stands for a missing value"):
+        load_dataset(listed(rows, "path label"))
+
+
+def test_two_columns_for_one_thing(listed):
+    with pytest.raises(InputError, match="the columns class, diagnosis could all be the label"):
+        load_dataset(listed([("a.png", "x", "y")], "path class diagnosis"))
