@@ -3,6 +3,7 @@
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..core.errors import InputError
@@ -72,18 +73,7 @@ def image_files(folder: Path) -> list[Path]:
     Args:
         folder: The folder; a missing one has no files.
     """
-    files: list[Path] = []
-    visited = {folder.resolve()}
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        kept = []
-        for name in sorted(folders):
-            target = (Path(parent) / name).resolve()
-            if not is_ignored(name) and target not in visited:
-                visited.add(target)
-                kept.append(name)
-        folders[:] = kept
-        files += [Path(parent) / name for name in names if _is_image(name)]
-    files = sorted(path for path in files if path.is_file())
+    files = sorted(path for path in visible_files(folder) if path.name.lower().endswith(SUFFIXES))
     stems = {path.with_suffix("") for path in files}
     masks = [path for path in files if _is_mask_of(path, stems)]
     if masks:
@@ -95,13 +85,24 @@ def image_files(folder: Path) -> list[Path]:
     return [path for path in files if path not in set(masks)]
 
 
+def visible_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder and its subfolders; see `image_files` for what is ignored."""
+    visited = {folder.resolve()}
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        kept = []
+        for name in sorted(folders):
+            target = (Path(parent) / name).resolve()
+            if not is_ignored(name) and target not in visited:
+                visited.add(target)
+                kept.append(name)
+        folders[:] = kept
+        paths = (Path(parent) / name for name in sorted(names) if not is_ignored(name))
+        yield from (path for path in paths if path.is_file())
+
+
 def is_ignored(name: str) -> bool:
     """Return whether a file or folder of this name is never part of a dataset."""
     return name.startswith(".") or name == "__MACOSX"
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not is_ignored(name)
 
 
 def _is_mask_of(path: Path, stems: set[Path]) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..core.downloads import Missing
 from ..core.errors import InputError, unknown_name, wrong_type
-from . import busi, busi_splits, medmnist, organct, radimagenet
+from . import busi, busi_splits, medmnist, organct, radimagenet, studies
 from .dataset import SPLITS, ImageDataset, Split, summary
 from .folders import read_folder, read_list
 from .npz import read_npz
@@ -66,7 +66,7 @@ def register_dataset(name: str, load: Callable[[], ImageDataset]) -> None:
 
 
 def dataset_names() -> list[str]:
-    """Return the registered names, without the open ones (`npz:PATH`, `folder:PATH`)."""
+    """Return the registered names, without open ones such as `npz:PATH` and `folder:PATH`."""
     return list(_registered)
 
 
@@ -81,7 +81,9 @@ def load_dataset(
             files); `busi` (one split, "all"), `busi-fold0` to `-fold4`, `busi-breastmnist` (see
             `busi_splits.busi_splits`); `radimagenet`; `npz:PATH` (a file in MedMNIST's layout);
             `folder:PATH` (one folder per class, or those inside train / val / test, or a CSV list
-            with path, label, split and group); or one added by `register_dataset`.
+            with path, label, split and group); `dicom:PATH` (a folder of DICOM studies with
+            `labels.csv`, see `studies.read_studies`; options follow as in
+            `dicom:PATH?window=lung&slices=3`); or one added by `register_dataset`.
         folder: Folder of the files of MedMNIST, BUSI or RadImageNet; by default `$MEDMNIST`,
             `$BUSI` or `$RADIMAGENET`, else the data folder's `medmnist`, `busi` or `radimagenet`.
             Missing files of MedMNIST are downloaded.
@@ -106,11 +108,14 @@ def load_dataset(
         root = Path(path).expanduser()
         is_list = root.suffix.lower() in (".csv", ".tsv") and not root.is_dir()
         dataset = read_list(root, name) if is_list else read_folder(root, name)
+    elif kind == "dicom" and path:
+        root, window, slices = studies.parse_studies(path)
+        dataset = studies.read_studies(root, name, window=window, slices=slices)
     elif name in _registered:
         dataset = _registered[name].load(name, folder)
         dataset = dataset if dataset.name == name else replace(dataset, name=name)
     else:
-        raise unknown_name("dataset", name, [*_registered, "npz:PATH", "folder:PATH"])
+        raise unknown_name("dataset", name, [*_registered, "npz:PATH", "folder:PATH", "dicom:PATH"])
     return replace(dataset, positive=positive) if positive else dataset
 
 

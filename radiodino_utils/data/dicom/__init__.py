@@ -1,6 +1,6 @@
 """DICOM files: what each is, its stored values, and its frames as 8-bit images."""
 
-from .reading import read_dicom, read_stored
+from .reading import read_dicom, read_header, read_stored
 from .recognition import begins_as_dicom, is_dicom
 
-__all__ = ["begins_as_dicom", "is_dicom", "read_dicom", "read_stored"]
+__all__ = ["begins_as_dicom", "is_dicom", "read_dicom", "read_header", "read_stored"]

@@ -79,6 +79,26 @@ def read_stored(
         raise _undecodable(name, error) from error
 
 
+def read_header(path: Path) -> "Dataset":
+    """Read the attributes of a DICOM file without its pixels.
+
+    Raises:
+        InputError: If the file does not begin as DICOM does, or is damaged.
+    """
+    import pydicom
+
+    try:
+        with path.open("rb") as file:
+            if not begins_as_dicom(file.read(HEAD)):
+                raise InputError(f"{path}: not a DICOM file.")
+            file.seek(0)
+            return pydicom.dcmread(file, stop_before_pixels=True, force=True)
+    except InputError:
+        raise
+    except Exception as error:  # parsers of damaged files raise anything
+        raise _undecodable(str(path), error) from error
+
+
 def _header(source: Path | bytes, name: str) -> "Dataset":
     """Read a file and fill in what it lacks and the standard or its encoding implies."""
     import pydicom

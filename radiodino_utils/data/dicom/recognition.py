@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 HEAD = 132  # bytes: a preamble of 128 and the mark
+DIRECTORY, SEGMENTATION = "a DICOMDIR", "a DICOM segmentation"
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _DIRECTORY = "1.2.840.10008.1.3.10"
-_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66"
+_SEGMENTATION_CLASS = "1.2.840.10008.5.1.4.1.1.66"
 _NO_IMAGES = {
     "1.2.840.10008.5.1.4.1.1.88.59": "a key object selection",
     "1.2.840.10008.5.1.4.1.1.88": "a structured report",
@@ -55,24 +57,42 @@ def require_image(header: "Dataset", name: str) -> None:
         InputError: If it is a directory, a report, a plan, a segmentation or the like, or has no
             pixel data.
     """
-    kind = str(header.get("SOPClassUID") or "")
-    media = str(getattr(header, "file_meta", {}).get("MediaStorageSOPClassUID") or "")
-    if _DIRECTORY in (kind, media) or "DirectoryRecordSequence" in header:
+    kind = kind_without_image(header)
+    if kind == DIRECTORY:
         raise InputError(
             f"{name}: a DICOMDIR, which lists other files and holds no image; name their folder."
         )
-    if is_segmentation(header):
+    if kind == SEGMENTATION:
         raise InputError(
             f"{name}: a DICOM segmentation, which holds masks and no image; use it as a mask."
         )
-    if not any(key in header for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        found = (text for prefix, text in _NO_IMAGES.items() if f"{kind}.".startswith(f"{prefix}."))
-        what = next(found, "a DICOM file without pixel data")
-        raise InputError(f"{name}: {what}, not an image; leave it out.")
+    if kind or not any(key in header for key in _PIXELS):
+        raise InputError(
+            f"{name}: {kind or 'a DICOM file without pixel data'}, not an image; leave it out."
+        )
+
+
+def kind_without_image(header: "Dataset") -> str:
+    """Return what a DICOM file is if its kind holds no image, such as "a structured report".
+
+    Args:
+        header: The file, with or without its pixels.
+
+    Returns:
+        Empty for images and for unknown kinds.
+    """
+    kind = str(header.get("SOPClassUID") or "")
+    media = str(getattr(header, "file_meta", {}).get("MediaStorageSOPClassUID") or "")
+    if _DIRECTORY in (kind, media) or "DirectoryRecordSequence" in header:
+        return DIRECTORY
+    if is_segmentation(header):
+        return SEGMENTATION
+    found = (text for prefix, text in _NO_IMAGES.items() if f"{kind}.".startswith(f"{prefix}."))
+    return next(found, "")
 
 
 def is_segmentation(header: "Dataset") -> bool:
     """Return whether a DICOM file is a segmentation (SEG)."""
-    return str(header.get("SOPClassUID") or "").startswith(f"{_SEGMENTATION}.4") or (
-        header.get("Modality") == "SEG" and "SegmentSequence" in header
+    return str(header.get("SOPClassUID") or "").startswith(f"{_SEGMENTATION_CLASS}.4") or (
+        header.get("Modality") == "SEG"
     )

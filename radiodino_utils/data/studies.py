@@ -1,0 +1,204 @@
+"""Labelled datasets from folders of DICOM studies, as a PACS exports them."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+import numpy as np
+import pandas as pd
+
+from ..core.errors import InputError, unknown_name
+from ..core.files import files_digest, value_hash
+from .dataset import SPLITS, ImageDataset, Split
+from .dicom import read_dicom
+from .dicom.index import DicomIndex, index_dicom
+from .folder_layout import SPLIT_NAMES, visible_files
+from .images import LazyImages
+from .intensity import WINDOWS, Window
+from .labels import require_distinct_labels
+from .tables import read_table, require_disjoint, require_trained_labels
+
+LABELS = "labels.csv"
+KEYS = {
+    "path": ("path", "filename", "file"),
+    "accession": ("accession", "accessionnumber", "accession_number"),
+    "study": ("study", "studyinstanceuid", "study_uid"),
+    "patient": ("patient", "patientid", "patient_id", "subject"),
+}
+_COLUMNS = {"label": ("label", "class", "diagnosis"), "split": ("split", "subset")}
+
+
+@dataclass(frozen=True)
+class DicomFrames(LazyImages):
+    """Frames of DICOM files as a sequence of uint8 arrays, each read when it is needed.
+
+    Attributes:
+        root: Folder that contains the files.
+        names: Paths of the files in `root`.
+        frames: Number of the frame of each, from 0.
+        window: See `dicom.read_dicom`.
+    """
+
+    root: Path
+    names: Sequence[str]
+    frames: Sequence[int]
+    window: Window | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, row: int) -> np.ndarray:
+        """Read the frame of a row."""
+        return read_dicom(self.root / self.names[row], window=self.window, index=self.frames[row])
+
+
+def index_studies(root: str | Path, *, progress: bool = True) -> DicomIndex:
+    """Index the DICOM images of a folder and its subfolders; see `dicom.index.index_dicom`.
+
+    Raises:
+        InputError: If there is no such folder, or it holds no DICOM image.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise InputError(f"{root}: there is no such folder.")
+    index = index_dicom(root, visible_files(root), progress=progress)
+    if index.images.empty:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in index.reasons().items())
+        raise InputError(f"{root}: holds no DICOM images ({reasons or 'it is empty'}).")
+    return index
+
+
+def read_studies(
+    root: Path, name: str, *, window: Window | None = None, slices: str = "middle"
+) -> ImageDataset:
+    """Read a folder of DICOM studies with their labels.
+
+    Args:
+        root: Folder of any structure with `labels.csv`: the column label, one of path, accession,
+            study and patient (see `KEYS`) that says what it is the label of, and optionally split.
+        name: Name of the dataset.
+        window: Window of all images; by default each file's own.
+        slices: Which images of a series are taken: `middle`, `all`, or a number of them, evenly
+            from the first to the last.
+
+    Returns:
+        The dataset; groups are patients, by a hash of their id. Images are read when needed.
+
+    Raises:
+        InputError: If a folder, a file or a column is missing, a label fits no image, or a patient
+            is in two splits.
+    """
+    images = select_slices(index_studies(root).images, slices)
+    table = _labelled(images, root)
+    require_trained_labels(table, root / LABELS)
+    require_disjoint(table[table["group"] != ""], "group", root / LABELS)
+    classes = sorted(set(table["label"]))
+    splits = {}
+    for split in [split for split in (*SPLITS, "all") if split in set(table["split"])]:
+        part = table[table["split"] == split]
+        labels = pd.Categorical(part["label"], categories=classes).codes.astype(np.int64)
+        frames = part["frame"].tolist()
+        ids = [
+            f"{path}#{frame}" if total > 1 else path
+            for path, frame, total in zip(part["path"], frames, part["frames"], strict=True)
+        ]
+        groups = part["group"].tolist() if (part["group"] != "").all() else None
+        images_of = DicomFrames(root, part["path"].tolist(), frames, window)
+        splits[split] = Split(images_of, labels, ids, groups)
+    content = files_digest(root, list(dict.fromkeys(table["path"])))
+    rows = table[["path", "frame", "label", "split"]].to_numpy().tolist()
+    return ImageDataset(name, tuple(classes), splits, value_hash([content, window, *rows]))
+
+
+def select_slices(images: pd.DataFrame, slices: str) -> pd.DataFrame:
+    """Select images of each series.
+
+    Args:
+        images: `DicomIndex.images`.
+        slices: See `read_studies`.
+
+    Returns:
+        Rows of `images` with the column `frame`, in their order.
+
+    Raises:
+        InputError: If `slices` is none of its values.
+    """
+    if slices not in ("middle", "all") and not (slices.isdecimal() and int(slices) > 0):
+        raise InputError(f"slices '{slices}': give middle, all, or a number above 0.")
+    rows = images.loc[images.index.repeat(images["frames"])]
+    rows = rows.assign(frame=rows.groupby("path", sort=False).cumcount())
+    if slices == "all":
+        return rows
+    parts = []
+    for _, part in rows.groupby(["patient", "study", "series"], sort=False):
+        count = 1 if slices == "middle" else min(int(slices), len(part))
+        chosen = [len(part) // 2] if count == 1 else np.linspace(0, len(part) - 1, count).round()
+        parts.append(part.iloc[np.asarray(chosen, int)])
+    return pd.concat(parts)
+
+
+def parse_studies(text: str) -> tuple[Path, Window | None, str]:
+    """Return the folder, window and slices of a name such as `PATH?window=lung&slices=3`.
+
+    Args:
+        text: Folder, and after a question mark `window` (a key of `intensity.WINDOWS`, or a lower
+            and an upper value with a comma) and `slices` (see `read_studies`).
+
+    Raises:
+        InputError: If an option is unknown or has no such value.
+    """
+    path, _, query = text.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for option in options:
+        if option not in ("window", "slices"):
+            raise unknown_name("option of dicom:", option, ("window", "slices"))
+    window = parse_window(options["window"]) if "window" in options else None
+    return Path(path).expanduser(), window, options.get("slices", "middle")
+
+
+def parse_window(text: str) -> Window:
+    """Return a window by its name or as two numbers with a comma.
+
+    Raises:
+        InputError: If the text is neither, or the upper number is not greater.
+    """
+    if text in WINDOWS:
+        return WINDOWS[text]
+    try:
+        low, high = (float(number) for number in text.split(","))
+    except ValueError:
+        raise unknown_name("window", text, [*WINDOWS, "LOWER,UPPER"]) from None
+    if not low < high:
+        raise InputError(f"window {text}: the upper value must be greater than the lower one.")
+    return low, high
+
+
+def _labelled(images: pd.DataFrame, root: Path) -> pd.DataFrame:
+    """Join images and their labels; add the columns label, split and group."""
+    source = root / LABELS
+    table = read_table(source, ("label",), synonyms=KEYS | _COLUMNS)
+    key = next((key for key in KEYS if key in table), None)
+    if key is None:
+        raise InputError(f"{source}: has none of the columns {', '.join(KEYS)}; add one.")
+    require_distinct_labels(table["label"], source)
+    if len(repeated := table[key][table[key].duplicated()]):
+        raise InputError(f"{source}: the {key} '{repeated.iloc[0]}' is listed twice.")
+    if "split" in table:
+        table["split"] = [SPLIT_NAMES.get(name.strip().lower(), name) for name in table["split"]]
+    else:
+        table["split"] = "all"
+    if others := sorted(set(table["split"]) - {*SPLITS, "all"}):
+        raise InputError(f"{source}: unknown split '{others[0]}'; known: {', '.join(SPLITS)}.")
+    joined = images.merge(table[[key, "label", "split"]], on=key, how="left", validate="m:1")
+    if absent := sorted(set(table[key]) - set(images[key])):
+        raise InputError(
+            f"{source}: {len(absent)} of {len(table)} rows fit no image, first the {key} "
+            f"'{absent[0]}'; mend the list."
+        )
+    if without := int(joined["label"].isna().sum()):
+        warnings.warn(f"{source}: {without} images have no label and are left out.", stacklevel=3)
+        joined = joined[joined["label"].notna()]
+    groups = [value_hash(patient) if patient else "" for patient in joined["patient"]]
+    return joined.assign(group=groups).reset_index(drop=True)
