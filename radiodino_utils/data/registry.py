@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from ..core.downloads import Missing
 from ..core.errors import InputError, unknown_name, wrong_type
@@ -10,6 +11,7 @@ from . import busi, busi_splits, medmnist, organct, radimagenet, studies
 from .dataset import SPLITS, ImageDataset, Split, summary
 from .folders import read_folder, read_list
 from .npz import read_npz
+from .readability import without_unreadable
 
 __all__ = [
     "SPLITS",
@@ -71,7 +73,11 @@ def dataset_names() -> list[str]:
 
 
 def load_dataset(
-    name: str, *, folder: str | Path | None = None, positive: str = ""
+    name: str,
+    *,
+    folder: str | Path | None = None,
+    positive: str = "",
+    on_error: Literal["raise", "skip"] = "raise",
 ) -> ImageDataset:
     """Load a dataset by its registered name.
 
@@ -91,6 +97,8 @@ def load_dataset(
             declares (malignant for BreastMNIST, pneumonia for PneumoniaMNIST, the column
             `positive` of a CSV list), else the last one: in sorted order for folders and lists,
             the highest label for npz files.
+        on_error: `skip` decodes all image files first and leaves out those that cannot be read, up
+            to 1 %, with a warning (see `readability.without_unreadable`).
 
     Returns:
         The dataset; arrays are memory-mapped, files are read when needed.
@@ -116,7 +124,10 @@ def load_dataset(
         dataset = dataset if dataset.name == name else replace(dataset, name=name)
     else:
         raise unknown_name("dataset", name, [*_registered, "npz:PATH", "folder:PATH", "dicom:PATH"])
-    return replace(dataset, positive=positive) if positive else dataset
+    if on_error not in ("raise", "skip"):
+        raise unknown_name("on_error", on_error, ("raise", "skip"))
+    dataset = replace(dataset, positive=positive) if positive else dataset
+    return without_unreadable(dataset).dataset if on_error == "skip" else dataset
 
 
 def as_dataset(dataset: str | ImageDataset) -> ImageDataset:
