@@ -9,6 +9,7 @@ import numpy as np
 from ...core.errors import InputError
 from ..intensity import Window
 from .display import colour_image, grey_image
+from .extended import decode_extended, is_extended
 from .recognition import HEAD, begins_as_dicom, require_image
 from .values import stored_bits
 
@@ -155,13 +156,12 @@ def _frame(header: "Dataset", index: int | None, name: str) -> tuple[np.ndarray,
     if not -frames <= frame < frames:
         raise InputError(f"{name}: frame {frame} is outside the file's {frames} frames.")
     frame %= frames
+    if is_extended(header):
+        return decode_extended(header, frame), frame
     return pixel_array(header, index=frame), frame
 
 
 def _undecodable(name: str, error: Exception) -> InputError:
     """Return the error for a file whose header or pixels cannot be decoded."""
     reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    hint = ""
-    if "JPEG Extended" in reason:  # pylibjpeg-libjpeg is GPL: no dependency
-        hint = "; decompress it, or pip install pylibjpeg pylibjpeg-libjpeg"
-    return InputError(f"{name}: the DICOM file cannot be decoded ({reason}){hint}.")
+    return InputError(f"{name}: the DICOM file cannot be decoded ({reason}).")

@@ -23,6 +23,7 @@ _NO_IMAGES = {
     "1.2.840.10008.5.1.4.1.1.481.3": "a radiotherapy structure set",
     "1.2.840.10008.5.1.4.1.1.481": "a radiotherapy plan or record",
 }
+_DOSE_AND_IMAGE = ("1.2.840.10008.5.1.4.1.1.481.1", "1.2.840.10008.5.1.4.1.1.481.2")
 
 
 def is_dicom(path: Path) -> bool:
@@ -87,6 +88,8 @@ def kind_without_image(header: "Dataset") -> str:
         return DIRECTORY
     if is_segmentation(header):
         return SEGMENTATION
+    if kind in _DOSE_AND_IMAGE:
+        return ""
     found = (text for prefix, text in _NO_IMAGES.items() if f"{kind}.".startswith(f"{prefix}."))
     return next(found, "")
 
