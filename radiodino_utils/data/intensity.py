@@ -9,10 +9,10 @@ from ..core.errors import InputError, unknown_name
 
 Window = tuple[float, float]
 WINDOWS: dict[str, Window] = {  # of CT, in HU
-    "abdomen": (-160.0, 240.0),
-    "bone": (-500.0, 1300.0),
-    "brain": (0.0, 80.0),
-    "lung": (-1350.0, 150.0),
+    "abdomen": (-160.0, 240.0),  # width 400, level 40
+    "bone": (-500.0, 1300.0),  # width 1800, level 400
+    "brain": (0.0, 80.0),  # width 80, level 40
+    "lung": (-1350.0, 150.0),  # width 1500, level -600
 }
 
 

