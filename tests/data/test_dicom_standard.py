@@ -167,7 +167,8 @@ def test_empty_rescale_tags_and_a_slope_of_zero(tmp_path):
 
 
 def test_a_voi_lut_sequence_fills_its_own_range(tmp_path):
-    table = item(LUTDescriptor=[4, 0, 12], LUTData=[0, 1000, 2000, 4095])
+    levels = np.array([0, 1000, 2000, 4095], np.uint16)
+    table = item(LUTDescriptor=[4, 0, 12], LUTData=levels.tobytes())
     values = np.array([[0, 1], [2, 9]], np.uint16)
     path = dicom(tmp_path / "lut.dcm", values, VOILUTSequence=Sequence([table]))
     assert read_image(path).tolist() == [[0, 62], [125, 255]]

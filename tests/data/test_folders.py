@@ -286,7 +286,7 @@ def test_ambiguous_layouts_are_refused(folder):
         load_dataset(f"folder:{root}")
     (root / "Testing").rename(root / "control")
     with pytest.raises(
-        InputError, match=r"'control' holds images beside the split folders \(train, t"
+        InputError, match=r"'control' holds images beside the split folders \(test, tr"
     ):
         load_dataset(f"folder:{root}")
     (root / "control" / "a" / "1.png").unlink()
