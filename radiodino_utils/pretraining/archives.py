@@ -7,7 +7,6 @@ import gzip
 import io
 import os
 import tarfile
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError
-from ..data.images import SUFFIXES, read_image
+from ..data.reading import SUFFIXES, decode_image
 from .readers import Reader
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -166,17 +165,10 @@ def _decode(data: bytes, name: str) -> np.ndarray:
     """Return the image of a member's bytes."""
     if not data:
         raise InputError(f"{name}: the file is empty (0 bytes).")
-    longest_first = sorted(SUFFIXES, key=len, reverse=True)
-    suffix = next(suffix for suffix in longest_first if name.lower().endswith(suffix))
-    if suffix == ".nii.gz":  # unpacked here, where its size has a limit
+    if name.lower().endswith(".nii.gz"):  # unpacked here, where its size has a limit
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
-            data, suffix = packed.read(MAX_BYTES + 1), ".nii"
+            data = packed.read(MAX_BYTES + 1)
     _check_size(len(data), name)
-    with tempfile.NamedTemporaryFile(suffix=suffix) as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*: scaled from")  # names a file that is gone
-        file.write(data)
-        file.flush()
-        try:
-            return read_image(file.name)
-        except InputError as error:
-            raise InputError(str(error).replace(file.name, name)) from error
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*: scaled from")  # one per member is too many
+        return decode_image(data, name)
