@@ -1,13 +1,11 @@
-"""Times a pre-training step beside the bare model, interleaved, and writes `pretraining.csv` beside
-this file.
+"""Time a pre-training step beside the bare model, and write `pretraining.csv` beside this file.
 
     python benchmarks/pretraining.py [--archs t16 s16] [--rounds 5] [--batch-size 32]
 
 A step is all of it: drawing and cutting the views from images in memory, teacher, student, loss,
-    backward, clipping,
-optimiser, moving average. The bare model is timm's transformer alone at the same numbers of tokens
-and precision: forward without gradient on the two global views, forward and backward on all views.
-A ratio is the median over the rounds.
+backward, clipping, optimizer, moving average. The bare model is timm's transformer alone at the
+same numbers of tokens and precision: forward without gradient on the two global views, forward and
+backward on all views. The two are timed in turns; a ratio is the median over the rounds.
 """
 
 import argparse
@@ -37,7 +35,7 @@ TABLE = Path(__file__).with_suffix(".csv")
 
 
 def synthetic_corpus(images: int) -> Corpus:
-    """Random images of 256 pixels, in memory."""
+    """Return random images of 256 pixels, in memory."""
     generator = np.random.default_rng(0)
     arrays = [generator.integers(0, 256, (256, 256), np.uint8) for _ in range(images)]
     names = [str(row) for row in range(images)]
@@ -45,7 +43,7 @@ def synthetic_corpus(images: int) -> Corpus:
 
 
 class Bare:
-    """Forward and backward of the transformer alone, on ready tensors of the config's sizes."""
+    """Forward and backward of the transformer alone, on ready tensors of the same sizes."""
 
     def __init__(self, arch: str, config: PretrainConfig, fabric: Fabric) -> None:
         self.fabric, device = fabric, fabric.device
@@ -64,7 +62,7 @@ class Bare:
         ]
 
     def __call__(self) -> None:
-        """One pass."""
+        """Make one pass."""
         with self.fabric.autocast():
             with torch.no_grad():
                 self.model(self.views[0])
@@ -74,7 +72,7 @@ class Bare:
 
 
 def seconds(work: object, device: torch.device) -> float:
-    """Time of one call, the device's work included."""
+    """Return the time of one call, the device's work included."""
     start = time.perf_counter()
     work()
     if device.type == "cuda":
@@ -83,13 +81,13 @@ def seconds(work: object, device: torch.device) -> float:
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--archs", nargs="+", default=["t16", "s16"], help="architectures to time")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of one step of each")
-    parser.add_argument("--batch-size", type=int, default=32, help="images a step")
+    parser.add_argument("--batch-size", type=int, default=32, help="images per step")
     parser.add_argument("--threads", type=int, help="processors to use; all by default")
     options = parser.parse_args()
     threads = set_threads(options.threads)
@@ -120,7 +118,8 @@ def main() -> None:
             f"{versions(('torch',))['torch']},{git_revision()}"
         )
         print(
-            f"{arch} {views}: {rates[0]:.1f} images/s, bare {rates[1]:.1f}, ratio {ratio:.3f}, lost to data {share:.1%}"
+            f"{arch} {views}: {rates[0]:.1f} images/s, bare {rates[1]:.1f}, ratio {ratio:.3f}, "
+            f"lost to data {share:.1%}"
         )
     header = (
         "arch,views,batch_size,images_per_second,bare_images_per_second,ratio,bar,data_share,device,precision,threads,"

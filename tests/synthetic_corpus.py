@@ -1,4 +1,6 @@
-"""Synthetic radiology: images of discs, bars and rings, and the smallest config that trains."""
+"""Synthetic radiology: discs, bars and rings, and the smallest configuration that trains."""
+
+import io
 
 import numpy as np
 from PIL import Image
@@ -50,7 +52,7 @@ def synthetic_corpus(folder, count=12, **options):
 
 
 def smallest(**changes):
-    """Return the smallest config that trains."""
+    """Return the smallest configuration that trains."""
     method = changes.pop("method", "dino")
     return load_config("small", method=method, images=12, **SMALLEST | changes)
 
@@ -63,3 +65,10 @@ def synthetic_npz(path, counts=(30, 12, 12), *, seed=7):
         arrays |= {f"{split}_images": images, f"{split}_labels": kinds[:, None].astype(np.uint8)}
     np.savez(path, **arrays)
     return path
+
+
+def as_bytes(image, kind="png"):
+    """Return an image as the bytes of a file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind)
+    return buffer.getvalue()

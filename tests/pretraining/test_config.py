@@ -7,10 +7,10 @@ from radiodino_utils.pretraining.config_files import config_names, load_config
 
 @pytest.mark.parametrize("name", config_names())
 def test_every_configuration_is_whole(name):
-    recipe = load_config(name, images=27_000)
-    assert set(recipe.describe()) == set(PretrainConfig.model_fields)
-    assert recipe.steps > 0
-    assert "auto" not in recipe.describe().values()
+    config = load_config(name, images=27_000)
+    assert set(config.describe()) == set(PretrainConfig.model_fields)
+    assert config.steps > 0
+    assert "auto" not in config.describe().values()
 
 
 def test_small_scales_with_the_corpus():
@@ -30,9 +30,9 @@ def test_greyscale_configurations_have_no_colour_and_no_solarize():
 
 def test_changes_and_files(tmp_path):
     (tmp_path / "mine.yaml").write_text("base: small\nrotation: 5\nlr: 1e-3\n")
-    recipe = load_config(tmp_path / "mine.yaml", images=100, steps=7, method="dinov2")
-    assert (recipe.rotation, recipe.lr, recipe.steps, recipe.method) == (5.0, 1e-3, 7, "dinov2")
-    assert recipe.masks_patches and not load_config("small", images=100).masks_patches
+    config = load_config(tmp_path / "mine.yaml", images=100, steps=7, method="dinov2")
+    assert (config.rotation, config.lr, config.steps, config.method) == (5.0, 1e-3, 7, "dinov2")
+    assert config.masks_patches and not load_config("small", images=100).masks_patches
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The corpus of the distilled edition holds no image of the sets that judge it, nor one near to them: proved from its list."""
+"""The list of the distillation corpus: no image of the datasets that judge it, nor a near one."""
 
 import numpy as np
 import pandas as pd

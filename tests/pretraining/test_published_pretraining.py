@@ -1,9 +1,10 @@
-"""The configurations dino and dinov2 against numbers read off the published configurations and code.
+"""The configurations dino and dinov2 against numbers of the published configurations and code.
 
-Sources: facebookresearch/dinov2, dinov2/configs/ssl_default_config.yaml,
-    dinov2/utils/param_groups.py, dinov2/train/train.py,
-dinov2/train/ssl_meta_arch.py, dinov2/models/vision_transformer.py; facebookresearch/dino,
-main_dino.py, utils.py; Caron et al. (2021), section 3.2, for the teacher's temperature.
+Sources:
+    facebookresearch/dinov2: dinov2/configs/ssl_default_config.yaml, dinov2/utils/param_groups.py,
+    dinov2/train/train.py, dinov2/train/ssl_meta_arch.py, dinov2/models/vision_transformer.py;
+    facebookresearch/dino: main_dino.py, utils.py; Caron et al. (2021), section 3.2, for the
+    teacher's temperature.
 """
 
 import numpy as np
@@ -24,25 +25,70 @@ from radiodino_utils.pretraining.views import make_views
 from ..synthetic_corpus import SMALLEST, synthetic_corpus, synthetic_images
 
 DINO = {
-    "output_dim": 65536, "bottleneck_dim": 256, "hidden_dim": 2048, "norm_last_layer": True, "student_temp": 0.1,
-    "teacher_temp_start": 0.04, "teacher_temp": 0.07, "teacher_temp_warmup": 0.3, "centering": "mean", "center_momentum": 0.9,
-    "momentum": 0.996, "momentum_end": 1.0, "weight_decay": 0.04, "weight_decay_end": 0.4, "lr": 0.0005, "lr_end": 1e-6,
-    "lr_scaling": "linear256", "warmup": 0.1, "layer_decay": 1.0, "patch_embed_lr": 1.0, "clip": 3.0, "clip_each": True,
-    "freeze_last_layer": 0.01, "freeze_by": "gradient", "drop_path": 0.1, "drop_path_uniform": False, "layer_scale": 0.0,
-    "global_size": 224, "global_scale": (0.4, 1.0), "local_count": 8, "local_size": 96, "local_scale": (0.05, 0.4),
-    "token_weight_decay": True, "initialization": "dino", "schedules": "published", "epochs": 100.0,
-}  # fmt: skip
+    "output_dim": 65536,
+    "bottleneck_dim": 256,
+    "hidden_dim": 2048,
+    "norm_last_layer": True,
+    "student_temp": 0.1,
+    "teacher_temp_start": 0.04,
+    "teacher_temp": 0.07,
+    "teacher_temp_warmup": 0.3,
+    "centering": "mean",
+    "center_momentum": 0.9,
+    "momentum": 0.996,
+    "momentum_end": 1.0,
+    "weight_decay": 0.04,
+    "weight_decay_end": 0.4,
+    "lr": 0.0005,
+    "lr_end": 1e-6,
+    "lr_scaling": "linear256",
+    "warmup": 0.1,
+    "layer_decay": 1.0,
+    "patch_embed_lr": 1.0,
+    "clip": 3.0,
+    "clip_each": True,
+    "freeze_last_layer": 0.01,
+    "freeze_by": "gradient",
+    "drop_path": 0.1,
+    "drop_path_uniform": False,
+    "layer_scale": 0.0,
+    "global_size": 224,
+    "global_scale": (0.4, 1.0),
+    "local_count": 8,
+    "local_size": 96,
+    "local_scale": (0.05, 0.4),
+    "token_weight_decay": True,
+    "initialization": "dino",
+    "schedules": "published",
+    "epochs": 100.0,
+}
 DINOV2 = DINO | {
-    "norm_last_layer": False, "patch_head": "shared", "koleo_weight": 0.1, "koleo_views": "sum", "ibot_weight": 1.0,
-    "mask_probability": 0.5, "mask_ratio": (0.1, 0.5), "drop_path": 0.3, "drop_path_uniform": True, "layer_scale": 1e-5,
-    "momentum": 0.992, "lr": 0.004, "lr_scaling": "sqrt1024", "patch_embed_lr": 0.2, "layer_decay": 0.9, "clip_each": False,
-    "freeze_by": "rate", "global_scale": (0.32, 1.0), "local_scale": (0.05, 0.32), "initialization": "dinov2",
-}  # fmt: skip
+    "norm_last_layer": False,
+    "patch_head": "shared",
+    "koleo_weight": 0.1,
+    "koleo_views": "sum",
+    "ibot_weight": 1.0,
+    "mask_probability": 0.5,
+    "mask_ratio": (0.1, 0.5),
+    "drop_path": 0.3,
+    "drop_path_uniform": True,
+    "layer_scale": 1e-5,
+    "momentum": 0.992,
+    "lr": 0.004,
+    "lr_scaling": "sqrt1024",
+    "patch_embed_lr": 0.2,
+    "layer_decay": 0.9,
+    "clip_each": False,
+    "freeze_by": "rate",
+    "global_scale": (0.32, 1.0),
+    "local_scale": (0.05, 0.32),
+    "initialization": "dinov2",
+}
 PUBLISHED = {"dino": DINO, "dinov2": DINOV2}
 
 
 def tiny(name, **changes):
-    """A published config with networks and views of the smallest size."""
+    """Return a published configuration with networks and views of the smallest size."""
     return load_config(name, images=12, **SMALLEST | changes)
 
 
@@ -88,7 +134,7 @@ def test_schedules_at_several_steps_of_the_published_run():
 
 
 def test_schedules_are_curves_of_numpy():
-    """A second way to the same numbers: a linear space before a half wave that stops a step short of its end."""
+    """The same numbers in another way: a ramp before a half wave that ends a step short."""
     config, steps = load_config("dino", images=10**6, steps=1000), np.arange(1000)
     half = (1 + np.cos(np.pi * np.arange(900) / 900)) / 2
     rates = np.concatenate([np.linspace(0, 0.002, 100), 1e-6 + (0.002 - 1e-6) * half])
@@ -105,9 +151,19 @@ def test_schedules_are_curves_of_numpy():
 
 
 BLOCK_RATES = [
-    0.28242953648100, 0.31381059609000, 0.34867844010000, 0.38742048900000, 0.43046721000000, 0.47829690000000, 0.531441,
-    0.59049, 0.6561, 0.729, 0.81, 0.9,
-]  # fmt: skip
+    0.28242953648100,
+    0.31381059609000,
+    0.34867844010000,
+    0.38742048900000,
+    0.43046721000000,
+    0.47829690000000,
+    0.531441,
+    0.59049,
+    0.6561,
+    0.729,
+    0.81,
+    0.9,
+]
 FIRST = 0.2541865828329  # 0.9 to the 13th
 
 
@@ -122,11 +178,16 @@ def test_groups_of_dinov2_on_a_vision_transformer_of_twelve_blocks():
     }
     assert set(found) == {name for name, one in student.named_parameters() if one.requires_grad}
     expected = {
-        "backbone.mask_token": (FIRST, True), "backbone.vit.cls_token": (FIRST, True), "backbone.vit.pos_embed": (FIRST, True),
-        "backbone.vit.patch_embed.proj.weight": (0.2 * FIRST, True), "backbone.vit.patch_embed.proj.bias": (0.2 * FIRST, False),
-        "backbone.vit.norm.weight": (1.0, False), "backbone.vit.norm.bias": (1.0, False),
-        "head.last_layer.weight_g": (1.0, True), "head.last_layer.weight_v": (1.0, True),
-    }  # fmt: skip
+        "backbone.mask_token": (FIRST, True),
+        "backbone.vit.cls_token": (FIRST, True),
+        "backbone.vit.pos_embed": (FIRST, True),
+        "backbone.vit.patch_embed.proj.weight": (0.2 * FIRST, True),
+        "backbone.vit.patch_embed.proj.bias": (0.2 * FIRST, False),
+        "backbone.vit.norm.weight": (1.0, False),
+        "backbone.vit.norm.bias": (1.0, False),
+        "head.last_layer.weight_g": (1.0, True),
+        "head.last_layer.weight_v": (1.0, True),
+    }
     for layer in (0, 2, 4):
         expected |= {
             f"head.layers.{layer}.weight": (1.0, True),

@@ -171,10 +171,20 @@ def test_what_is_read_is_what_was_written(half):
 
 
 STRAY = [
-    {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, {"WORLD_SIZE": "2"}, {"RANK": "first", "LOCAL_WORLD_SIZE": "no"},
-    {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"},
-    {"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": ""}, {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_JOB_NAME": "job"},
-]  # fmt: skip
+    {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"},
+    {"WORLD_SIZE": "2"},
+    {"RANK": "first", "LOCAL_WORLD_SIZE": "no"},
+    {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "1",
+    },
+    {"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": ""},
+    {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_JOB_NAME": "job"},
+]
 
 
 @pytest.mark.parametrize("stray", STRAY)
@@ -252,10 +262,14 @@ def hang(progress):
 if sys.argv[3] == "late":  # what fills the shared memory comes after the check
     loader.SHARED_MEMORY = Path("/nowhere")
 size = 32 if sys.argv[3] == "hang" else 224
-options = RunOptions(precision="fp32", accelerator="cpu", monitor_every=1, workers=int(sys.argv[4]), loader_seconds=20)
-config = smallest(batch_size=12, global_size=size, local_size=size // 2)
+options = RunOptions(
+    precision="fp32", accelerator="cpu", monitor_every=1, workers=int(sys.argv[4]),
+    loader_seconds=20,
+)
+plan = Plan("t16", smallest(batch_size=12, global_size=size, local_size=size // 2))
 try:
-    pretrain(Plan("t16", config), load_corpus([Source(Path(sys.argv[1]))]), Path(sys.argv[2]), options=options, on_row=hang)
+    corpus = load_corpus([Source(Path(sys.argv[1]))])
+    pretrain(plan, corpus, Path(sys.argv[2]), options=options, on_row=hang)
 except InputError as error:
     sys.exit(f"refused: {error}")
 """

@@ -7,9 +7,15 @@ from radiodino_utils.pretraining.views import ViewSet, make_views
 from ..synthetic_corpus import smallest, synthetic_corpus, synthetic_images
 
 QUIET = {
-    "rotation": 0.0, "flip": 0.0, "jitter_probability": 0.0, "blur": [0, 0, 0], "noise_probability": 0.0, "field": [1.0, 1.0],
-    "global_scale": [1.0, 1.0], "aspect": [1.0, 1.0],
-}  # fmt: skip
+    "rotation": 0.0,
+    "flip": 0.0,
+    "jitter_probability": 0.0,
+    "blur": [0, 0, 0],
+    "noise_probability": 0.0,
+    "field": [1.0, 1.0],
+    "global_scale": [1.0, 1.0],
+    "aspect": [1.0, 1.0],
+}
 
 
 def views(config, count=4, seed=0):

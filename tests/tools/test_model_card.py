@@ -130,11 +130,18 @@ def test_the_committed_configuration_and_options_are_those_of_the_run(facts):
     (stage,) = facts["stages"]
     config = load_config("mini", images=facts["corpus_images"]).describe()
     assert {key: config[key] for key in stage["config"]} == stage["config"]
-    assert {key: value for key, value in config.items() if key not in stage["config"]} == {  # what was run
-        "initialization": "mae", "layer_scale": 0.0, "norm_last_layer": True, "patch_head": "separate", "schedules": "lightly",
-        "patch_embed_lr": 1.0, "token_weight_decay": False, "drop_path_uniform": False, "freeze_by": "gradient",
+    assert {key: value for key, value in config.items() if key not in stage["config"]} == {
+        "initialization": "mae",
+        "layer_scale": 0.0,
+        "norm_last_layer": True,
+        "patch_head": "separate",
+        "schedules": "lightly",
+        "patch_embed_lr": 1.0,
+        "token_weight_decay": False,
+        "drop_path_uniform": False,
+        "freeze_by": "gradient",
         "koleo_views": "mean",
-    }  # fmt: skip
+    }
     options = (WEIGHTS / f"{NAME}.args").read_text().split()
     assert options[options.index("--seed") + 1] == str(stage["seed"])
     assert options[options.index("--config") + 1] == "mini"
