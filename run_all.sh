@@ -4,7 +4,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/.ci/environment.sh"
 if ! installed; then
     # --help, --list and a wrong name need no 7 GB: exit code 3 says that the rest does
-    "$python" -m radiodino_utils.workflow.runner "$@" --before-install && exit 0 || [ $? -eq 3 ] || exit 2
+    "$python" -m radiodino_utils.workflow.command "$@" && exit 0 || [ $? -eq 3 ] || exit 2
     prepare
 fi
-exec "$python" -m radiodino_utils.workflow.runner "$@"
+exec "$python" -m radiodino_utils.cli run "$@"

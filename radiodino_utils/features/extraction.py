@@ -1,6 +1,5 @@
 """Features of a dataset, computed once and kept in a checked file."""
 
-import argparse
 import os
 import shutil
 import time
@@ -16,14 +15,13 @@ from safetensors.numpy import load_file, save_file
 from torch import distributed
 
 from ..backbones.backbone import Backbone
-from ..backbones.loading import as_backbone, load_backbone
+from ..backbones.loading import as_backbone
 from ..backbones.seen import seen_images, seen_in_pretraining
 from ..core.cache import cached, entry_path
 from ..core.environment import git_revision, launched, versions
-from ..core.errors import InputError
 from ..core.files import atomic, features_folder, require_space, value_hash
 from ..data.dataset import ImageDataset
-from ..data.registry import as_dataset, load_dataset
+from ..data.registry import as_dataset
 from .chunks import chunks_of, extract_chunks, join_chunks, short_name
 from .engines import choose_engine, make_engine
 from .features import Features
@@ -188,37 +186,3 @@ def _decided_by_first(value: Any, world: int) -> Any:
     values = [value]
     distributed.broadcast_object_list(values)
     return values[0]
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Extract features; `torchrun --nproc-per-node 2 -m ...` shares the work."""
-    parser = argparse.ArgumentParser(
-        prog="python -m radiodino_utils.features.extraction", description=main.__doc__
-    )
-    parser.add_argument("--dataset", required=True, help="registered name, npz:PATH or folder:PATH")
-    parser.add_argument("--backbone", required=True, help="registered name or file:PATH")
-    parser.add_argument(
-        "--revision", help="branch, tag or commit of the weights on the Hub; main by default"
-    )
-    parser.add_argument("--folder", type=Path, help="where feature files are kept")
-    parser.add_argument("--engine", default="auto", help="auto, torch or openvino")
-    parser.add_argument(
-        "--precision",
-        default="fp32",
-        help="fp32, bf16, fp16, or auto: bf16 if the processor has it",
-    )
-    parser.add_argument("--batch-size", type=int, default=16, help="images per forward pass")
-    parser.add_argument("--threads", type=int, help="number of processors; all by default")
-    options = vars(parser.parse_args(arguments))
-    try:
-        backbone = load_backbone(options.pop("backbone"), revision=options.pop("revision"))
-        dataset = load_dataset(options.pop("dataset"))
-        features = extract_features(backbone, dataset, **options)
-    except InputError as error:
-        parser.exit(2, f"{error}\n")
-    if launched()[0] == 0:
-        print(features.path)
-
-
-if __name__ == "__main__":
-    main()

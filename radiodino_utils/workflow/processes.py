@@ -1,5 +1,4 @@
-"""Processes that run this checkout with this Python, whatever the shell is set to, and that end
-with their parent.
+"""Processes that run this checkout with this Python and end with their parent.
 
 `python -m radiodino_utils.workflow.processes with FOLDER MODULE ...` runs a Python module, such as
 pytest, as notebooks are run; the folder is for Jupyter's own files.
@@ -14,19 +13,23 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..core.files import REPOSITORY
 
 KERNEL = "radiodino"  # the one kernel that notebooks run in, whatever name they were saved with
-_MODULE = __spec__.name
+_MODULE = f"{__package__}.processes"
 _GRACE = 10.0  # seconds from a request to end to the end
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # other packages, kernels and start-up files, other figures, another repository, the ranks of a job
 # that this one is no part of
 _FOREIGN = re.compile(
-    r"(I?PYTHON|JUPYTER|PAPERMILL|SLURM_|OMPI_|PMIX?_|LSB_|JSM_|TORCHELASTIC_|LT_|PL_|GROUP_|ROLE_|MASTER_)\w*"
+    r"(I?PYTHON|JUPYTER|PAPERMILL|SLURM_|OMPI_|PMIX?_|LSB_|JSM_|TORCHELASTIC_|LT_|PL_)\w*"
+    r"|(GROUP_|ROLE_|MASTER_)\w*"
     r"|GIT_(DIR|WORK_TREE|INDEX_FILE|OBJECT_DIRECTORY|COMMON_DIR)"
     r"|((LOCAL|NODE)_)?(RANK|WORLD_SIZE)|LOCAL_WORLD_SIZE|JPY_\w+|MPLBACKEND|MATPLOTLIBRC|CDPATH"
 )
@@ -43,8 +46,7 @@ _FOLDERS = (
 
 
 def own_environment() -> dict[str, str]:
-    """The environment variables without those that would make a process run other code, or run it
-    in another way.
+    """Return the environment variables without those that make a process run other code.
 
     Folders that variables name become absolute, since a notebook's folder is not the caller's.
     """
@@ -65,11 +67,11 @@ def own_environment() -> dict[str, str]:
 
 
 def notebook_environment(folder: Path) -> dict[str, str]:
-    """The environment variables for a process that executes notebooks, and the kernel that it finds
-    by the name `KERNEL`.
+    """Return the environment variables of a process that executes notebooks.
 
     Args:
-        folder: For Jupyter's and IPython's files, so that none of the user's is read; it is made.
+        folder: Folder for Jupyter's and IPython's files, so that none of the user's is read. It is
+            created, with the kernel `KERNEL` in it.
 
     Returns:
         All variables.
@@ -90,9 +92,21 @@ def notebook_environment(folder: Path) -> dict[str, str]:
     return own_environment() | jupyter | settings
 
 
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Replace the environment variables of this process within a block."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 class Processes:
-    """Run processes that end with this one; at Ctrl-C, SIGTERM or SIGHUP end those under way and
-    start no more.
+    """Run processes that end with this one, and end them at Ctrl-C, SIGTERM or SIGHUP.
 
     The first signal asks them to end and kills those that have not after some seconds, a second one
     kills them at once, and a third one ends this process.
@@ -104,7 +118,7 @@ class Processes:
     def __init__(self) -> None:
         self.signal = 0
         self._live: set[int] = set()
-        self._before: dict[int, object] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Processes":
         if threading.current_thread() is threading.main_thread():
@@ -120,8 +134,8 @@ class Processes:
     def _interrupt(self, number: int, frame: object) -> None:
         if self.signal:
             self._end(signal.SIGKILL)
-            for one in self._before:
-                signal.signal(one, signal.SIG_DFL)
+            for handled in self._before:
+                signal.signal(handled, signal.SIG_DFL)
             return
         self.signal = number
         self._end(signal.SIGTERM)
@@ -139,10 +153,10 @@ class Processes:
         """Run a Python module with its output in a log.
 
         Args:
-            module: Its name.
-            arguments: For it.
-            log: A text file that is written anew.
-            environment: All its environment variables.
+            module: Name of the module.
+            arguments: Its arguments.
+            log: Text file that is overwritten.
+            environment: All environment variables of the process.
 
         Returns:
             The exit code, and the peak memory of its largest process in MB. The operating system
@@ -177,21 +191,24 @@ class Processes:
 
 
 def main() -> None:
-    """Become another Python module: a `child` that ends with its parent, or any `with` the environment of notebooks."""
-    way, *words = sys.argv[1:]
-    if way == "with":
+    """Become another Python module.
+
+    It is either a `child` that ends with its parent, or runs `with` the environment of notebooks.
+    """
+    mode, *words = sys.argv[1:]
+    if mode == "with":
         os.execve(
             sys.executable, [sys.executable, "-m", *words[1:]], notebook_environment(Path(words[0]))
         )
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(
-            _PR_SET_PDEATHSIG, signal.SIGKILL
-        )  # stays with the process that takes this one's place
+        # stays with the process that takes this one's place
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(os.environ["JPY_PARENT_PID"]):
         sys.exit("the process that started this one has ended.")
     if str(REPOSITORY) != os.environ["PYTHONPATH"]:
         sys.exit(
-            f"{REPOSITORY}: this checkout is imported instead of {os.environ['PYTHONPATH']}; remove what redirects Python."
+            f"{REPOSITORY}: this checkout is imported instead of {os.environ['PYTHONPATH']}; "
+            "remove what redirects Python."
         )
     os.execv(sys.executable, [sys.executable, "-m", *words])
 

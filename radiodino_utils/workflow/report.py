@@ -1,6 +1,5 @@
 """The report: one self-contained HTML page of a profile's tables, figures and provenance."""
 
-import argparse
 import base64
 import os
 import platform
@@ -237,28 +236,8 @@ def readme_with_tables(text: str, folder: Path) -> str:
     return _MARK.sub(table, text)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Makes a profile's report, and with `--readme` the tables of results/README.md."""
-    parser = argparse.ArgumentParser(
-        prog="python -m radiodino_utils.workflow.report", description=main.__doc__
-    )
-    parser.add_argument("--profile", default="demo", help="whose results")
-    parser.add_argument(
-        "--readme",
-        action="store_true",
-        help="fill the tables of results/README.md instead (of whatever profile)",
-    )
-    options = parser.parse_args(arguments)
-    try:
-        if options.readme:
-            readme = REPOSITORY / "results" / "README.md"
-            write_text(readme, readme_with_tables(readme.read_text(), REPOSITORY))
-            print(readme)
-        else:
-            print(build_report(options.profile))
-    except InputError as error:
-        parser.exit(2, f"{error}\n")
-
-
-if __name__ == "__main__":
-    main()
+def update_readme() -> Path:
+    """Fill the tables of `results/README.md` and return its path."""
+    path = REPOSITORY / "results" / "README.md"
+    write_text(path, readme_with_tables(path.read_text(encoding="utf-8"), REPOSITORY))
+    return path

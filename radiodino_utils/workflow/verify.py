@@ -1,12 +1,10 @@
 """Verification: recompute every number of a results folder from its prediction files, without weights, images or a GPU."""
 
-import argparse
 import io
 import json
 import math
 import re
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from html import unescape
 from pathlib import Path
@@ -356,42 +354,36 @@ def _shown(output: dict) -> str:
     return unescape(re.sub(r"<[^>]+>", " ", text))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Recomputes the numbers of committed results from their prediction files; lists what does not match and exits 1 then."""
-    parser = argparse.ArgumentParser(
-        prog="python -m radiodino_utils.workflow.verify", description=main.__doc__
-    )
-    parser.add_argument(
-        "--profile", action="append", help="whose results; may be given again; all by default"
-    )
-    options = parser.parse_args(arguments)
-    readme = REPOSITORY / "results" / "README.md"
+def verify_profiles(profiles: Sequence[str] = ()) -> list[str]:
+    """Recompute the numbers of committed results, and print what is covered.
+
+    Args:
+        profiles: Names of profiles; all by default.
+
+    Returns:
+        A sentence for each difference.
+
+    Raises:
+        InputError: If a results folder holds no tables.
+    """
+    if not profiles:
+        folders = (REPOSITORY / "results").iterdir()
+        profiles = sorted(path.name for path in folders if path.is_dir())
     faults = []
-    try:
-        for profile in options.profile or [
-            path.name for path in sorted((REPOSITORY / "results").iterdir()) if path.is_dir()
-        ]:
-            folder = results_folder(profile)
-            found, beyond = verify_results(folder, notebooks=REPOSITORY / "notebooks")
-            print(
-                f"{folder}: {len(found)} differences; not covered: {', '.join(beyond) or 'nothing'}; all figures"
-            )
-            faults += [f"{profile}: {one}" for one in found]
-        if readme_with_tables(readme.read_text(encoding="utf-8"), REPOSITORY) != readme.read_text(
-            encoding="utf-8"
-        ):
-            faults.append(
-                "results/README.md: its tables are not those of the results; run python -m radiodino_utils.workflow.report --readme"
-            )
-    except InputError as error:
-        parser.exit(2, f"{error}\n")
+    for profile in profiles:
+        folder = results_folder(profile)
+        differences, not_covered = verify_results(folder, notebooks=REPOSITORY / "notebooks")
+        covered = f"not covered: {', '.join(not_covered) or 'nothing'}; all figures"
+        print(f"{folder}: {len(differences)} differences; {covered}")
+        faults += [f"{profile}: {difference}" for difference in differences]
+    readme = (REPOSITORY / "results" / "README.md").read_text(encoding="utf-8")
+    if readme_with_tables(readme, REPOSITORY) != readme:
+        faults.append(
+            "results/README.md: its tables are not those of the results; "
+            "run radiodino report --readme"
+        )
     print(
-        "not covered: benchmarks (times and memory), numbers in prose, numbers of notebooks without an interval"
+        "not covered: benchmarks (times and memory), numbers in prose, "
+        "numbers of notebooks without an interval"
     )
-    if faults:
-        print("\n".join(faults))
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
+    return faults

@@ -25,13 +25,12 @@ def empty_cache(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
-def test_every_backbone_is_listed_with_source_size_licence_and_presence(capsys):
-    models.main([])
-    lines = capsys.readouterr().out.splitlines()
+def test_every_backbone_is_listed_with_source_size_patch_licence_and_presence():
+    lines = models.list_models().splitlines()
     assert [line.split()[0] for line in lines] == ["name", *backbone_names()]
     by_name = {line.split()[0]: line for line in lines}
     for words in (
-        ("radiodino-s16", "Snarcy/RadioDino-s16", "87 MB", "CC BY 4.0", "not present"),
+        ("radiodino-s16", "Snarcy/RadioDino-s16", "87 MB", "16 px", "CC BY 4.0", "not present"),
         ("pixels", "present"),
     ):
         assert all(word in by_name[words[0]] for word in words)
@@ -64,7 +63,7 @@ def test_the_checksum_file_is_read():
 
 
 def test_neither_help_nor_the_list_needs_torch():
-    code = "import sys; from radiodino_utils.backbones import registry as models; models.main([]); print('torch' in sys.modules)"
+    code = "import sys; from radiodino_utils.backbones import registry as models; models.list_models(); print('torch' in sys.modules)"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )

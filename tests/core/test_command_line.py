@@ -1,3 +1,4 @@
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -66,3 +67,16 @@ def test_help_shows_descriptions_and_defaults(invoke):
 def test_a_wrong_value_or_name_is_refused_before_the_command_runs(words, invoke):
     result, received = invoke("--out", "runs", *words)
     assert result.exit_code == 2 and received == {}
+
+
+def test_a_dataclass_declares_options_too():
+    @dataclass(frozen=True)
+    class Declared:
+        only: tuple[str, ...] = field(default=(), metadata={"help": "Names.", "metavar": "03"})
+        check: bool = field(default=False, metadata={"help": "Compare.", "metavar": None})
+
+    app, received = typer.Typer(rich_markup_mode=None), {}
+    app.command()(with_options(Declared)(lambda **options: received.update(options)))
+    assert "--no-check" not in CliRunner().invoke(app, ["--help"]).output
+    CliRunner().invoke(app, ["--only", "01", "--only", "02", "--check"])
+    assert Declared(**received) == Declared(["01", "02"], True)

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from radiodino_utils.data.registry import ImageDataset, Split, load_dataset
-from radiodino_utils.evaluation.audit import audit, leaked_rows, main
+from radiodino_utils.evaluation.audit import audit, leaked_rows
 from radiodino_utils.evaluation.predictions import prediction, without_rows
 from tests.data.test_duplicates import blocks
 
@@ -120,16 +120,12 @@ def test_too_few_known_pairs_say_nothing_about_embeddings():
     assert pairs["similarity"].notna().all()
 
 
-def test_the_command_writes_the_tables(tmp_path, synthetic_dataset, capsys):
-    synthetic_dataset((6, 3, 4), size=64)
-    main(["--dataset", f"npz:{tmp_path / 'made.npz'}", "--out", str(tmp_path / "out")])
-    assert "6 train, 3 val, 4 test" in capsys.readouterr().out
-    tables = sorted(path.name for path in (tmp_path / "out").iterdir())
+def test_the_tables_are_written(tmp_path, synthetic_dataset):
+    result = audit(synthetic_dataset((6, 3, 4), size=64))
+    assert "6 train, 3 val, 4 test" in result.summary
+    tables = sorted(path.name for path in result.write(tmp_path / "out"))
     assert tables == [f"made_{table}.csv" for table in ("drift", "faulty", "pairs", "summary")]
     assert len(pd.read_csv(tmp_path / "out" / "made_drift.csv")) == 3 * 4
-    with pytest.raises(SystemExit) as stopped:
-        main(["--dataset", "npz:nowhere.npz", "--out", str(tmp_path)])
-    assert stopped.value.code == 2
 
 
 @pytest.mark.data

@@ -22,14 +22,17 @@ from radiodino_utils.core.files import file_hash
 from radiodino_utils.data.registry import load_dataset
 from radiodino_utils.features import chunks
 from radiodino_utils.features import extraction as module
-from radiodino_utils.features.extraction import extract_features, main
+from radiodino_utils.features.extraction import extract_features
 from radiodino_utils.features.feature_model import FeatureModel
 from radiodino_utils.features.features import describe_features, feature_table, read_index
 
 from ..conftest import REPOSITORY, synthetic_arrays, tiny_transformer
 
 FP32 = {"engine": "torch", "precision": "fp32"}
-FOUR_A_CHUNK = "from radiodino_utils.features import chunks, extraction; chunks.CHUNK = 4; "
+FOUR_A_CHUNK = (
+    "from radiodino_utils import cli; "
+    "from radiodino_utils.features import chunks, extraction; chunks.CHUNK = 4; "
+)
 
 
 def reference(backbone, image):
@@ -311,7 +314,7 @@ def test_a_folder_in_a_file_is_an_input_error(tiny_backbone, synthetic_dataset, 
 
 def command(weights, npz, folder):
     return [
-        "--dataset",
+        "extract",
         f"npz:{npz}",
         "--backbone",
         f"file:{weights}",
@@ -335,7 +338,7 @@ def environment():
 
 def test_two_processes_at_once(inputs, tmp_path):
     arguments = command(*inputs, tmp_path / "features")
-    start = [sys.executable, "-m", "radiodino_utils.features.extraction", *arguments]
+    start = [sys.executable, "-m", "radiodino_utils.cli", *arguments]
     processes = [
         subprocess.Popen(start, env=environment(), stdout=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -358,7 +361,8 @@ def test_two_gloo_processes_write_what_one_writes(inputs, tmp_path):
     alone, together = (command(*inputs, tmp_path / name) for name in ("one", "two"))
     script = tmp_path / "extract.py"
     script.write_text(
-        FOUR_A_CHUNK + "extraction.main(); extraction.extract_chunks = None; extraction.main()"
+        FOUR_A_CHUNK
+        + "cli.app(standalone_mode=False); extraction.extract_chunks = None; cli.app(standalone_mode=False)"
     )  # writes, then reads
     subprocess.run([sys.executable, script, *alone], env=environment(), check=True)
     torchrun = [
@@ -386,21 +390,14 @@ def test_a_killed_process_leaves_what_the_next_one_can_use(inputs, tmp_path):
     code = FOUR_A_CHUNK + (
         "import os, signal; "
         "extraction.join_chunks = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
-        "extraction.main()"
+        "cli.app(standalone_mode=False)"
     )
     arguments = command(*inputs, tmp_path / "features")
     killed = subprocess.run([sys.executable, "-c", code, *arguments], env=environment())
     assert killed.returncode == -signal.SIGKILL
     assert len(list(tmp_path.glob("features/*.partial/*.safetensors"))) == 6 + 2 + 2
-    code = FOUR_A_CHUNK + "chunks._batches = None; extraction.main()"
+    code = FOUR_A_CHUNK + "chunks._batches = None; cli.app(standalone_mode=False)"
     subprocess.run([sys.executable, "-c", code, *arguments], env=environment(), check=True)
-
-
-def test_the_command_line_says_what_is_wrong(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["--dataset", "organct-axia", "--backbone", "random-t16"])
-    assert stopped.value.code == 2
-    assert "unknown dataset 'organct-axia'; did you mean organct-axial" in capsys.readouterr().err
 
 
 PEAK = """

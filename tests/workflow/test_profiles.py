@@ -6,8 +6,10 @@ import pytest
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.core.files import results_folder
-from radiodino_utils.workflow import profiles
-from radiodino_utils.workflow.profiles import Notebook, load_profile, outline, provided
+from radiodino_utils.workflow import notebooks as sequence
+from radiodino_utils.workflow.missing import without_missing_inputs
+from radiodino_utils.workflow.notebooks import Notebook, outline
+from radiodino_utils.workflow.profiles import load_profile, require_parts
 
 from ..synthetic_notebooks import small_profile
 
@@ -31,31 +33,31 @@ def test_missing_data_stop_a_profile_with_all_that_is_missing(notebooks):
         InputError,
         match=r"lacks 1 datasets or weights:\n  busi-fold0: download it from .*\n.*--allow-missing",
     ):
-        provided(notebooks, notebooks, allow_missing=False)
+        without_missing_inputs(notebooks, notebooks, allow_missing=False)
 
 
 def test_only_what_the_chosen_notebooks_need_is_checked(notebooks):
-    assert provided(notebooks, notebooks[:1], allow_missing=False) == notebooks
+    assert without_missing_inputs(notebooks, notebooks[:1], allow_missing=False) == notebooks
     with pytest.raises(InputError, match="busi-fold0"):
-        provided(notebooks, notebooks[2:], allow_missing=False)
+        without_missing_inputs(notebooks, notebooks[2:], allow_missing=False)
 
 
 def test_what_is_there_runs_where_it_is_allowed(notebooks, capsys):
-    kept = provided(notebooks, notebooks, allow_missing=True)
+    kept = without_missing_inputs(notebooks, notebooks, allow_missing=True)
     assert [(one.name, one.needs, one.parameters) for one in kept] == [
         ("01_own", (), {"dataset": "organct-axial"}),
         ("03_both", (), {"datasets": ["organct-axial"]}),
     ]
     assert "02_busi" in capsys.readouterr().out
     with pytest.raises(InputError, match="nothing is left to run"):
-        provided(notebooks, notebooks[1:2], allow_missing=True)
+        without_missing_inputs(notebooks, notebooks[1:2], allow_missing=True)
 
 
 @pytest.fixture
 def written(tmp_path, monkeypatch):
     """Writes the text of the profile `small`."""
     folder = small_profile(tmp_path / "notebooks")
-    monkeypatch.setattr(profiles, "NOTEBOOKS", folder)
+    monkeypatch.setattr(sequence, "FOLDER", folder)
     return lambda text: (folder / "profiles" / "small.yaml").write_bytes(
         text.encode() if isinstance(text, str) else text
     )
@@ -113,8 +115,8 @@ def test_the_name_of_the_file_is_the_profile_and_numbers_are_numbers(written):
 def test_what_is_tuned_must_be_loaded():
     values = {"backbones": ["pixels"], "tuned": ["random-t16"], "datasets": []}
     with pytest.raises(InputError, match="07: tuned names 'random-t16', which backbones lacks"):
-        profiles._require_parts(values, {}, "07")
-    profiles._require_parts(values | {"tuned": ["pixels"]}, {}, "07")
+        require_parts(values, "07")
+    require_parts(values | {"tuned": ["pixels"]}, "07")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[", '{"cells": [3]}'])

@@ -7,9 +7,9 @@ import nbformat
 import pandas as pd
 import pytest
 
+from radiodino_utils import cli
 from radiodino_utils.core.environment import processor, record_processor
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.workflow import report
 from radiodino_utils.workflow.report import build_report, readme_with_tables
 
 PIXEL = base64.b64decode(
@@ -199,14 +199,16 @@ def test_a_table_that_the_readme_lacks_is_an_error(tmp_path):
 
 
 def test_the_command_prints_the_path_last(results, capsys):
-    report.main(["--profile", "demo"])
+    with pytest.raises(SystemExit) as end:
+        cli.main(["report"])
+    assert end.value.code == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(results / "report.html")
 
 
 def test_the_command_fails_with_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RADIODINO_RESULTS", str(tmp_path))
     with pytest.raises(SystemExit) as end:
-        report.main(["--profile", "demo"])
+        cli.main(["report"])
     assert end.value.code == 2 and capsys.readouterr().err.count("\n") == 1
 
 

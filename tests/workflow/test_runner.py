@@ -9,10 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from radiodino_utils import cli
 from radiodino_utils.core.environment import made_on, processor
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.core.states import current_files, recorded
-from radiodino_utils.workflow import profiles, runner
+from radiodino_utils.workflow import notebooks as sequence
+from radiodino_utils.workflow.check import check_profile
+from radiodino_utils.workflow.notebooks import list_notebooks, profile_names
+from radiodino_utils.workflow.outputs import save_outputs
+from radiodino_utils.workflow.profiles import load_profile
+from radiodino_utils.workflow.runner import run_profile
 
 from ..synthetic_notebooks import (
     WRITE,
@@ -35,7 +41,7 @@ FAULTS = {
 def notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The small profile of `synthetic_notebooks`, with results of its own."""
     folder = small_profile(tmp_path / "notebooks")
-    monkeypatch.setattr(profiles, "NOTEBOOKS", folder)
+    monkeypatch.setattr(sequence, "FOLDER", folder)
     monkeypatch.setenv("RADIODINO_RESULTS", str(tmp_path / "results"))
     return folder
 
@@ -49,7 +55,7 @@ def test_runs_what_is_out_of_date_and_nothing_else(
     notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def run(**options: object) -> list[str]:
-        assert runner.run_profile("small", **options)
+        assert run_profile("small", **options)
         return _states(capfd.readouterr().out)
 
     table = tmp_path / "results" / "tables" / "01_numbers.csv"
@@ -71,15 +77,15 @@ def test_runs_what_is_out_of_date_and_nothing_else(
 def test_changed_code_runs_again_but_outputs_are_no_code(
     notebooks: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert runner.run_profile("small", only=["01"])
+    assert run_profile("small", only=["01"])
     book = json.loads((notebooks / "01_first.ipynb").read_text())
     book["cells"][-1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "5"}]
     (notebooks / "01_first.ipynb").write_text(json.dumps(book))
     capfd.readouterr()
-    assert runner.run_profile("small", only=["01"])
+    assert run_profile("small", only=["01"])
     assert _states(capfd.readouterr().out) == ["01_first up"]
     write_notebook(notebooks, "01_first", "value + 1")
-    assert runner.run_profile("small", only=["01"])
+    assert run_profile("small", only=["01"])
     assert _states(capfd.readouterr().out) == ["01_first done"]
 
 
@@ -89,10 +95,10 @@ def test_a_file_that_a_parameter_names_is_an_input(
     image = tmp_path / "image.png"
     image.write_bytes(b"1")
     write_profile(notebooks, {"01_first": {"data": [f"file:{image}"]}})
-    assert runner.run_profile("small") and runner.run_profile("small")
+    assert run_profile("small") and run_profile("small")
     assert _states(capfd.readouterr().out) == ["01_first done", "01_first up"]
     image.write_bytes(b"22")
-    assert runner.run_profile("small")
+    assert run_profile("small")
     assert _states(capfd.readouterr().out) == ["01_first done"]
 
 
@@ -106,7 +112,7 @@ def test_a_notebook_that_did_not_run_whole_has_failed(
     needs = {"01_first": [], "02_second": ["01_first"], "03_other": []}
     write_sequence(notebooks, needs, timeouts={"01_first": 5} if fault == "timeout" else {})
     write_profile(notebooks, {"01_first": None, "02_second": None, "03_other": None})
-    assert not runner.run_profile("small")
+    assert not run_profile("small")
     printed = capfd.readouterr().out
     assert _states(printed) == ["01_first FAILED", "02_second not", "03_other done"]
     assert sign in printed and "01_first.log" in printed
@@ -118,7 +124,7 @@ def test_a_notebook_that_did_not_run_whole_has_failed(
     write_notebook(
         notebooks, "01_first", WRITE + "(tables / '01_numbers.csv').write_text('value');"
     )
-    assert runner.run_profile("small")
+    assert run_profile("small")
     assert _states(capfd.readouterr().out) == ["01_first done", "02_second done", "03_other up"]
     assert not list((results / "notebooks").glob("*.failed.ipynb"))
 
@@ -141,7 +147,7 @@ def test_a_stopped_run_leaves_nothing_half_written_and_the_next_goes_on(
     with pytest.raises(
         InputError, match=rf"\.lock: still held by process {process.pid} .*; end it"
     ):
-        runner.run_profile("small")
+        run_profile("small")
     process.send_signal(number)
     out, err = process.communicate(timeout=900)
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
@@ -153,7 +159,7 @@ def test_a_stopped_run_leaves_nothing_half_written_and_the_next_goes_on(
     (results / "tables" / ".x.csv.0123abcd").mkdir()  # as a killed write leaves it
     marker.unlink()
     capfd.readouterr()
-    assert runner.run_profile("small")
+    assert run_profile("small")
     assert _states(capfd.readouterr().out) == ["01_first up", "02_second done"]
     assert not [path for path in (results / "state").iterdir() if path.is_dir()] and not list(
         (results / "tables").glob(".*")
@@ -172,7 +178,7 @@ def test_results_hold_only_what_the_last_runs_wrote(
 
     def run(values: dict, **options: object) -> list[str]:
         write_profile(notebooks, values)
-        assert runner.run_profile("small", **options)
+        assert run_profile("small", **options)
         return _states(capfd.readouterr().out)
 
     assert run({"01_first": {"value": 2}, "02_second": None}) == ["01_first done", "02_second done"]
@@ -183,7 +189,7 @@ def test_results_hold_only_what_the_last_runs_wrote(
         "02_rows.csv",
     }
     assert current_files(results) == {"tables/01_3_rows.csv"}
-    assert "02_second                    out of date" in runner.list_notebooks("small")
+    assert "02_second                    out of date" in list_notebooks("small")
     assert run({"01_first": {"value": 3}, "02_second": None}) == ["01_first up", "02_second done"]
     (results / "state" / "02_second.json").write_text("")
     assert run({"01_first": {"value": 3}}) == ["01_first up"]
@@ -196,7 +202,7 @@ def test_the_runners_own_errors_are_shown(
     (tmp_path / "results" / "logs" / "01_first.log").mkdir(parents=True)
     (tmp_path / "results" / "state").mkdir()
     (tmp_path / "results" / "state" / "01_first.json").write_text("")
-    assert not runner.run_profile("small")
+    assert not run_profile("small")
     printed = capfd.readouterr().out
     assert (
         "01_first.log: Is a directory" in printed
@@ -212,7 +218,7 @@ def test_two_notebooks_at_a_time_share_the_processors(notebooks: Path, tmp_path:
         met += f"while not Path({str(tmp_path)!r}, '{other}').exists(): time.sleep(0.1)\nos.environ['OMP_NUM_THREADS']"
         write_notebook(notebooks, name, wait + met)
     write_sequence(notebooks, {"01_first": [], "02_second": []})
-    assert runner.run_profile("small", jobs=2)
+    assert run_profile("small", jobs=2)
 
 
 def test_check_compares_with_the_committed_tables(
@@ -222,41 +228,39 @@ def test_check_compares_with_the_committed_tables(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(InputError, match="holds no tables to compare with"):
-        runner.check_profile("small")
-    assert runner.run_profile("small")
+        check_profile("small")
+    assert run_profile("small")
     before = dict(os.environ)
-    assert runner.check_profile("small") == []
+    assert check_profile("small") == []
     assert dict(os.environ) == before
     table = tmp_path / "results" / "tables" / "01_numbers.csv"
     table.write_text("value\n2.5\n")
-    assert runner.check_profile("small", only=["01"]) == [
+    assert check_profile("small", only=["01"]) == [
         "01_numbers.csv: value, row 1: 2 instead of 2.5 (1 of 1 cells differ by more than 0.02)"
     ]
     assert table.read_text() == "value\n2.5\n"
     with pytest.raises(SystemExit) as stopped:
-        runner.main(["--profile", "small", "--check", "--only", "01"])
+        cli.main(["run", "--profile", "small", "--check", "--only", "01"])
     assert stopped.value.code == 1
 
 
 def test_saved_outputs_are_numbered_from_top_to_bottom(notebooks: Path) -> None:
     with pytest.raises(InputError, match="run the profile small first"):
-        runner.save_outputs("small")
-    assert runner.run_profile("small")
-    runner.save_outputs("small")
+        save_outputs("small")
+    assert run_profile("small")
+    save_outputs("small")
     cells = json.loads((notebooks / "01_first.ipynb").read_text())["cells"]
     assert [cell.get("execution_count") for cell in cells] == [None, 1, 2, 3]
     assert cells[-1]["outputs"][0]["data"]["text/plain"] == ["2"]
     assert cells[-1]["outputs"][0]["execution_count"] == 3
     write_notebook(notebooks, "01_first", "value + 1")
     with pytest.raises(InputError, match="other code"):
-        runner.save_outputs("small")
+        save_outputs("small")
 
 
 def test_list_tells_titles_needs_and_states(notebooks: Path) -> None:
-    assert "02_second" in runner.list_notebooks("small") and "needs 01" in runner.list_notebooks(
-        "small"
-    )
-    assert "not run yet" in runner.list_notebooks("small")
+    assert "02_second" in list_notebooks("small") and "needs 01" in list_notebooks("small")
+    assert "not run yet" in list_notebooks("small")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +278,7 @@ def test_wrong_options_are_one_sentence(
     arguments: list[str], sentence: str, notebooks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        runner.main(arguments)
+        cli.main(["run", *arguments])
     assert stopped.value.code == 2
     assert sentence in capsys.readouterr().err.splitlines()[-1]
 
@@ -284,12 +288,12 @@ def test_a_profile_may_name_only_what_exists(notebooks: Path) -> None:
     with pytest.raises(
         InputError, match=r"small.yaml, 01_first: unknown parameter 'valeu'; did you mean value\?"
     ):
-        runner.load_profile("small")
+        load_profile("small")
     write_profile(notebooks, {"01_frist": None})
     with pytest.raises(
         InputError, match=r"small.yaml: unknown notebook '01_frist'; did you mean 01_first\?"
     ):
-        runner.load_profile("small")
+        load_profile("small")
 
 
 def test_a_profile_whose_data_are_missing_stops_before_any_work(
@@ -301,12 +305,12 @@ def test_a_profile_whose_data_are_missing_stops_before_any_work(
     monkeypatch.delenv("BUSI", raising=False)
     write_profile(notebooks, {"01_first": {"data": "busi-fold0"}, "02_second": None})
     with pytest.raises(SystemExit) as stopped:
-        runner.main(["--profile", "small"])
+        cli.main(["run", "--profile", "small"])
     assert stopped.value.code == 2
     assert "busi-fold0: download it from" in capfd.readouterr().err
     assert not (tmp_path / "results").exists()
     with pytest.raises(InputError, match="nothing is left to run"):
-        runner.run_profile("small", only=["01"], allow_missing=True)
+        run_profile("small", only=["01"], allow_missing=True)
 
 
 def test_a_results_folder_that_cannot_be_written_to(
@@ -315,9 +319,9 @@ def test_a_results_folder_that_cannot_be_written_to(
     (tmp_path / "results").mkdir()
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     with pytest.raises(InputError, match="results: the folder is read-only"):
-        runner.run_profile("small")
+        run_profile("small")
 
 
 def test_the_committed_profiles_fit_the_notebooks() -> None:
-    for profile in runner.profile_names():
-        assert runner.load_profile(profile)
+    for profile in profile_names():
+        assert load_profile(profile)

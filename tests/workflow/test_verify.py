@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from radiodino_utils import cli
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.core.files import REPOSITORY
 from radiodino_utils.evaluation.few_shot import classify_few_shot
@@ -47,7 +48,7 @@ from radiodino_utils.evaluation.segmentation.metrics import (
 )
 from radiodino_utils.evaluation.twins import class_mix, three_ways
 from radiodino_utils.explain.tables import against_controls, explanation_rows
-from radiodino_utils.workflow.verify import contradictions, main, verify_results
+from radiodino_utils.workflow.verify import contradictions, verify_results
 
 from ..synthetic import synthetic_features
 
@@ -398,7 +399,7 @@ def test_the_command_says_what_differs(
     monkeypatch.setenv("RADIODINO_RESULTS", str(results))
     change(results / "tables" / "07_paired.csv", "logistic", "linear")
     with pytest.raises(SystemExit) as stopped:
-        main(["--profile", "demo"])
+        cli.main(["verify", "--profile", "demo"])
     assert stopped.value.code == 1 and "07_paired.csv: protocol, row 1" in capsys.readouterr().out
 
 
@@ -409,7 +410,7 @@ def test_the_committed_results_are_verified_within_a_minute() -> None:
         )
     start = time.monotonic()
     run = subprocess.run(
-        [sys.executable, "-m", "radiodino_utils.workflow.verify"],
+        [sys.executable, "-m", "radiodino_utils.cli", "verify"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -1,0 +1,242 @@
+"""The command `radiodino`: one function per sub-command, whose imports wait until it runs."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from .core.command_line import with_options
+from .core.errors import InputError
+from .workflow.command import DESCRIPTION, RunOptions
+
+app = typer.Typer(
+    name="radiodino",
+    help="Use and reproduce RadioDINO, self-supervised vision transformers for radiology.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+DatasetName = Annotated[
+    str, typer.Argument(metavar="DATASET", help="Registered name, npz:PATH or folder:PATH.")
+]
+BackboneName = Annotated[
+    str, typer.Option("--backbone", metavar="NAME", help="Registered name or file:PATH.")
+]
+Revision = Annotated[
+    str | None, typer.Option(help="Branch, tag or commit of the weights on the Hub. [main]")
+]
+Engine = Annotated[
+    Literal["auto", "torch", "openvino"],
+    typer.Option(help="auto: torch on a GPU, else OpenVINO, else torch."),
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option(help="auto: bf16 if the processor computes in it, else fp32."),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Number of processors. [all]")]
+ProfileName = Annotated[str, typer.Option(metavar="NAME", help="Profile of the results.")]
+
+
+@app.command(help=DESCRIPTION)
+@with_options(RunOptions)
+def run(**options: Any) -> None:
+    """Run notebooks; `./run_all.sh` is this command in its environment."""
+    from .workflow.command import run as run_notebooks
+
+    raise typer.Exit(run_notebooks(RunOptions(**options)))
+
+
+@app.command("list")
+def list_(profile: ProfileName = "demo") -> None:
+    """List the notebooks of a profile.
+
+    Each line shows the title, what the notebook needs, and how its last run ended.
+    """
+    from .workflow.notebooks import list_notebooks
+
+    print(list_notebooks(profile))
+
+
+@app.command()
+def backbones() -> None:
+    """List the backbones.
+
+    Each line shows source, size, patch size, licence, and whether the weights are here.
+    """
+    from .backbones.registry import list_models
+
+    print(list_models())
+
+
+@app.command()
+def datasets() -> None:
+    """List the datasets.
+
+    Each line shows whether the dataset is here, and else how to provide it.
+    """
+    from .data.registry import list_datasets
+
+    print(list_datasets())
+
+
+@app.command()
+def extract(
+    dataset: DatasetName,
+    backbone: BackboneName,
+    revision: Revision = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder of the feature files.")] = None,
+    engine: Engine = "auto",
+    precision: Precision = "fp32",
+    batch_size: BatchSize = 16,
+    threads: Threads = None,
+) -> None:
+    """Extract the features of a dataset.
+
+    They go to the cache. Under torchrun the processes share the work.
+    """
+    from .backbones.loading import load_backbone
+    from .core.environment import launched
+    from .features.extraction import extract_features
+
+    features = extract_features(
+        load_backbone(backbone, revision=revision),
+        dataset,
+        folder=folder,
+        engine=engine,
+        precision=precision,
+        batch_size=batch_size,
+        threads=threads,
+    )
+    if launched()[0] == 0:
+        print(features.path)
+
+
+@app.command()
+def embed(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER...", help="Image files and folders.")
+    ],
+    backbone: BackboneName,
+    out: Annotated[Path, typer.Option(help="File to write: .csv, .parquet or .npz.")],
+    revision: Revision = None,
+    engine: Engine = "auto",
+    precision: Precision = "fp32",
+    batch_size: BatchSize = 16,
+    threads: Threads = None,
+) -> None:
+    """Embed images without labels.
+
+    The file holds one row per image. Files that cannot be read are named at the end, and the exit
+    code is 1 then.
+    """
+    from .features.embedding import embed_images, image_files, write_embeddings, writer_of
+
+    writer_of(out)
+    files = image_files(paths)
+    from .backbones.loading import load_backbone
+
+    embeddings = embed_images(
+        files,
+        load_backbone(backbone, revision=revision),
+        engine=engine,
+        precision=precision,
+        batch_size=batch_size,
+        threads=threads,
+    )
+    write_embeddings(embeddings, out)
+    print(f"{out}: {len(embeddings.paths)} images, {embeddings.values.shape[1]} features each")
+    if embeddings.unreadable:
+        print("\n".join(embeddings.unreadable.values()), file=sys.stderr)
+        count = f"{len(embeddings.unreadable)} of {len(files)}"
+        print(f"{count} images could not be embedded; they are named above.", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def audit(
+    dataset: DatasetName,
+    out: Annotated[Path, typer.Option(help="Folder of the tables.")],
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Compare the embeddings of this backbone.")
+    ] = None,
+) -> None:
+    """Audit a dataset.
+
+    The audit finds duplicates, leaks between splits, label conflicts, faulty images and drift.
+    """
+    from .data.registry import load_dataset
+    from .evaluation.audit import audit as audit_dataset
+    from .features.extraction import extract_features
+
+    loaded = load_dataset(dataset)
+    features = extract_features(backbone, loaded) if backbone else None
+    result = audit_dataset(loaded, features=features)
+    result.write(out)
+    print(result.summary)
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def pretrain(context: typer.Context) -> None:
+    """Pre-train a backbone on unlabelled images."""
+    from .pretraining.command import main as pretrain_by_arguments
+
+    pretrain_by_arguments(context.args)
+
+
+@app.command()
+def report(
+    profile: ProfileName = "demo",
+    readme: Annotated[
+        bool, typer.Option("--readme", help="Fill the tables of results/README.md instead.")
+    ] = False,
+) -> None:
+    """Write results/PROFILE/report.html."""
+    from .workflow.report import build_report, update_readme
+
+    print(update_readme() if readme else build_report(profile))
+
+
+@app.command()
+def verify(
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Profile to verify; may be given again. [all]"),
+    ] = None,
+) -> None:
+    """Recompute every committed number.
+
+    The numbers follow from the prediction files. Differences are listed, and the exit code is 1
+    then.
+    """
+    from .workflow.verify import verify_profiles
+
+    if faults := verify_profiles(profile or []):
+        print("\n".join(faults))
+        raise typer.Exit(1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a mistake of the user is one sentence and exit code 2."""
+    try:
+        code = app(arguments, prog_name="radiodino", standalone_mode=False)
+    except typer.TyperException as error:  # of an option
+        _stop(error.format_message())
+    except InputError as error:
+        _stop(str(error))
+    except typer.Abort:
+        _stop("aborted.")
+    sys.exit(code or 0)
+
+
+def _stop(sentence: str) -> NoReturn:
+    print(sentence, file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""The command `radiodino`, from the outside."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from PIL import Image
+
+from radiodino_utils import cli
+from radiodino_utils.features.engines import ENGINES, PRECISIONS
+
+from .conftest import REPOSITORY
+
+COMMANDS = ["run", "list", "backbones", "datasets", "extract", "embed", "audit", "pretrain"]
+COMMANDS += ["report", "verify"]
+
+
+@pytest.fixture
+def radiodino(capfd):
+    """Run the command in this process; return exit code, standard output and standard error."""
+
+    def run(*words):
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*map(str, words)])
+        return stopped.value.code, *capfd.readouterr()
+
+    return run
+
+
+def test_every_command_is_listed(radiodino):
+    code, shown, _ = radiodino("--help")
+    assert code == 0
+    listed = [line.split()[0] for line in shown.split("Commands:")[1].splitlines() if line]
+    assert listed == COMMANDS
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_quick_and_imports_neither_torch_nor_pandas(command):
+    code = """
+import sys, time
+from radiodino_utils import cli
+from radiodino_utils.features.engines import ENGINES, PRECISIONS
+try:
+    cli.main(sys.argv[1:])
+finally:
+    print(time.process_time(), "torch" in sys.modules, "pandas" in sys.modules)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code, *command.split(), "--help"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "usage: " in run.stdout.lower()
+    seconds, *imported = run.stdout.splitlines()[-1].split()
+    assert float(seconds) < 1 and imported == ["False", "False"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("lst", "No such command 'lst'. Did you mean 'list'?"),
+        ("list --profile demoo", "unknown profile 'demoo'; did you mean demo?"),
+        ("run --jobs many", "Invalid value for '--jobs': Input should be a valid integer"),
+        ("run --jobs 0", "--jobs 0: at least one notebook at a time is needed."),
+        ("run --only 99", "unknown notebook '99'"),
+        ("extract organct-axia --backbone pixels", "unknown dataset 'organct-axia'; did you mean"),
+        ("extract organct-axial --backbone pixel", "unknown backbone 'pixel'; did you mean pixels"),
+        ("extract organct-axial --backbone pixels --engine cuda", "Invalid value for '--engine'"),
+        ("extract organct-axial", "Missing option '--backbone'"),
+        ("embed nowhere.png --backbone pixels --out out.csv", "nowhere.png: there is no such file"),
+        ("embed . --backbone pixels --out out.txt", "--out out.txt: unknown suffix '.txt'; use"),
+        ("embed . --backbone pixels --out out.csv", ".: holds no image"),
+        ("audit npz:nowhere.npz --out audit", "nowhere.npz"),
+        ("report --profile ../x", "profile '../x': names a folder of results"),
+        ("verify --profile empty", "holds no tables to verify"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    words, sentence, radiodino, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RADIODINO_RESULTS", raising=False)
+    code, shown, message = radiodino(*words.split())
+    assert code == 2 and shown == "", message
+    assert sentence in message and message.count("\n") == 1
+
+
+def test_engines_and_precisions_are_those_of_the_package():
+    chosen = [get_args(option)[0] for option in (cli.Engine, cli.Precision)]
+    assert [get_args(choice) for choice in chosen] == [ENGINES, PRECISIONS]
+
+
+def test_backbones_and_datasets_are_listed(radiodino):
+    code, shown, _ = radiodino("backbones")
+    mini = next(line for line in shown.splitlines() if line.startswith("radiodino-mini"))
+    assert code == 0 and all(word in mini for word in ("CC BY-SA 4.0", "16 px", "present"))
+    code, shown, _ = radiodino("datasets")
+    lines = dict(line.split(maxsplit=1) for line in shown.splitlines())
+    assert code == 0 and lines["organct-axial"] == "built when it is needed"
+    assert "not present" in lines["busi"] and "not present" in lines["radimagenet"]
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Return a folder without labels: PNG, JPEG, TIFF, DICOM and NIfTI, one of them nested."""
+    import nibabel
+
+    generator, folder = np.random.default_rng(0), tmp_path / "images"
+    (folder / "deeper").mkdir(parents=True)
+    for name in ("a.png", "b.jpg", "deeper/c.tif"):
+        Image.fromarray(generator.integers(0, 256, (40, 50), np.uint8)).save(folder / name)
+    source = pydicom.data.get_testdata_file("CT_small.dcm")
+    (folder / "d.dcm").write_bytes(Path(source).read_bytes())
+    volume = generator.integers(0, 256, (40, 40, 3)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / "e.nii.gz")
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz"])
+@pytest.mark.filterwarnings("ignore:.*scaled from")
+def test_images_of_every_kind_are_embedded(suffix, images, radiodino, tmp_path):
+    out = tmp_path / "new" / f"features{suffix}"
+    code, shown, message = radiodino("embed", images, "--backbone", "pixels", "--out", out)
+    assert code == 0, message
+    assert "5 images, 1024 features each" in shown
+    names = ["a.png", "b.jpg", "d.dcm", "deeper/c.tif", "e.nii.gz"]
+    if suffix == ".npz":
+        arrays = np.load(out)
+        assert arrays["paths"].tolist() == [str(images / name) for name in names]
+        assert arrays["features"].shape == (5, 1024) and arrays["weights"] == "pixels-32x32"
+        return
+    table = pd.read_csv(out) if suffix == ".csv" else pd.read_parquet(out)
+    assert table["path"].tolist() == [str(images / name) for name in names]
+    assert table.shape == (5, 3 + 1024) and set(table["backbone"]) == {"pixels"}
+
+
+def test_bad_files_are_named_at_the_end_and_the_rest_is_written(images, radiodino, tmp_path):
+    (images / "broken.png").write_bytes(b"broken")
+    (images / "empty.png").write_bytes(b"")
+    out = tmp_path / "features.csv"
+    files = [images / name for name in ("broken.png", "a.png", "empty.png", "b.jpg")]
+    code, shown, message = radiodino(
+        "embed", *files, "--backbone", "random-t16", "--out", out, "--batch-size", 1
+    )
+    assert code == 1 and "2 images, 192 features each" in shown
+    named = message.splitlines()[-3:]
+    assert "broken.png: not an image" in named[0] and "empty.png: the file is empty" in named[1]
+    assert named[2] == "2 of 4 images could not be embedded; they are named above."
+    assert pd.read_csv(out)["path"].tolist() == [str(files[1]), str(files[3])]
+
+
+def test_an_audit_prints_its_summary_and_writes_its_tables(radiodino, synthetic_dataset, tmp_path):
+    synthetic_dataset((6, 3, 4), size=64)
+    code, shown, _ = radiodino("audit", f"npz:{tmp_path / 'made.npz'}", "--out", tmp_path / "out")
+    assert code == 0 and "6 train, 3 val, 4 test" in shown
+    assert len(list((tmp_path / "out").glob("made_*.csv"))) == 4
