@@ -196,7 +196,8 @@ def report(
     ] = False,
 ) -> None:
     """Write results/PROFILE/report.html."""
-    from .workflow.report import build_report, update_readme
+    from .workflow.readme import update_readme
+    from .workflow.report import build_report
 
     print(update_readme() if readme else build_report(profile))
 

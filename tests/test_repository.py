@@ -143,7 +143,7 @@ def test_every_readme_link_is_a_file_of_the_repository(link: str) -> None:
 
 
 def test_the_readme_tables_are_those_of_the_committed_results(tmp_path: Path) -> None:
-    from radiodino_utils.workflow.report import readme_with_tables
+    from radiodino_utils.workflow.readme import readme_with_tables
 
     # out of git: a run on another processor leaves slightly other tables in the folder
     archive = subprocess.run(

@@ -4,63 +4,66 @@ import csv
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..backbones.registry import weights_files
 from ..core.files import REPOSITORY, file_hash
 from ..data.registry import dataset_place
 
-_CHEAP = 256e6  # bytes whose content is hashed; of more, sizes and times
+_CONTENT_LIMIT = 256e6  # bytes whose content is hashed; beyond, sizes and times are
 _OPEN_NAMES = re.compile(r"(npz|folder|masks|file):(?=.)")
 _WEIGHTED = re.compile(r"(.+)=[\d.eE+-]+")  # a source of a corpus
 
 
 def fingerprints(
-    parameters: dict[str, object], *, folder: Path = REPOSITORY / "notebooks"
+    parameters: Mapping[str, object], *, folder: Path = REPOSITORY / "notebooks"
 ) -> dict[str, str]:
     """Fingerprint the files and folders that parameters name, however they are named.
 
     Args:
-        parameters: Of one notebook; every text counts, also inside lists and mappings: names of
-            datasets and backbones, `npz:`, `folder:`, `masks:` and `file:`, `PATH=WEIGHT`, and
-            plain paths.
-        folder: What relative paths count from: where notebooks run.
+        parameters: Parameters of notebooks; every text counts, also inside lists and mappings:
+            names of datasets and backbones, `npz:`, `folder:`, `masks:` and `file:`, `PATH=WEIGHT`,
+            and plain paths.
+        folder: Folder from which relative paths start: where notebooks run.
 
     Returns:
-        A hash of names and contents by parameter text; "" where a name has no file on this machine
-        yet. Of more than 256 MB the sizes and times take the place of the contents. Images that a
-        CSV or text list names count as well.
+        A hash of names and contents by parameter text; "" for a name whose files are not on this
+        machine yet. Beyond 256 MB sizes and times stand for the contents. Images that a CSV or text
+        list names count as well.
     """
-    found = {
-        text: paths
-        for text in dict.fromkeys(texts(parameters))
-        if (paths := _named(text, folder)) is not None
-    }
-    hashes = {paths: _hash(paths) for paths in set(found.values())}
-    return {text: hashes[paths] for text, paths in found.items()}
+    places = {text: _places(text, folder) for text in texts(parameters)}
+    named = {text: paths for text, paths in places.items() if paths is not None}
+    hashes = {paths: _hash(paths) for paths in set(named.values())}
+    return {text: hashes[paths] for text, paths in named.items()}
 
 
 def texts(value: object) -> Iterator[str]:
-    """All texts in a value, also those inside lists and mappings."""
+    """Yield all texts in a value, also those inside lists and mappings."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, tuple, dict)):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from texts(one)
+        for member in value.values() if isinstance(value, dict) else value:
+            yield from texts(member)
 
 
-def _named(text: str, folder: Path) -> tuple[Path, ...] | None:
-    """Files and folders behind a text; empty where they are yet to come, `None` for a text that names none."""
+def _places(text: str, folder: Path) -> tuple[Path, ...] | None:
+    """Return the files and folders that a text names.
+
+    Returns:
+        Paths; empty if the files are not here yet, `None` for a text that names none.
+    """
     if (place := dataset_place(text)) is not None:
         return place
     if (files := weights_files(text)) is not None:
         return files
     prefix = _OPEN_NAMES.match(text)
     path = text[prefix.end() :] if prefix else text
-    for one in (path, match[1] if (match := _WEIGHTED.fullmatch(path)) else ""):
-        if one and (place := folder / Path(one).expanduser()) != folder and _exists(place):
-            return (place,)
+    weighted = _WEIGHTED.fullmatch(path)
+    for name in (path, weighted[1] if weighted else ""):
+        candidate = folder / Path(name).expanduser() if name else folder
+        if candidate != folder and _exists(candidate):
+            return (candidate,)
     return () if prefix else None
 
 
@@ -76,7 +79,7 @@ def _hash(paths: tuple[Path, ...]) -> str:
     if not members:
         return ""
     facts = [(name, file, file.stat()) for name, file in members]
-    cheap = sum(fact.st_size for *_, fact in facts) <= _CHEAP
+    cheap = sum(fact.st_size for *_, fact in facts) <= _CONTENT_LIMIT
     digest = hashlib.sha256()
     for name, file, fact in facts:
         mark = _content(file) if cheap else f"{fact.st_size} {fact.st_mtime_ns} {fact.st_ctime_ns}"
@@ -92,7 +95,10 @@ def _content(file: Path) -> str:
 
 
 def _members(path: Path) -> Iterator[tuple[str, Path]]:
-    """Name and place of each file of a folder, links followed; of a list, of it and all that it names; or of one file."""
+    """Yield name and place of each file behind a path.
+
+    These are all files of a folder, links followed; a list and all files that it names; or a file.
+    """
     if path.is_dir():
         seen = set()
         for parent, folders, files in os.walk(path, followlinks=True):

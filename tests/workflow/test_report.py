@@ -10,7 +10,8 @@ import pytest
 from radiodino_utils import cli
 from radiodino_utils.core.environment import processor, record_processor
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.workflow.report import build_report, readme_with_tables
+from radiodino_utils.workflow.readme import readme_with_tables
+from radiodino_utils.workflow.report import build_report
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
