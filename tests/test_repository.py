@@ -3,9 +3,7 @@
 import ast
 import io
 import json
-import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -23,7 +21,6 @@ from pip._internal.req import parse_requirements
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-README = (ROOT / "README.md").read_text()
 PINS = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read_text(), re.M))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -95,53 +92,6 @@ def _imports(file: Path) -> set[str]:
     return found
 
 
-def _commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
-    return [
-        line.split("#")[0].strip()
-        for block in blocks
-        for line in block.splitlines()
-        if line.split("#")[0].strip()
-    ]
-
-
-def test_the_readme_has_the_two_commands() -> None:
-    assert {"./run_all.sh", "./run_tests.sh"} <= set(_commands())
-    assert "run_tests.sh" in (ROOT / ".ci" / "run").read_text()
-
-
-@pytest.mark.parametrize("command", _commands())
-def test_every_readme_command_exists(command: str) -> None:
-    words = shlex.split(command)
-    if words[0] == "conda":
-        assert command in ("conda env create -f environment.yml", "conda activate radiodino")
-        return
-    program = (
-        ROOT / words[0]
-        if words[0].startswith("./")
-        else Path(sys.executable).parent / Path(words[0]).name
-    )
-    assert os.access(program, os.X_OK)
-    words = (
-        [sys.executable, *words[words.index("-m") :]]
-        if "-m" in words
-        else [str(program), *words[1:]]
-    )
-    if program.name == "run_tests.sh":
-        return
-    options = {word for word in words if word.startswith("--")}
-    help_text = subprocess.run(
-        [*words[:3], "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    assert {option for option in options if option not in help_text} == set()
-
-
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
-def test_every_readme_link_is_a_file_of_the_repository(link: str) -> None:
-    if not link.startswith("https://"):
-        assert (ROOT / link).is_file()
-
-
 def test_the_readme_tables_are_those_of_the_committed_results(tmp_path: Path) -> None:
     from radiodino_utils.workflow.readme import readme_with_tables
 
@@ -183,15 +133,6 @@ def test_layers_import_only_what_stands_below_them() -> None:
     program = Path(sys.executable).parent / "lint-imports"
     run = subprocess.run([program], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
-
-
-def test_help_needs_neither_torch_nor_an_environment() -> None:
-    code = "import sys; from radiodino_utils import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
-    code += "print('torch' in sys.modules, 'pandas' in sys.modules)"
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert run.stdout.splitlines()[-1] == "False False"
 
 
 def test_nothing_of_this_machine_is_committed() -> None:
