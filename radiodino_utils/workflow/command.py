@@ -67,8 +67,8 @@ def parse(arguments: list[str] | None = None) -> RunOptions:
             settings["action"] = "append" if isinstance(option.default, tuple) else "store"
             settings["type"] = int if option.name == "jobs" else str
         parser.add_argument(f"--{option.name.replace('_', '-')}", **settings)
-    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value}
-    return RunOptions(**given)
+    given = vars(parser.parse_args(arguments))
+    return RunOptions(**{name: value for name, value in given.items() if value is not None})
 
 
 def run(options: RunOptions) -> int:
