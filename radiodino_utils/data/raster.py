@@ -45,7 +45,7 @@ def read_raster(
     name = name or str(source)
     image = _opened(source, index, name)
     is_signed = _has_signed_bytes(image)
-    is_white_zero = image.format == "TIFF" and image.tag_v2.get(_POLARITY) == 0
+    is_white_zero = _tag(image, _POLARITY) == 0
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")) or is_signed:
         values = np.asarray(image)
@@ -134,7 +134,12 @@ def _pixel_limit() -> int:
 
 def _has_signed_bytes(image: Image.Image) -> bool:
     """Return whether PIL takes signed values of 8 bits for unsigned ones."""
-    if image.format != "TIFF" or image.mode != "L":
-        return False
-    formats = np.atleast_1d(image.tag_v2.get(_SAMPLE_FORMAT, 1))
-    return int(formats[0]) == _SIGNED
+    return image.mode == "L" and _tag(image, _SAMPLE_FORMAT) == _SIGNED
+
+
+def _tag(image: Image.Image, tag: int) -> int | None:
+    """Return the first number of a tag of a TIFF; `None` for other formats."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return None
+    value = image.tag_v2.get(tag)
+    return None if value is None else int(np.atleast_1d(value)[0])

@@ -1,7 +1,10 @@
 """Masks as they are stored, and their pairing with images."""
 
+from pathlib import Path
+
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -134,3 +137,38 @@ def test_a_folder_of_colour_masks(tmp_path):
     np.testing.assert_array_equal(dataset.mask(0), LABELS // 2)
     with pytest.raises(InputError, match="1 colours for 2 classes"):
         folder_segmentation(*folders, colours=table[:1])
+
+
+def segmentation(path, frames, segments, places, kind="BINARY"):
+    """Write a DICOM segmentation of frames with the number and the height of each."""
+    groups = []
+    for number, place in zip(segments, places, strict=True):
+        segment, position, group = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+        segment.ReferencedSegmentNumber = number
+        position.ImagePositionPatient = [0, 0, place]
+        group.SegmentIdentificationSequence = [segment]
+        group.PlanePositionSequence = [position]
+        groups.append(group)
+    tags = {"Modality": "SEG", "SegmentationType": kind}
+    return dicom(path, frames, PerFrameFunctionalGroupsSequence=groups, **tags)
+
+
+def test_dicom_segmentations(tmp_path):
+    first = np.array([[1, 0], [0, 0]], np.uint8)
+    frames = np.stack([first, first[::-1], first[:, ::-1]])
+    path = segmentation(tmp_path / "seg", frames, segments=(3, 5, 3), places=(0, 0, 4))
+    assert read_mask(path, index=0).tolist() == [[3, 0], [5, 0]]
+    assert read_mask(path).tolist() == read_mask(path, index=1).tolist() == [[0, 3], [0, 0]]
+    with pytest.raises(InputError, match="plane 2 is outside the file's 2 planes"):
+        read_mask(path, index=2)
+    overlap = segmentation(tmp_path / "over", frames[[0, 0]], segments=(1, 2), places=(0, 0))
+    with pytest.raises(InputError, match="over: segments overlap"):
+        read_mask(overlap)
+    soft = segmentation(tmp_path / "soft", frames[:2], (1, 1), (0, 1), kind="FRACTIONAL")
+    with pytest.raises(InputError, match="soft: a fractional segmentation"):
+        read_mask(soft)
+
+
+def test_pydicoms_own_segmentation():
+    path = Path(pydicom.__file__).parent / "data" / "test_files" / "liver_1frame.dcm"
+    np.testing.assert_array_equal(read_mask(path), pydicom.dcmread(path).pixel_array)

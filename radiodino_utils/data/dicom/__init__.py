@@ -1,6 +1,7 @@
 """DICOM files: what each is, its stored values, and its frames as 8-bit images."""
 
-from .reading import read_dicom, read_header, read_stored
+from .decoding import read_header
+from .reading import read_dicom, read_stored
 from .recognition import begins_as_dicom, is_dicom
 
 __all__ = ["begins_as_dicom", "is_dicom", "read_dicom", "read_header", "read_stored"]

@@ -30,7 +30,7 @@ def decode_extended(header: "Dataset", frame: int) -> np.ndarray:
     Raises:
         ValueError: If GDCM cannot read the file, or its pixels do not fit the header.
     """
-    import gdcm
+    import gdcm  # type: ignore[import-untyped]  # GDCM has no stubs
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "extended.dcm"

@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ...core.errors import InputError
-from .reading import read_header
+from .decoding import read_header
 from .recognition import kind_without_image
 
 if TYPE_CHECKING:
