@@ -8,6 +8,7 @@ import typer
 
 from .core.command_line import with_options
 from .core.errors import InputError
+from .pretraining.command import register as register_pretrain
 from .workflow.command import DESCRIPTION, RunOptions
 
 app = typer.Typer(
@@ -177,15 +178,7 @@ def audit(
     print(result.summary)
 
 
-@app.command(
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
-def pretrain(context: typer.Context) -> None:
-    """Pre-train a backbone on unlabelled images."""
-    from .pretraining.command import main as pretrain_by_arguments
-
-    pretrain_by_arguments(context.args)
+register_pretrain(app)
 
 
 @app.command()

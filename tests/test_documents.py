@@ -88,7 +88,7 @@ def test_ci_runs_the_test_command_of_the_readme():
 def test_every_command_exists_with_its_options(command):
     program, *words = shlex.split(command)
     if program == "torchrun":
-        module = words.index("radiodino_utils.cli")
+        module = words.index("radiodino_utils")
         program, words = "radiodino", words[module + 1 :]
     name = Path(program).name
     if name == "radiodino":
