@@ -73,7 +73,8 @@ def test_python_that_is_too_old(script: str, tmp_path: Path) -> None:
 
 def test_python_without_venv_leaves_no_half_environment(tmp_path: Path) -> None:
     clone = _clone(tmp_path / "clone")
-    python = 'case "$1 $2" in "-m venv") exit 1;; "-m "*) exit 3;; "--version "*) echo Python 3.11.0;; esac'
+    python = 'case "$1 $2" in "-m venv") exit 1;; "-m "*) exit 3;; '
+    python += '"--version "*) echo Python 3.11.0;; esac'
     done = _run(["./run_all.sh"], clone, PATH=_programs(tmp_path / "bin", python3=python))
     assert done.returncode == 1 and "apt install python3-venv" in done.stderr
     assert not (clone / ".venv").exists()

@@ -1,4 +1,4 @@
-"""The results folder of a profile: tables, figures and the records that tables are computed from."""
+"""The results folder of a profile: tables, figures, and what tables are computed from."""
 
 import re
 import sys
@@ -60,7 +60,7 @@ class Results:
 
     @property
     def prediction_folder(self) -> Path:
-        """The folder of the predictions and scores (parquet) that `verify` recomputes tables from."""
+        """The folder of predictions and scores (parquet) from which tables are recomputed."""
         return self.folder / "predictions"
 
     def print_configuration(self, *, seed: int, threads: int | None = None) -> None:

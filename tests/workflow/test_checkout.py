@@ -17,7 +17,8 @@ CELL = """import os, sys
 import radiodino_utils, matplotlib.pyplot as plt
 plt.plot([0, 1])
 plt.show()
-[radiodino_utils.__file__, sys.prefix, os.environ.get("WORLD_SIZE"), "started" in globals(), plt.get_backend(), rate, profile]"""
+facts = [radiodino_utils.__file__, sys.prefix, os.environ.get("WORLD_SIZE")]
+[*facts, "started" in globals(), plt.get_backend(), rate, profile]"""
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> dict[str, str]:
-    """Variables that point to another checkout, a foreign kernel, start-up files, and a job of four ranks."""
+    """Variables of another checkout, a foreign kernel, start-up files, and a job of four ranks."""
     other = tmp_path / "other"
     (other / "radiodino_utils").mkdir(parents=True)
     (other / "radiodino_utils" / "__init__.py").write_text(

@@ -62,7 +62,9 @@ import sys
 from pathlib import Path
 from radiodino_utils.workflow.processes import Processes, own_environment
 with Processes() as processes:
-    print(processes.run("cProfile", sys.argv[1:3], log=Path(sys.argv[3]), environment=own_environment())[0], processes.signal)
+    log, environment = Path(sys.argv[3]), own_environment()
+    code, _ = processes.run("cProfile", sys.argv[1:3], log=log, environment=environment)
+    print(code, processes.signal)
 """
 
 

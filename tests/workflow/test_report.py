@@ -146,7 +146,10 @@ def test_a_notebook_that_ran_again_gets_a_new_page(results):
         assert word in path.with_suffix(".html").read_text()
 
 
-README = "before\n<!-- table: a.csv -->\nold\n<!-- end -->\nbetween\n<!-- table: b.csv -->\n<!-- end -->\nafter\n"
+README = (
+    "before\n<!-- table: a.csv -->\nold\n<!-- end -->\n"
+    "between\n<!-- table: b.csv -->\n<!-- end -->\nafter\n"
+)
 
 
 def test_the_readme_gets_the_tables_as_they_are(tmp_path):
@@ -154,7 +157,8 @@ def test_the_readme_gets_the_tables_as_they_are(tmp_path):
     (tmp_path / "b.csv").write_text("n\n007\n")
     filled = readme_with_tables(README, tmp_path)
     assert filled == (
-        "before\n<!-- table: a.csv -->\n| name | value |\n| --- | --- |\n| x\\|y | 0.10 |\n|  | None |\n<!-- end -->\n"
+        "before\n<!-- table: a.csv -->\n| name | value |\n| --- | --- |\n"
+        "| x\\|y | 0.10 |\n|  | None |\n<!-- end -->\n"
         "between\n<!-- table: b.csv -->\n| n |\n| --- |\n| 007 |\n<!-- end -->\nafter\n"
     )
     assert readme_with_tables(filled, tmp_path) == filled
@@ -186,8 +190,8 @@ def test_the_readme_may_ask_for_some_rows(tmp_path):
     text = "<!-- table: a.csv columns: n rows: name = x, z -->\n<!-- end -->\n"
     filled = readme_with_tables(text, tmp_path)
     assert (
-        filled
-        == "<!-- table: a.csv columns: n rows: name = x, z -->\n| n |\n| --- |\n| 3 |\n| 5 |\n<!-- end -->\n"
+        filled == "<!-- table: a.csv columns: n rows: name = x, z -->\n"
+        "| n |\n| --- |\n| 3 |\n| 5 |\n<!-- end -->\n"
     )
     assert readme_with_tables(filled, tmp_path) == filled
     with pytest.raises(InputError, match="asks for the column k"):

@@ -215,7 +215,8 @@ def test_two_notebooks_at_a_time_share_the_processors(notebooks: Path, tmp_path:
     wait = "import time, os\nfrom pathlib import Path\n"
     for name, other in (("01_first", "02_second"), ("02_second", "01_first")):
         met = f"Path({str(tmp_path)!r}, '{name}').touch()\n"
-        met += f"while not Path({str(tmp_path)!r}, '{other}').exists(): time.sleep(0.1)\nos.environ['OMP_NUM_THREADS']"
+        met += f"while not Path({str(tmp_path)!r}, '{other}').exists(): time.sleep(0.1)\n"
+        met += "os.environ['OMP_NUM_THREADS']"
         write_notebook(notebooks, name, wait + met)
     write_sequence(notebooks, {"01_first": [], "02_second": []})
     assert run_profile("small", jobs=2)

@@ -1,4 +1,4 @@
-"""Every number of a results folder is recomputed from its prediction files; what was tampered with is found."""
+"""Every number is recomputed from prediction files, and what was tampered with is found."""
 
 import json
 import re
@@ -235,8 +235,10 @@ def _digit(match: re.Match) -> str:
 @pytest.mark.parametrize(
     "name",
     [
-        "03_k_curve", "03_knn_rows", "03_twins", "05_segmentation_rows", "05_distance_rows", "05_segmentation",
-        "06_faithfulness_rows", "06_faithfulness", "06_against_controls", "06_head_diversity", "07_probe_rows", "07_paired",
+        "03_k_curve", "03_knn_rows", "03_twins",
+        "05_segmentation_rows", "05_distance_rows", "05_segmentation",
+        "06_faithfulness_rows", "06_faithfulness", "06_against_controls", "06_head_diversity",
+        "07_probe_rows", "07_paired",
         "07_fewshot_rows", "07_finetune_rows", "09_results", "09_classification",
     ],
 )  # fmt: skip
@@ -358,7 +360,8 @@ def test_files_and_tables_that_nothing_explains_are_named(results: Path) -> None
 
 def test_a_number_of_a_notebook_that_no_table_holds_is_found(results: Path, tmp_path: Path) -> None:
     row = pd.read_csv(results / "tables" / "07_probe_rows.csv").iloc[0]
-    right = f"accuracy {100 * row['value']:.1f} % [{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}]"
+    interval = f"[{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}]"
+    right = f"accuracy {100 * row['value']:.1f} % {interval}"
     wrong = right.replace(f"{100 * row['value']:.1f}", "99.9")
     for text, count in ((right, 0), (wrong, 1)):
         cells = [{"cell_type": "code", "source": ['profile = "demo"  # whose'], "outputs": []}]
