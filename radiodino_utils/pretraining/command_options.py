@@ -1,6 +1,7 @@
 """Options of `radiodino pretrain` besides those of the run."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, create_model
 
@@ -91,11 +92,9 @@ class DistillationOptions(Config):
 
 
 # the settings of PretrainConfig that have an option of their own beside --set
-FrequentSettings = create_model(
-    "FrequentSettings",
-    __base__=Config,
-    **{
-        name: (PretrainConfig.model_fields[name].annotation, PretrainConfig.model_fields[name])
-        for name in _FREQUENT
-    },
-)
+_fields: dict[str, Any] = {
+    name: (field.annotation, field)
+    for name, field in PretrainConfig.model_fields.items()
+    if name in _FREQUENT
+}
+FrequentSettings = create_model("FrequentSettings", __base__=Config, **_fields)

@@ -200,7 +200,8 @@ def _decoded(
 ) -> Corpus:
     total = sum(map(len, readers))
     corpus = Corpus([], np.empty(0), np.empty(0), [source.name for source in sources], [], limit)
-    corpus.images, counts = [], []
+    corpus.images = []
+    counts: list[int] = []
     with tqdm(total=total, desc="reading the corpus", unit="image") as bar:
         for source, part in zip(sources, readers, strict=True):
             for member, reader in part:

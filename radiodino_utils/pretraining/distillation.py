@@ -60,15 +60,8 @@ def distill(
     Raises:
         InputError: If the folder holds another run, the disk is full, or the loss is not finite.
     """
-    make_folder(folder)
-    facts = _facts(config, store, folder, resume)
-    run = DistillationRun(config, store, folder, precision=precision)
-    if resume:
-        run.restore()
+    run = _set_up(config, store, folder, resume=resume, precision=precision)
     position, clock = run.position, Clock()
-    length = {"from_crops": position.crops, "crops": config.crops}
-    write_json(folder / RUN, facts | {"lengths": [*facts["lengths"], length]})
-    _cut_monitor(folder / MONITOR, position.step)
     steps = position.step + math.ceil((1 - position.progress) * config.crops / config.batch_size)
     progress = Progress(folder, position.step, steps)
     end, next_save, next_probe = Timer(stop_after), Timer(save_minutes), Timer(probe_minutes)
@@ -100,13 +93,28 @@ def distill(
     return progress
 
 
+def _set_up(
+    config: DistillationConfig, store: TargetStore, folder: Path, *, resume: bool, precision: str
+) -> DistillationRun:
+    """Return a new or resumed run, its facts written and its monitor cut to its state."""
+    make_folder(folder)
+    facts = _facts(config, store, folder, resume)
+    run = DistillationRun(config, store, folder, precision=precision)
+    if resume:
+        run.restore()
+    length = {"from_crops": run.position.crops, "crops": config.crops}
+    write_json(folder / RUN, facts | {"lengths": [*facts["lengths"], length]})
+    _cut_monitor(folder / MONITOR, run.position.step)
+    return run
+
+
 def _facts(
     config: DistillationConfig, store: TargetStore, folder: Path, resume: bool
 ) -> dict[str, Any]:
     """Return the content of `run.json`, after comparing it with the run that is to be resumed."""
     settings = config.model_dump(mode="json", exclude={"crops"})  # the length may change
     identity = json.loads(json.dumps({"config": settings, "targets": store.identity}))
-    lengths = []
+    lengths: list[dict[str, int]] = []
     if holds_run(folder, resume=resume):
         kept = json.loads((folder / RUN).read_text(encoding="utf-8"))
         kept_settings = kept.get("config", {})

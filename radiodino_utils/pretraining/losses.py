@@ -86,14 +86,10 @@ class Criterion(nn.Module):
                     teacher_patches, patches, masks, teacher_temp=teacher_temp
                 )
             if self.koleo:
-                parts["koleo"] = self._koleo(tokens)
+                koleo = sum(self.koleo(view) for view in tokens.chunk(2))
+                parts["koleo"] = koleo / (2 if self.config.koleo_views == "mean" else 1)
             total = self._total(parts)
         return Loss(total, parts, teacher_tokens, teacher_logits, logits.detach(), teacher_temp)
-
-    def _koleo(self, class_tokens: torch.Tensor) -> torch.Tensor:
-        views = 2 if self.config.koleo_views == "mean" else 1
-        first, second = (self.koleo(tokens) for tokens in class_tokens.chunk(2))
-        return (first + second) / views
 
     def _total(self, parts: dict[str, torch.Tensor]) -> torch.Tensor:
         total = parts["dino"]

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.functional import normalize
@@ -103,7 +104,7 @@ class Monitor:
     """
 
     def __init__(
-        self, path: Path, *, outputs: int, step: int = 0, seal: dict[str, object] | None = None
+        self, path: Path, *, outputs: int, step: int = 0, seal: dict[str, Any] | None = None
     ) -> None:
         self.path, self.outputs, self._signs = path, outputs, 0
         kept = sealed_rows(path, seal) if step else None
@@ -111,7 +112,7 @@ class Monitor:
             temporary.write_bytes(kept or (",".join(COLUMNS) + "\n").encode())
 
     @property
-    def seal(self) -> dict[str, object]:
+    def seal(self) -> dict[str, Any]:
         """Length and SHA-256 of the file as it is now."""
         data = self.path.read_bytes()
         return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -137,7 +138,7 @@ class Monitor:
             )
 
 
-def sealed_rows(path: Path, seal: dict[str, object] | None) -> bytes | None:
+def sealed_rows(path: Path, seal: dict[str, Any] | None) -> bytes | None:
     """Return the monitor up to a checkpoint; later rows are left out.
 
     Args:

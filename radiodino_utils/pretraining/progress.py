@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from ..backbones.backbone import Backbone
 from ..backbones.loading import load_backbone
@@ -99,7 +100,7 @@ def stop_signals() -> Iterator[list[int]]:
         Numbers of the signals received so far.
     """
     received: list[int] = []
-    handlers_before = {}
+    handlers_before: dict[int, Any] = {}
 
     def note(number: int, _: FrameType | None) -> None:
         received.append(number)

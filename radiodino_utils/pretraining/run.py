@@ -76,7 +76,8 @@ class Run:
         self.plan, self.config, self.corpus, self.folder = plan, plan.config, corpus, folder
         self.options, self.fabric, self.is_sharded = options, fabric, options.strategy == "fsdp"
         self._set_up_networks()
-        self.step, self.monitor, seal = 0, None, None
+        self.step, seal = 0, None
+        self.monitor: Monitor | None = None
         if resume:
             seal = read_state(folder / STATE)["monitor"]
             self.step = fabric.load(folder / STATE, self._state())["step"]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import numpy as np
 import timm
@@ -58,7 +57,6 @@ class Student(nn.Module):
         similarities = _similarities(class_token.float())
         parts: dict[str, list[torch.Tensor]] = {name: [] for name in LOSSES}
         for heads, target in zip(self.heads, targets, strict=True):
-            heads = cast(nn.ModuleDict, heads)
             maps = _resized(target.maps, math.isqrt(patches.shape[1])).flatten(2).transpose(1, 2)
             predictions = {
                 "class_token": (heads["class_token"](class_token), target.whole),

@@ -115,7 +115,8 @@ def _views_of_size(
     generators: list[np.random.Generator],
 ) -> torch.Tensor:
     """Return a view of each field for each probability of a blur, [views x n, 3, size, size]."""
-    crops, changes = [], []
+    crops: list[np.ndarray] = []
+    changes: list[_Change] = []
     for blur in blurs:
         for field, generator in zip(fields, generators, strict=True):
             crops.append(_crop(field, size, scale, config, generator))
