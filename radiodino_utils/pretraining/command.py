@@ -108,6 +108,7 @@ def _pretrained(
     _refuse(options, DistillationOptions.model_fields, "needs --teacher")
     if len(command.probe) > 1:
         raise InputError("--probe: name one dataset; only with --teacher there may be more.")
+    settings = parsed_settings(command.set)
     from ..core.environment import launched
 
     rank, _, processes = launched()
@@ -124,7 +125,7 @@ def _pretrained(
         command.config,
         images=len(corpus),
         patch_size=8 if command.arch == "s8" else 16,
-        **frequent | parsed_settings(command.set),
+        **frequent | settings,
     )
     probe = None
     if command.probe and rank == 0:
