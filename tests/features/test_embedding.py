@@ -1,0 +1,86 @@
+"""Embeddings of image files without labels."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from radiodino_utils.core.errors import InputError
+from radiodino_utils.features.embedding import embed_images, image_files, write_embeddings
+from radiodino_utils.features.extraction import extract_features
+
+from ..conftest import synthetic_arrays
+
+FP32 = {"engine": "torch", "precision": "fp32"}
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Return the files of five images, of which the second one has colour."""
+    arrays = list(synthetic_arrays((5, 3, 4))["train_images"])
+    arrays[1] = np.stack([arrays[1]] * 3, axis=-1)
+    (tmp_path / "images").mkdir()
+    paths = [tmp_path / "images" / f"{row}.png" for row in range(len(arrays))]
+    for path, array in zip(paths, arrays, strict=True):
+        Image.fromarray(array).save(path)
+    return paths
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_embeddings_are_those_of_a_dataset_with_the_same_images(
+    batch_size, images, tiny_backbone, synthetic_dataset
+):
+    expected = extract_features(tiny_backbone, synthetic_dataset((5, 3, 4)), **FP32)
+    embeddings = embed_images(images, tiny_backbone, batch_size=batch_size, **FP32)
+    assert embeddings.paths == [str(path) for path in images] and embeddings.unreadable == {}
+    np.testing.assert_allclose(embeddings.values, expected.embedding("train"), atol=1e-5)
+    assert embeddings.weights == tiny_backbone.fingerprint
+    assert (embeddings.engine, embeddings.precision) == ("torch", "fp32")
+
+
+def test_an_image_that_cannot_be_used_is_named_and_left_out(images, tmp_path):
+    small = tmp_path / "small.png"
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(small)
+    embeddings = embed_images([images[0], small, images[2]], "random-t16", **FP32)
+    assert embeddings.paths == [str(images[0]), str(images[2])]
+    assert embeddings.unreadable[str(small)].startswith(f"{small}: an image of 4 x 4 pixels")
+
+
+def test_without_any_usable_image_there_is_one_sentence(tmp_path):
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(InputError, match="none of the 1 images can be embedded: .*empty.png"):
+        embed_images([tmp_path / "empty.png"], "pixels", **FP32)
+
+
+def test_features_that_are_not_finite_are_left_out(images, tiny_backbone):
+    with torch.no_grad():
+        next(tiny_backbone.model.parameters()).fill_(torch.nan)
+    embeddings = embed_images(images[:2], tiny_backbone, **FP32)
+    assert embeddings.paths == [] and len(embeddings.unreadable) == 2
+    assert all("NaN or infinite" in sentence for sentence in embeddings.unreadable.values())
+
+
+def test_files_are_found_once_sorted_and_without_hidden_ones(images, tmp_path):
+    (tmp_path / "images" / ".hidden").mkdir()
+    (tmp_path / "images" / ".hidden" / "x.png").write_bytes(images[0].read_bytes())
+    others = [path for path in images if path != images[3]]
+    assert image_files([images[3], tmp_path / "images"]) == [images[3], *others]
+
+
+def test_a_path_is_never_a_formula_of_a_spreadsheet(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images[0].rename("=1+1.png")
+    write_embeddings(embed_images(["=1+1.png"], "pixels", **FP32), tmp_path / "out.csv")
+    assert pd.read_csv("out.csv")["path"].tolist() == ["./=1+1.png"]
+
+
+def test_a_failed_write_leaves_the_old_file(images, tmp_path, monkeypatch):
+    out = tmp_path / "out.csv"
+    embeddings = embed_images(images[:1], "pixels", **FP32)
+    write_embeddings(embeddings, out)
+    before = out.read_bytes()
+    monkeypatch.setattr(pd.DataFrame, "to_csv", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_embeddings(embeddings, out)
+    assert out.read_bytes() == before and list(tmp_path.glob(".out*")) == []
