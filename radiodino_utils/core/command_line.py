@@ -50,7 +50,8 @@ def _fields(config: type[Any]) -> Iterator[tuple[str, Any, str, str | None]]:
             yield option.name, option.type, option.metadata["help"], option.metadata["metavar"]
         return
     for name, field in config.model_fields.items():
-        has_default = not field.is_required() and field.default is not None
+        is_plain = field.default is None or field.default is False or field.default == ()
+        has_default = not field.is_required() and not is_plain
         default = f" [{field.default}]" if has_default else ""
         yield name, field.annotation, f"{field.description or ''}{default}", None
 

@@ -242,22 +242,3 @@ def _expanded(argument: str) -> list[str]:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file of arguments.")
     return path.read_text(encoding="utf-8").splitlines()
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command alone; a mistake of the user is one sentence and exit code 2."""
-    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
-    register(app)
-    try:
-        code = app(arguments, prog_name="radiodino pretrain", standalone_mode=False)
-    except (typer.TyperException, InputError) as error:
-        print(
-            error.format_message() if hasattr(error, "format_message") else error, file=sys.stderr
-        )
-        sys.exit(2)
-    if code:
-        sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

@@ -25,14 +25,17 @@ sys.addaudithook(refuse)
 # extraction with both engines and a pre-training of two steps with its probe
 WORK = """
 import sys
-from radiodino_utils.pretraining import command
+from radiodino_utils import cli
 from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.data.registry import load_dataset
 from radiodino_utils.features.extraction import extract_features
 dataset = load_dataset(sys.argv[1])
 for engine in ("openvino", "torch"):
     extract_features(load_backbone("random-t16"), dataset, engine=engine, precision="fp32")
-command.main(sys.argv[2:])
+try:
+    cli.main(["pretrain", *sys.argv[2:]])
+except SystemExit as ended:
+    assert not ended.code
 for module in ("umap", "medmnist", "monai", "lightning", "papermill", "matplotlib.pyplot"):
     __import__(module)
 """

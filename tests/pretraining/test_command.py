@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from radiodino_utils.pretraining.command import main
+from radiodino_utils.cli import main
 
 from ..synthetic_corpus import SMALLEST, synthetic_folder, synthetic_npz
 
@@ -19,9 +19,9 @@ TINY = [
 
 _HELP = """
 import sys
-from radiodino_utils.pretraining.command import main
+from radiodino_utils.cli import main
 try:
-    main(["--help"])
+    main(["pretrain", "--help"])
 except SystemExit:
     print("torch" in sys.modules)
 """
@@ -61,7 +61,8 @@ def test_from_the_command_line_and_on(tmp_path, capsys):
     (tmp_path / "options.args").write_text(
         "\n".join([*options, "--steps", "2", "--method", "dino"])
     )
-    main([f"@{tmp_path / 'options.args'}", "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit, match="0"):
+        main(["pretrain", f"@{tmp_path / 'options.args'}", "--out", str(tmp_path / "run")])
     assert "after 2 of 2 steps" in capsys.readouterr().out
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert [source["share of draws"] for source in facts["sources"]] == pytest.approx(
@@ -88,6 +89,6 @@ def test_mistakes_end_with_one_sentence(tmp_path, capsys, options, hint):
     synthetic_folder(tmp_path / "images")
     options = [option.format(images=tmp_path / "images") for option in options]
     with pytest.raises(SystemExit) as caught:
-        main([*options, "--out", str(tmp_path / "run")])
+        main(["pretrain", *options, "--out", str(tmp_path / "run")])
     assert caught.value.code == 2
     assert hint in capsys.readouterr().err

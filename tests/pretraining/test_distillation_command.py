@@ -1,7 +1,7 @@
 import pytest
 
+from radiodino_utils.cli import main
 from radiodino_utils.pretraining import target_store
-from radiodino_utils.pretraining.command import main
 from radiodino_utils.pretraining.run_files import BACKBONE
 
 from ..synthetic_corpus import synthetic_corpus
@@ -30,7 +30,7 @@ def test_the_command_line_says_what_is_wrong(tmp_path, capsys, arguments, messag
     synthetic_corpus(tmp_path)
     arguments = [argument.format(data=tmp_path / "images") for argument in arguments]
     with pytest.raises(SystemExit) as exit_:
-        main([*arguments, "--out", str(tmp_path / "run")])
+        main(["pretrain", *arguments, "--out", str(tmp_path / "run")])
     assert exit_.value.code == 2 and message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -40,6 +40,7 @@ def test_the_command_line_trains(tmp_path, monkeypatch, capsys):
     synthetic_corpus(tmp_path)
     options = ["--teacher", "random-t16", "--data", str(tmp_path / "images"), "--capacity", "8"]
     options += ["--set", "crops=16", "--batch-size", "8", "--set", "sizes=[[32, 1.0]]"]
-    main([*options, "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit, match="0"):
+        main(["pretrain", *options, "--out", str(tmp_path / "run")])
     assert "after 2 of 2 steps" in capsys.readouterr().out
     assert (tmp_path / "run" / BACKBONE).is_file()

@@ -192,8 +192,8 @@ def test_stray_variables_of_launchers_do_nothing(tmp_path, run_python, stray):
     synthetic_folder(tmp_path / "images")
     code = """
 import sys
-from radiodino_utils.pretraining.command import main
-main(sys.argv[1:])
+from radiodino_utils.cli import main
+main(["pretrain", *sys.argv[1:]])
 """
 
     sizes = [
