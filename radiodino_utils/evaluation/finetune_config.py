@@ -1,6 +1,6 @@
 """Options of fine-tuning."""
 
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -57,7 +57,7 @@ class FinetuneConfig(Config):
     )
 
     @classmethod
-    def of(cls, protocol: Protocol, **changes: object) -> Self:
+    def of(cls, protocol: Protocol, **changes: Any) -> Self:
         """Return the defaults of a protocol with some options changed.
 
         Args:
@@ -69,7 +69,7 @@ class FinetuneConfig(Config):
         """
         if protocol not in get_args(Protocol):
             raise unknown_name("fine-tuning protocol", protocol, get_args(Protocol))
-        defaults = {"lr": 5e-4, "lora_rank": 8} if protocol == "lora" else {}
+        defaults: dict[str, Any] = {"lr": 5e-4, "lora_rank": 8} if protocol == "lora" else {}
         return cls(**(defaults | changes))
 
     @property
