@@ -8,8 +8,9 @@ import pandas as pd
 from ..core.errors import InputError, wrong_type
 from .predictions import Prediction
 from .results import classification_rows
-from .segmentation.metrics import score_images, segmentation_rows
-from .segmentation.probes import Segmentation
+from .segmentation.metrics import score_images
+from .segmentation.prediction import Segmentation
+from .segmentation.results import segmentation_rows
 
 
 def score(result: Any, *, seed: int = 0, resamples: int = 1000) -> pd.DataFrame:

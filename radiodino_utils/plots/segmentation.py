@@ -5,8 +5,9 @@ import pandas as pd
 
 from ..core.extras import extra
 from ..evaluation.results import label_of
-from ..evaluation.segmentation.metrics import caption, image_overlap
-from ..evaluation.segmentation.probes import Segmentation
+from ..evaluation.segmentation.metrics import image_overlap
+from ..evaluation.segmentation.prediction import Segmentation
+from ..evaluation.segmentation.tables import caption
 from .style import STYLE, colour_of, legend_below, marker_of, titled
 
 with extra("notebooks"):

@@ -20,7 +20,8 @@ from ..evaluation.results import (
     paired_table,
     wide_table,
 )
-from ..evaluation.segmentation.metrics import is_fraction, segmentation_rows, segmentation_table
+from ..evaluation.segmentation.results import is_fraction, segmentation_rows
+from ..evaluation.segmentation.tables import segmentation_table
 from ..evaluation.twins import class_mix
 from ..explain.faithfulness import METRICS
 from ..explain.tables import against_controls, explanation_rows

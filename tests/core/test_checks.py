@@ -18,7 +18,7 @@ EVERYWHERE = """
 from dataclasses import replace
 import numpy as np
 from radiodino_utils.evaluation import audit, few_shot, finetuning, knn, linear, logistic, metrics
-from radiodino_utils.evaluation.segmentation import probes
+from radiodino_utils.evaluation.segmentation import probes, training
 from radiodino_utils.explain import class_activation
 from radiodino_utils.pretraining import online_probe
 from radiodino_utils.backbones.loading import load_backbone
@@ -83,10 +83,10 @@ def differences(bad):
     metrics.paired_differences(spoiled(labels, bad), scores, scores, resamples=2)
 
 def dice(bad):
-    probes.mean_dice(np.zeros((60, 3, 1, 1)), spoiled(labels, bad)[:, None, None], 3)
+    training.mean_dice(np.zeros((60, 3, 1, 1)), spoiled(labels, bad)[:, None, None], 3)
 
 def weights(bad):
-    probes.class_weights(labels[:0] if bad is None else spoiled(labels, bad), 3)
+    training.class_weights(labels[:0] if bad is None else spoiled(labels, bad), 3)
 
 CASES = {
     "votes": votes,

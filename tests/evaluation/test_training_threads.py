@@ -9,7 +9,8 @@ from radiodino_utils.data.registry import load_dataset
 from radiodino_utils.evaluation.finetune_config import FinetuneConfig
 from radiodino_utils.evaluation.finetuning import finetune
 from radiodino_utils.evaluation.linear import classify_linear
-from radiodino_utils.evaluation.segmentation.probes import Training, segment, segment_unet
+from radiodino_utils.evaluation.segmentation.probes import segment, segment_unet
+from radiodino_utils.evaluation.segmentation.training import Training
 from radiodino_utils.features.patch_maps import DenseFeatures
 
 from ..conftest import synthetic_arrays

@@ -4,11 +4,8 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from radiodino_utils.evaluation.segmentation.metrics import (
-    EMPTY_RULES,
-    score_images,
-    segmentation_rows,
-)
+from radiodino_utils.evaluation.segmentation.metrics import EMPTY_RULES, score_images
+from radiodino_utils.evaluation.segmentation.results import segmentation_rows
 from radiodino_utils.plots import segmentation as figures
 from tests.evaluation.segmentation.test_metrics import predicted
 from tests.plots.test_classification import texts

@@ -32,6 +32,7 @@ from radiodino_utils.evaluation.records import (
     write_scores,
 )
 from radiodino_utils.evaluation.results import (
+    COLUMNS,
     SHOWN,
     classification_rows,
     collect_rows,
@@ -40,12 +41,8 @@ from radiodino_utils.evaluation.results import (
     wide_table,
     write_table,
 )
-from radiodino_utils.evaluation.segmentation.metrics import (
-    COLUMNS,
-    is_fraction,
-    segmentation_rows,
-    segmentation_table,
-)
+from radiodino_utils.evaluation.segmentation.results import is_fraction, segmentation_rows
+from radiodino_utils.evaluation.segmentation.tables import segmentation_table
 from radiodino_utils.evaluation.twins import class_mix, three_ways
 from radiodino_utils.explain.tables import against_controls, explanation_rows
 from radiodino_utils.workflow.verify import contradictions, verify_results

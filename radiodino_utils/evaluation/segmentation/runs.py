@@ -6,7 +6,9 @@ from itertools import product
 import pandas as pd
 
 from ...features.patch_maps import DenseFeatures
-from .probes import PROBES, Segmentation, Training, segment
+from .prediction import Segmentation
+from .probes import PROBES, segment
+from .training import Training
 
 
 def segment_all(

@@ -10,16 +10,10 @@ from torchmetrics.functional.segmentation import dice_score
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.evaluation.results import COLUMNS
-from radiodino_utils.evaluation.segmentation.metrics import (
-    EMPTY_RULES,
-    caption,
-    image_overlap,
-    score_images,
-    seeds_spread,
-    segmentation_rows,
-    segmentation_table,
-)
-from radiodino_utils.evaluation.segmentation.probes import Segmentation
+from radiodino_utils.evaluation.segmentation.metrics import EMPTY_RULES, image_overlap, score_images
+from radiodino_utils.evaluation.segmentation.prediction import Segmentation
+from radiodino_utils.evaluation.segmentation.results import seeds_spread, segmentation_rows
+from radiodino_utils.evaluation.segmentation.tables import caption, segmentation_table
 
 from ...synthetic_segmentation import synthetic_segmentation
 

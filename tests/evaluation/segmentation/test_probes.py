@@ -9,15 +9,10 @@ from hypothesis import strategies as st
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.segmentation import with_labelled
-from radiodino_utils.evaluation.segmentation.metrics import score_images, segmentation_rows
-from radiodino_utils.evaluation.segmentation.probes import (
-    PROBES,
-    Training,
-    class_weights,
-    mean_dice,
-    segment,
-    segment_unet,
-)
+from radiodino_utils.evaluation.segmentation.metrics import score_images
+from radiodino_utils.evaluation.segmentation.probes import PROBES, segment, segment_unet
+from radiodino_utils.evaluation.segmentation.results import segmentation_rows
+from radiodino_utils.evaluation.segmentation.training import Training, class_weights, mean_dice
 from radiodino_utils.features.patch_maps import DenseFeatures, extract_patch_maps
 
 from ...conftest import REPOSITORY

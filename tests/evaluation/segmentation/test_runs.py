@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from radiodino_utils.evaluation.segmentation.probes import Training, segment
+from radiodino_utils.evaluation.segmentation.probes import segment
 from radiodino_utils.evaluation.segmentation.runs import choice_table, segment_all
+from radiodino_utils.evaluation.segmentation.training import Training
 from radiodino_utils.features.patch_maps import DenseFeatures
 
 from ...synthetic_segmentation import synthetic_segmentation
