@@ -27,7 +27,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from radiodino_utils.core.environment import git_revision, set_threads, versions
 from radiodino_utils.core.files import write_text
-from radiodino_utils.evaluation.knn import knn_probabilities, nearest
+from radiodino_utils.evaluation.knn import knn_probabilities
+from radiodino_utils.evaluation.neighbours import nearest
 
 WIDTH, KS, CLASSES, BAR, BOUND_MB = 384, (20, 200), 165, 1.10, 300
 SPEED = {"bank": 90_000, "queries": 7_200}

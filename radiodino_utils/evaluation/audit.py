@@ -14,7 +14,7 @@ from ..core.extras import extra
 from ..data.duplicates import DISTANCE, near_pairs, perceptual_hashes, pixel_hashes
 from ..data.registry import ImageDataset, as_dataset
 from ..features.features import Features
-from .knn import nearest
+from .neighbours import nearest
 from .results import write_table
 from .twins import find_twins
 

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..core.environment import git_revision
@@ -14,26 +16,30 @@ from .metrics import classification_metrics, paired_differences
 from .predictions import Prediction
 
 COLUMNS = (
-    "dataset", "task", "protocol", "backbone", "split", "metric", "value", "ci_low", "ci_high", "n", "seed", "positive",
-    "weights", "engine", "precision", "seen_in_pretraining", "git", "choice", "caveat",
+    "dataset", "task", "protocol", "backbone", "split", "metric", "value", "ci_low", "ci_high",
+    "n", "seed", "positive", "weights", "engine", "precision", "seen_in_pretraining", "git",
+    "choice", "caveat",
 )  # fmt: skip
-SHOWN = ("accuracy", "f1_macro", "auc")  # of the metrics those that tables for people hold
+SHOWN = ("accuracy", "f1_macro", "auc")  # metrics in tables for readers
 _NUMBERS = ("value", "ci_low", "ci_high")
+_PAIRED_COLUMNS = (
+    "dataset", "protocol", "backbone", "other", "metric", "difference", "ci_low", "ci_high", "n",
+)  # fmt: skip
 
 
 def classification_rows(
     prediction: Prediction, *, seed: int = 0, resamples: int = 1000
 ) -> pd.DataFrame:
-    """The metrics of a prediction as result rows, values as fractions.
+    """Return the metrics of a prediction as result rows, values as fractions.
 
     Args:
-        prediction: What a task gives.
-        seed: Of the bootstrap; the column `seed` names that of the training or draw where there was
-            one.
-        resamples: See `metrics.classification_metrics`.
+        prediction: Prediction returned by a protocol.
+        seed: Seed of the bootstrap; the column `seed` names that of the training or draw if there
+            was one.
+        resamples: Number of bootstrap resamples.
 
     Returns:
-        One row a metric, with `COLUMNS`.
+        One row per metric, with `COLUMNS`.
     """
     common = {
         "dataset": prediction.dataset,
@@ -60,88 +66,70 @@ def classification_rows(
         seed=seed,
     )
     table = [
-        common | {"metric": name, "value": one.value, "ci_low": one.low, "ci_high": one.high}
-        for name, one in metrics.items()
+        common
+        | {"metric": name, "value": metric.value, "ci_low": metric.low, "ci_high": metric.high}
+        for name, metric in metrics.items()
     ]
     return pd.DataFrame(table, columns=COLUMNS)
 
 
 def curve_rows(predictions: Iterable[Prediction], *, seed: int = 0) -> pd.DataFrame:
-    """The result rows of predictions that differ in what was chosen, such as k, with a column for each choice."""
-    return pd.concat(
-        [classification_rows(one, seed=seed).assign(**one.choice) for one in predictions],
-        ignore_index=True,
-    )
+    """Return result rows of predictions that differ in a choice, with a column for each choice.
+
+    Args:
+        predictions: Such as those of `knn_curve`, which differ in k.
+        seed: Seed of the bootstrap.
+    """
+    tables = [
+        classification_rows(prediction, seed=seed).assign(**prediction.choice)
+        for prediction in predictions
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def paired_table(
     predictions: Sequence[Prediction], *, metrics: Sequence[str] = SHOWN, seed: int = 0
 ) -> pd.DataFrame:
-    """How much better the first backbone is than each other one on the same images, by a paired
-    bootstrap.
+    """Compare the first backbone with each other one on the same images, by a paired bootstrap.
 
     Args:
-        predictions: Of any sets and protocols; within each the first backbone is compared with the
-            others.
-        metrics: Which ones.
-        seed: Of the bootstrap.
+        predictions: Predictions of any datasets and protocols; within each the first backbone is
+            compared with the others.
+        metrics: Metrics that are compared.
+        seed: Seed of the bootstrap.
 
     Returns:
         Columns dataset, protocol, backbone, other, metric, difference, ci_low, ci_high (fractions)
-        and n. An interval that holds 0 does not show a difference, nor does it show that there is
-        none.
+        and n. An interval that contains 0 does not show a difference, nor does it show that there
+        is none.
     """
-    first, table = {}, []
-    for one in predictions:
-        best = first.setdefault((one.dataset, one.protocol), one)
-        if one is best:
+    references: dict[tuple[str, str], Prediction] = {}
+    table = []
+    for other in predictions:
+        reference = references.setdefault((other.dataset, other.protocol), other)
+        if other is reference:
             continue
-        gaps = paired_differences(
-            one.labels,
-            best.probabilities,
-            one.probabilities,
-            positive=one.positive_label,
+        differences = paired_differences(
+            other.labels,
+            reference.probabilities,
+            other.probabilities,
+            positive=other.positive_label,
             seed=seed,
         )
-        line = {
-            "dataset": one.dataset,
-            "protocol": one.protocol,
-            "backbone": best.backbone,
-            "other": one.backbone,
-        }
+        leading = (other.dataset, other.protocol, reference.backbone, other.backbone)
         table += [
-            line
-            | {
-                "metric": name,
-                "difference": gap.value,
-                "ci_low": gap.low,
-                "ci_high": gap.high,
-                "n": len(one.labels),
-            }
-            for name, gap in gaps.items()
-            if name in metrics
+            (*leading, metric, difference.value, difference.low, difference.high, len(other.labels))
+            for metric, difference in differences.items()
+            if metric in metrics
         ]
-    return pd.DataFrame(
-        table,
-        columns=[
-            "dataset",
-            "protocol",
-            "backbone",
-            "other",
-            "metric",
-            "difference",
-            "ci_low",
-            "ci_high",
-            "n",
-        ],
-    )
+    return pd.DataFrame(table, columns=_PAIRED_COLUMNS)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> Path:
-    """Writes a table as CSV with six significant digits, whole or not at all.
+    """Write a table as CSV with six significant digits, atomically, and return its path.
 
     A text that a spreadsheet would run as a formula gets an apostrophe in front (OWASP, "CSV
-    Injection"); `read_table` takes it away again.
+    Injection"); `read_table` removes it again.
     """
     texts = table.select_dtypes(exclude=["number", "bool"]).columns
     table = table.assign(
@@ -152,12 +140,12 @@ def write_table(table: pd.DataFrame, path: Path) -> Path:
     return Path(path)
 
 
-def read_table(path: Path, **options: object) -> pd.DataFrame:
-    """Reads a table as `write_table` wrote it; an empty cell is an empty text.
+def read_table(path: Path, **options: Any) -> pd.DataFrame:
+    """Read a table that `write_table` wrote; an empty cell is an empty text.
 
     Args:
         path: The CSV file.
-        **options: Of `pandas.read_csv`.
+        **options: Options of `pandas.read_csv`.
     """
     table = pd.read_csv(path, keep_default_na=False, **options).rename(columns=_bare)
     texts = table.select_dtypes(exclude=["number", "bool"]).columns
@@ -165,19 +153,19 @@ def read_table(path: Path, **options: object) -> pd.DataFrame:
 
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-_RETURN = "\u240d"  # the sign for a carriage return
+_RETURN = "\u240d"  # the symbol for a carriage return
+# formatted numbers, such as "-1.2 [-3.0, 0.5] mm"
 _HARMLESS = re.compile(
     r"[-+]?[\d.]+(e[-+]?\d+)?( \u00b1 [\d.]+)?( \[(no interval|[-\d., e]+)\])?( mm| px)?"
-)  # numbers for people
+)
 
 
 def _guarded(cell: object) -> object:
     if not isinstance(cell, str):
         return cell
     guarded = f"'{cell}" if _FORMULA.match(cell) and not _HARMLESS.fullmatch(cell) else cell
-    return guarded.replace(
-        "\r", _RETURN
-    )  # pandas does not quote it, so that it would begin a new line
+    # pandas does not quote a carriage return, so that it would begin a new line
+    return guarded.replace("\r", _RETURN)
 
 
 def _bare(cell: object) -> object:
@@ -188,10 +176,12 @@ def _bare(cell: object) -> object:
 
 
 def collect_rows(folder: Path) -> pd.DataFrame:
-    """Reads every `*_rows.csv` of a folder into one table of result rows.
+    """Read every `*_rows.csv` of a folder into one table of result rows.
 
-    Where the runner made the tables, those that its last runs of the profile did not write are left
-    out.
+    Tables that the runner's last runs of the profile did not write are left out.
+
+    Args:
+        folder: Folder of the tables of a profile.
 
     Raises:
         InputError: If there is none, or one lacks a column.
@@ -219,13 +209,13 @@ def collect_rows(folder: Path) -> pd.DataFrame:
 
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """Puts the runs of a protocol that differ in their seed into one row.
+    """Combine the runs of a protocol that differ only in their seed into one row.
 
     Args:
-        rows: With `COLUMNS`.
+        rows: Result rows with `COLUMNS`.
 
     Returns:
-        Rows with two columns more, `sd` (standard deviation over the runs, NaN for a single one)
+        Rows with two more columns, `sd` (standard deviation over the runs, NaN for a single one)
         and `runs`. Of several runs `value`, `ci_low` and `ci_high` are means, and `choice` says how
         many they are.
     """
@@ -236,29 +226,33 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
         return single
     groups = rows[several].groupby(keys, sort=False, dropna=False)
     merged = groups.agg(
-        value=("value", "mean"), ci_low=("ci_low", "mean"), ci_high=("ci_high", "mean"), seed=("seed", "min"),
-        git=("git", "first"), sd=("value", "std"), runs=("value", "size"),
-    ).reset_index()  # fmt: skip
+        value=("value", "mean"),
+        ci_low=("ci_low", "mean"),
+        ci_high=("ci_high", "mean"),
+        seed=("seed", "min"),
+        git=("git", "first"),
+        sd=("value", "std"),
+        runs=("value", "size"),
+    ).reset_index()
     merged["choice"] = merged["runs"].astype(str) + " runs"
     return pd.concat([single, merged], ignore_index=True)[[*COLUMNS, "sd", "runs"]]
 
 
 def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = SHOWN) -> pd.DataFrame:
-    """Lays result rows out for people: one line a dataset, protocol and backbone, metrics in
-    percent with intervals.
+    """Format result rows for readers: one line per dataset, protocol and backbone.
 
     Args:
-        rows: With `COLUMNS`.
-        metrics: Which ones, in this order.
+        rows: Result rows with `COLUMNS`.
+        metrics: Metrics that are shown, in this order.
 
     Returns:
         Columns dataset, positive (where a dataset has two classes), protocol, backbone,
-        seen_in_pretraining, choice, n, and one text column a metric such as "48.1 [43.8, 52.5]", or
-        "48.1 ± 0.9 [43.5, 52.2]" for runs of several seeds (see `over_seeds`); a metric that is not
-        there or not defined is a dash.
+        seen_in_pretraining, choice, n, and one text column per metric in percent, such as
+        "48.1 [43.8, 52.5]", or "48.1 ± 0.9 [43.5, 52.2]" for runs of several seeds (see
+        `over_seeds`); a dash where a metric is missing or not defined.
 
     Raises:
-        InputError: If two rows would have to share a cell.
+        InputError: If two rows would share a cell.
     """
     metrics = list(metrics)
     shown = over_seeds(rows[rows["metric"].isin(metrics)])
@@ -267,13 +261,11 @@ def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = SHOWN) -> pd.Data
     ]
     shown["backbone"] = shown["backbone"].map(label_of)
     keys = [key for key in _LEADING if key != "positive" or (shown["positive"] != "").any()]
-    if twice := list(
-        shown.loc[
-            shown.duplicated([*keys, "metric"]), ["dataset", "protocol", "backbone"]
-        ].itertuples(index=False)
-    ):
+    repeated = shown.loc[shown.duplicated([*keys, "metric"]), ["dataset", "protocol", "backbone"]]
+    if len(repeated):
         raise InputError(
-            f"{', '.join(twice[0])}: two result rows for the same cell; choose one split, seed, precision and weights first."
+            f"{', '.join(repeated.iloc[0])}: two result rows for the same cell; "
+            "choose one split, seed, precision and weights first."
         )
     wide = shown.pivot_table(
         index=keys, columns="metric", values="cell", aggfunc="first", sort=False
@@ -287,16 +279,25 @@ _LEADING = ("dataset", "positive", "protocol", "backbone", "seen_in_pretraining"
 
 
 def percent(value: float, low: float, high: float, sd: float = float("nan"), *, digits: int) -> str:
-    """Fractions as percent: "48.1 [43.8, 52.5]", with "± 0.9" behind the value where there is a
-    standard deviation.
+    """Format a fraction and its interval in percent.
 
-    One image has no interval: "48.1 [no interval]".
+    Args:
+        value: Fraction; NaN if it is not defined.
+        low: Lower end of the interval; NaN if there is none, as for one image.
+        high: Upper end of the interval.
+        sd: Standard deviation; NaN if there is none.
+        digits: Digits after the decimal point.
+
+    Returns:
+        Such as "48.1 [43.8, 52.5]", "48.1 ± 0.9 [43.8, 52.5]", "48.1 [no interval]" or a dash.
     """
-    if value != value:  # NaN: not defined
+    if np.isnan(value):
         return _DASH
-    spread = "" if sd != sd else f" ± {100 * sd:.{digits}f}"
-    interval = "no interval" if low != low else f"{100 * low:.{digits}f}, {100 * high:.{digits}f}"
-    return f"{100 * value:.{digits}f}{spread} [{interval}]"
+    deviation = "" if np.isnan(sd) else f" ± {100 * sd:.{digits}f}"
+    interval = "no interval"
+    if not np.isnan(low):
+        interval = f"{100 * low:.{digits}f}, {100 * high:.{digits}f}"
+    return f"{100 * value:.{digits}f}{deviation} [{interval}]"
 
 
 METRIC_LABELS = {
@@ -314,17 +315,23 @@ METRIC_LABELS = {
 
 
 def notes(rows: pd.DataFrame) -> str:
-    """What a figure of result rows says below its title: positive classes, what pre-training saw, and the caveats."""
+    """Return the note below a figure of result rows.
+
+    It names positive classes, what pre-training has seen, and the caveats.
+
+    Args:
+        rows: Result rows with `COLUMNS`.
+    """
     pairs = rows[["dataset", "positive", "backbone", "seen_in_pretraining"]].drop_duplicates()
     positive = [
-        f"{one.dataset}: positive class {one.positive}"
-        for one in pairs.itertuples()
-        if one.positive
+        f"{pair.dataset}: positive class {pair.positive}"
+        for pair in pairs.itertuples()
+        if pair.positive
     ]
     seen = [
-        f"{one.backbone} was pre-trained on {one.seen_in_pretraining} images of {one.dataset}"
-        for one in pairs.itertuples()
-        if one.seen_in_pretraining.startswith("unlabelled")
+        f"{pair.backbone} was pre-trained on {pair.seen_in_pretraining} images of {pair.dataset}"
+        for pair in pairs.itertuples()
+        if pair.seen_in_pretraining.startswith("unlabelled")
     ]
     return "; ".join(
         [*dict.fromkeys(positive), *dict.fromkeys(seen), *sorted(set(rows["caveat"]) - {""})]
@@ -332,7 +339,14 @@ def notes(rows: pd.DataFrame) -> str:
 
 
 def label_of(backbone: str) -> str:
-    """The name of a backbone for tables and figures, with a word where it is only a floor or none at all."""
-    words = {"random": "random weights", "pixels": "no backbone", "none": "from scratch"}
-    word = words.get(backbone.partition("-")[0])
-    return f"{backbone} ({word})" if word else backbone
+    """Return the label of a backbone in tables and figures, which says what a baseline is.
+
+    Args:
+        backbone: Name of the backbone.
+
+    Returns:
+        Such as "random-t16 (random weights)", or the name itself for trained weights.
+    """
+    baselines = {"random": "random weights", "pixels": "no backbone", "none": "from scratch"}
+    baseline = baselines.get(backbone.partition("-")[0])
+    return f"{backbone} ({baseline})" if baseline else backbone

@@ -105,7 +105,7 @@ def test_images_become_features_without_any_extra(tmp_path: Path, run_python) ->
         (
             "faiss",
             "evaluation",
-            "from radiodino_utils.evaluation.knn import nearest\n"
+            "from radiodino_utils.evaluation.neighbours import nearest\n"
             "nearest(np.ones((2, 2)), np.ones((1, 2)), 1)",
         ),
         ("sklearn", "evaluation", "import radiodino_utils.evaluation.protocols"),

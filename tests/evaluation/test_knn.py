@@ -5,15 +5,15 @@ from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.evaluation import knn
+from radiodino_utils.evaluation import neighbours
 from radiodino_utils.evaluation.knn import (
     chosen_k,
     classify_knn,
     knn_curve,
     knn_probabilities,
-    nearest,
     votes,
 )
+from radiodino_utils.evaluation.neighbours import nearest
 from radiodino_utils.evaluation.results import COLUMNS, curve_rows
 
 from ..synthetic import synthetic_features
@@ -94,7 +94,7 @@ def test_several_blocks_equal_one(monkeypatch, metric, block, k):
     bank, _, queries = problem(0)
     itself = np.where(np.arange(len(queries)) % 2, np.arange(len(queries)), -1)
     whole = nearest(bank, queries, k, metric=metric, exclude=itself)
-    monkeypatch.setattr(knn, "_BLOCK", block)
+    monkeypatch.setattr(neighbours, "BLOCK", block)
     parts = nearest(bank, queries, k, metric=metric, exclude=itself)
     np.testing.assert_array_equal(parts[1], whole[1])
     np.testing.assert_allclose(parts[0], whole[0], rtol=1e-5, atol=1e-6)
@@ -103,7 +103,7 @@ def test_several_blocks_equal_one(monkeypatch, metric, block, k):
 def test_a_float16_memory_map_is_searched_without_being_changed(tmp_path, monkeypatch):
     bank, _, queries = problem(1, bank=500)
     np.save(tmp_path / "bank.npy", bank.astype(np.float16))
-    monkeypatch.setattr(knn, "_BLOCK", 64)
+    monkeypatch.setattr(neighbours, "BLOCK", 64)
     mapped = np.load(tmp_path / "bank.npy", mmap_mode="r")
     kept = queries.copy()
     values, rows = nearest(mapped, queries, 9)

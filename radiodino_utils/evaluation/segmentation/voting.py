@@ -11,7 +11,8 @@ from torch.nn.functional import avg_pool2d, one_hot
 
 from ...core.checks import checked_ks
 from ...data.segmentation import SegmentationDataset
-from ..knn import TEMPERATURE, nearest
+from ..knn import TEMPERATURE
+from ..neighbours import nearest
 from .training import mean_dice
 
 _BATCH = 16  # images that are searched at a time
