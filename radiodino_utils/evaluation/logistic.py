@@ -18,7 +18,7 @@ with extra("evaluation"):
 
 STRENGTHS = tuple(np.logspace(-6, 5, 45))  # DINOv2's grid of C
 
-# the solver's small products take up to twenty times as long on two threads of a busy machine
+# the small products of the solver take up to 20 times as long on two threads of a busy machine
 one_thread = threadpool_limits.wrap(limits=1)
 
 
@@ -30,33 +30,35 @@ def fit_logistic(
     balanced: bool = False,
     max_iterations: int = 1000,
 ) -> tuple[LogisticRegression, np.ndarray, np.ndarray]:
-    """Fits logistic regressions on the train split and keeps the best of validation.
+    """Fit logistic regressions on the train split and keep the best by validation.
 
-    Features are standardised by the train split's mean and standard deviation. The best has the
-    least cross entropy on validation; accuracy would tie on small sets.
+    Features are standardised by mean and standard deviation of the train split. The best has the
+    least cross entropy on validation; accuracy would tie on small datasets.
 
     Args:
-        features: What `extract_features` gives.
+        features: Features returned by `extract_features`.
         strengths: Candidates for C, the inverse of the penalty; each fit starts from the one
             before.
         balanced: Whether rare classes weigh more (N / n of the class).
-        max_iterations: Most iterations of the solver.
+        max_iterations: Maximum iterations of the solver.
 
     Returns:
-        The best regression, and the mean and deviation of the train split, float32, [width].
+        The best regression, and mean and standard deviation of the train split, float32, [width].
 
     Raises:
         InputError: If train or val is absent, or all training images are of one class.
     """
     if absent := [split for split in ("train", "val") if split not in features.labels]:
         raise InputError(
-            f"{features.dataset}: has no split {', '.join(absent)}; the logistic probe chooses C on val."
+            f"{features.dataset}: has no split {', '.join(absent)}; "
+            "the logistic probe chooses C on val."
         )
     (train, labels), (val, truth) = features.labelled("train"), features.labelled("val")
     classes = len(features.classes)
     if len(np.unique(labels)) < 2:
         raise InputError(
-            f"{features.dataset}: all images of the train split are of one class; a probe needs two."
+            f"{features.dataset}: all images of the train split are of one class; "
+            "a probe needs two."
         )
     mean, std = train.mean(0), train.std(0) + 1e-6
     train, val = (train - mean) / std, (val - mean) / std
@@ -68,13 +70,15 @@ def fit_logistic(
         warnings.simplefilter("ignore", ConvergenceWarning)
         for strength in strengths:
             model.set_params(C=float(strength)).fit(train, labels)
-            seen = np.clip(spread(model, val, classes), 1e-12, 1)
-            loss = -np.log(seen[np.arange(len(seen)), truth]).mean()
+            probabilities = np.clip(spread(model, val, classes), 1e-12, 1)
+            loss = -np.log(probabilities[np.arange(len(val)), truth]).mean()
             if loss < least:
                 least, best = loss, deepcopy(model)
+    assert best is not None  # features are finite, so the loss is
     if best.n_iter_.max() >= max_iterations:
         warnings.warn(
-            f"{features.dataset}: the logistic regression with C = {best.C:.3g} has not converged in {max_iterations} iterations.",
+            f"{features.dataset}: the logistic regression with C = {best.C:.3g} has not converged "
+            f"in {max_iterations} iterations.",
             ConvergenceWarning,
             stacklevel=2,
         )
@@ -88,10 +92,10 @@ def classify_logistic(
     balanced: bool = False,
     max_iterations: int = 1000,
 ) -> Prediction:
-    """Classifies the test split by the regression that `fit_logistic` chooses.
+    """Classify the test split by the regression that `fit_logistic` chooses.
 
     Args:
-        features: What `extract_features` gives.
+        features: Features returned by `extract_features`.
         strengths: See `fit_logistic`.
         balanced: See `fit_logistic`; the protocol is then "logistic-balanced".
         max_iterations: See `fit_logistic`.
@@ -100,7 +104,7 @@ def classify_logistic(
         Probabilities of the test split; `choice` names C.
 
     Raises:
-        InputError: If the set lacks a split, or all training images are of one class.
+        InputError: If the dataset lacks a split, or all training images are of one class.
     """
     if "test" not in features.labels:
         raise InputError(f"{features.dataset}: has no split test; there is nothing to classify.")
@@ -118,7 +122,16 @@ def classify_logistic(
 
 
 def spread(model: LogisticRegression, features: np.ndarray, classes: int) -> np.ndarray:
-    """Probabilities of all classes, zero for one that the train split lacks."""
+    """Return the probabilities of all classes, zero for a class that the train split lacks.
+
+    Args:
+        model: Fitted regression.
+        features: Standardised features, [n, width].
+        classes: Number of classes.
+
+    Returns:
+        float64, [n, classes].
+    """
     probabilities = np.zeros((len(features), classes))
     probabilities[:, model.classes_] = model.predict_proba(features)
     return probabilities

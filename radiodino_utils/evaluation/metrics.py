@@ -36,28 +36,28 @@ def classification_metrics(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Accuracy, balanced accuracy, macro-F1, AUC and calibration error, each with a percentile
-    bootstrap 95 % interval.
+    """Return classification metrics, each with a percentile bootstrap 95 % interval.
 
-    AUC follows MedMNIST's evaluator: the unweighted mean of one-vs-rest AUCs over the classes; for
-    two classes that of class 1, which is that of class 0 too. The predicted class is the most
-    probable one, the lower of equals (for two classes: score of class 1 > 0.5). In a resample, a
-    class without images is left out of balanced accuracy and AUC, and out of macro-F1 where it is
-    not predicted either; so it is for the whole set, as in scikit-learn. Two classes have
-    sensitivity and specificity too. `ece` is the expected calibration error of the predicted class
-    in 15 equal bins (Guo et al., ICML 2017).
+    These are accuracy, balanced accuracy, macro-F1, AUC and calibration error. AUC follows
+    MedMNIST's evaluator: the unweighted mean of one-vs-rest AUCs over the classes; for two classes
+    that of class 1, which is that of class 0 too. The predicted class is the most probable one, the
+    lower of equals (for two classes: score of class 1 > 0.5). In a resample, a class without images
+    is left out of balanced accuracy and AUC, and out of macro-F1 where it is not predicted either;
+    the same holds for all images, as in scikit-learn. Two classes have sensitivity and specificity
+    too. `ece` is the expected calibration error of the predicted class in 15 equal bins (Guo et
+    al., ICML 2017).
 
-    The interval speaks of the images of this test set as if they were drawn independently. It knows
-    nothing of other trainings or patients, is too narrow where images of one patient resemble each
-    other, shrinks to a point at 0 and
-    1, and need not be symmetric: a resample repeats images, which lowers macro-F1 a little.
+    The interval treats the images of this test set as drawn independently. It does not cover other
+    trainings or patients, is too narrow where images of one patient resemble each other, shrinks to
+    a point at 0 and 1, and need not be symmetric: a resample repeats images, which lowers macro-F1
+    a little.
 
     Args:
         labels: Integers, [n].
         probabilities: Probabilities of the classes, [n, classes].
         positive: Of two classes the one whose recall is the sensitivity.
         resamples: Number of bootstrap resamples.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
 
     Returns:
         An interval for each of `METRICS` and, with two classes, of `BINARY_METRICS`; NaN where a
@@ -66,8 +66,8 @@ def classification_metrics(
     Raises:
         InputError: If the arrays are empty, do not fit, or hold NaN.
     """
-    whole, resampled = _resampled(labels, probabilities, positive, resamples, seed)
-    return {metric: _interval(whole[metric], resampled[metric]) for metric in whole}
+    values, resampled = _resampled(labels, probabilities, positive, resamples, seed)
+    return {metric: _interval(values[metric], resampled[metric]) for metric in values}
 
 
 def paired_differences(
@@ -79,18 +79,17 @@ def paired_differences(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """What one classifier is better by than another on the same images, with a paired bootstrap 95
-    % interval.
+    """Return how much better one classifier is than another, with paired bootstrap 95 % intervals.
 
-    Both are evaluated on the same resamples, so that what makes a image hard for both drops out.
+    Both are evaluated on the same resamples, so that what makes an image hard for both cancels out.
 
     Args:
         labels: Integers, [n].
-        first: Probabilities of the one, [n, classes].
-        second: Probabilities of the other, [n, classes].
+        first: Probabilities of the first classifier, [n, classes].
+        second: Probabilities of the second one, [n, classes].
         positive: See `classification_metrics`.
         resamples: Number of bootstrap resamples.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
 
     Returns:
         For each metric first minus second.
@@ -98,19 +97,23 @@ def paired_differences(
     Raises:
         InputError: See `classification_metrics`.
     """
-    (one, ones), (other, others) = (
-        _resampled(labels, scores, positive, resamples, seed) for scores in (first, second)
-    )
+    values, resampled = _resampled(labels, first, positive, resamples, seed)
+    others, others_resampled = _resampled(labels, second, positive, resamples, seed)
     return {
-        metric: _interval(one[metric] - other[metric], ones[metric] - others[metric])
-        for metric in one
+        metric: _interval(
+            values[metric] - others[metric], resampled[metric] - others_resampled[metric]
+        )
+        for metric in values
     }
 
 
 def _resampled(
     labels: np.ndarray, probabilities: np.ndarray, positive: int, resamples: int, seed: int
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Each metric of the whole set and of every resample; the resamples depend on n, classes and seed alone."""
+    """Return each metric of all images and of every resample.
+
+    The resamples depend on n, the number of classes and the seed alone.
+    """
     labels, probabilities = _checked(labels, probabilities)
     if positive not in range(probabilities.shape[1]):
         raise InputError(
@@ -124,22 +127,23 @@ def _resampled(
         generator.multinomial(n, uniform, min(step, resamples - start))
         for start in range(0, resamples, step)
     ]
-    parts = [_metrics(labels, probabilities, one.astype(np.float64), positive) for one in weights]
-    whole = _metrics(labels, probabilities, np.ones((1, n)), positive)
-    return (
-        {metric: float(one[0]) for metric, one in whole.items()},
-        {
-            metric: np.concatenate([np.empty(0), *(part[metric] for part in parts)])
-            for metric in whole
-        },
-    )
+    parts = [
+        _metrics(labels, probabilities, counts.astype(np.float64), positive) for counts in weights
+    ]
+    values = _metrics(labels, probabilities, np.ones((1, n)), positive)
+    resampled = {
+        metric: np.concatenate([np.empty(0), *(part[metric] for part in parts)])
+        for metric in values
+    }
+    return {metric: float(value[0]) for metric, value in values.items()}, resampled
 
 
 def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
     if not labels.size or probabilities.shape[:1] != labels.shape or probabilities.ndim != 2:
         raise InputError(
-            f"labels {labels.shape} and probabilities {probabilities.shape} do not fit: [n] and [n, classes]."
+            f"labels {labels.shape} and probabilities {probabilities.shape} do not fit: "
+            "[n] and [n, classes]."
         )
     if not np.isfinite(probabilities).all():
         raise InputError(
@@ -149,38 +153,41 @@ def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray,
 
 
 def _interval(value: float, resampled: np.ndarray) -> Interval:
-    low, high = (
-        np.nanpercentile(resampled, [2.5, 97.5])
-        if np.isfinite(resampled).any()
-        else (np.nan, np.nan)
-    )
+    if not np.isfinite(resampled).any():
+        return Interval(value, np.nan, np.nan)
+    low, high = np.nanpercentile(resampled, [2.5, 97.5])
     return Interval(value, float(low), float(high))
 
 
 def mean_interval(values: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> Interval:
-    """The mean of one value a image with its percentile bootstrap 95 % interval over images.
+    """Return the mean of a value per image with its percentile bootstrap 95 % interval.
 
     Args:
         values: [n]; the mean of none is NaN, and so is the interval of fewer than two.
         resamples: Number of bootstrap resamples.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
     """
     if len(values) < 2:
-        return Interval(
-            float(values[0]) if len(values) else float("nan"), float("nan"), float("nan")
-        )
-    found = bootstrap(
+        return Interval(float(values[0]) if len(values) else np.nan, np.nan, np.nan)
+    result = bootstrap(
         (values,),
         np.mean,
         n_resamples=resamples,
         method="percentile",
         rng=np.random.default_rng(seed),
     )
-    return Interval(float(np.mean(values)), *map(float, found.confidence_interval))
+    return Interval(float(np.mean(values)), *map(float, result.confidence_interval))
 
 
 def confusion_matrix(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Counts of images by true (row) and predicted class (column), int64, [classes, classes].
+    """Return the numbers of images by true class (row) and predicted class (column).
+
+    Args:
+        labels: Integers, [n].
+        probabilities: Probabilities of the classes, [n, classes].
+
+    Returns:
+        int64, [classes, classes].
 
     Raises:
         InputError: See `classification_metrics`.
@@ -195,17 +202,15 @@ def confusion_matrix(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarra
 def _metrics(
     labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, positive: int
 ) -> dict[str, np.ndarray]:
-    """Each metric for each row of `weights` [resamples, n], which says how often a image counts."""
+    """Return each metric for each row of `weights`, [resamples, n]: how often an image counts."""
     n, classes = probabilities.shape
-    found = probabilities.argmax(1)
-    right, true, predicted = (
-        (csr_array((counted, (label, np.arange(n))), shape=(classes, n)) @ weights.T).T
-        for label, counted in (
-            (labels, (labels == found).astype(float)),
-            (labels, np.ones(n)),
-            (found, np.ones(n)),
-        )
-    )
+    predictions = probabilities.argmax(1)
+
+    def by_class(labels: np.ndarray, counted: np.ndarray) -> np.ndarray:
+        return (csr_array((counted, (labels, np.arange(n))), shape=(classes, n)) @ weights.T).T
+
+    right = by_class(labels, (labels == predictions).astype(float))
+    true, predicted = by_class(labels, np.ones(n)), by_class(predictions, np.ones(n))
     aucs = np.stack(
         [_auc(probabilities[:, c], labels == c, weights) for c in range(classes)], axis=1
     )
@@ -218,17 +223,16 @@ def _metrics(
             "auc": _mean(aucs if classes != 2 else aucs[:, 1:]),
             "ece": _calibration_error(labels, probabilities, weights),
         }
-    return metrics | (
-        {"sensitivity": recall[:, positive], "specificity": recall[:, 1 - positive]}
-        if classes == 2
-        else {}
-    )
+    if classes == 2:
+        metrics["sensitivity"] = recall[:, positive]
+        metrics["specificity"] = recall[:, 1 - positive]
+    return metrics
 
 
 def _calibration_error(
     labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Mean over the bins, by their images, of how far confidence is from accuracy."""
+    """Return the mean over images of the gap between confidence and accuracy of their bin."""
     confidence, n = probabilities.max(1), len(labels)
     gap = confidence - (probabilities.argmax(1) == labels)
     bins = confidence_bins(confidence)
@@ -237,13 +241,19 @@ def _calibration_error(
 
 
 def confidence_bins(confidence: np.ndarray) -> np.ndarray:
-    """In which of the equal bins of 0..1 each confidence lies, int64."""
+    """Return the bin of each confidence, int64; the bins of 0..1 are equally wide."""
     return np.clip((np.asarray(confidence) * BINS).astype(np.int64), 0, BINS - 1)
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """What a reliability diagram shows: for each bin that is not empty its mean confidence,
-    accuracy and n.
+    """Return the table of a reliability diagram.
+
+    Args:
+        labels: Integers, [n].
+        probabilities: Probabilities of the classes, [n, classes].
+
+    Returns:
+        Mean confidence, accuracy and n of each bin that is not empty.
 
     Raises:
         InputError: See `classification_metrics`.
@@ -259,13 +269,16 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the classes that exist; NaN where none does."""
+    """Return the mean over the classes that exist; NaN where none does."""
     exists = np.isfinite(values)
     return np.where(exists, values, 0).sum(1) / np.where(exists.any(1), exists.sum(1), np.nan)
 
 
 def _auc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve (Mann-Whitney, ties count half) for each row of weights."""
+    """Return the area under the ROC curve for each row of weights.
+
+    It is the Mann-Whitney statistic; ties count half.
+    """
     order = np.argsort(scores, kind="stable")
     ranked = scores[order]
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])

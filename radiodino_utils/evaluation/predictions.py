@@ -1,7 +1,7 @@
-"""What a classification protocol gives: probabilities beside the truth, and how they came about."""
+"""Predictions of classification protocols: probabilities, the truth, and where they come from."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,20 +23,20 @@ class Prediction:
     Attributes:
         dataset: Name of the dataset.
         backbone: Name of the backbone.
-        protocol: knn, knn1, knn11, ...
-        split: Which split was predicted.
-        classes: The name of each label.
-        labels: The truth, int64, [n].
+        protocol: Name of the protocol: knn, knn1, knn11, ...
+        split: Split that was predicted.
+        classes: Name of each label.
+        labels: True labels, int64, [n].
         probabilities: float64, [n, classes], rounded to float32.
         ids: n names.
         weights: Fingerprint of the backbone's weights.
-        caveat: What must be said wherever results on the set are shown.
+        caveat: Caveat to display with every result.
         choice: What was chosen on validation, such as {"k": 20}.
-        seed: Of the training or the draw, where there was one.
-        positive: Of two classes the positive one, as the dataset declares it; see
-            `datasets.ImageDataset`.
-        engine: What ran the backbone: torch or openvino.
-        precision: Of the backbone: fp32, bf16 or fp16.
+        seed: Seed of the training or the draw, if there was one.
+        positive: Positive one of two classes, as the dataset declares it; see
+            `dataset.ImageDataset`.
+        engine: Engine that ran the backbone: torch or openvino.
+        precision: Precision of the backbone: fp32, bf16 or fp16.
         seen_in_pretraining: Which images of the dataset the backbone's pre-training saw: "none",
             "unlabelled train", "unlabelled test" or "not known".
     """
@@ -62,7 +62,7 @@ class Prediction:
         object.__setattr__(
             self, "positive", positive_class(self.classes, self.positive, self.dataset)
         )
-        # what `records` keeps: every number can be recomputed exactly
+        # as `records` stores them, so that every number can be recomputed exactly
         object.__setattr__(
             self, "probabilities", np.asarray(self.probabilities, np.float32).astype(np.float64)
         )
@@ -80,7 +80,7 @@ class Prediction:
 
     @property
     def title(self) -> str:
-        """What figures say of it: dataset, protocol, split, n, positive class."""
+        """Title of figures: dataset, protocol, split, n, positive class."""
         facts = [self.dataset, self.protocol, f"{self.split} split", f"n = {len(self.labels)}"]
         facts += [f"positive: {self.positive}"] if self.positive else []
         return ", ".join(facts)
@@ -97,10 +97,19 @@ def prediction(
     protocol: str,
     split: str,
     probabilities: np.ndarray,
-    choice: dict[str, object] | None = None,
+    choice: Mapping[str, object] | None = None,
     seed: int | None = None,
 ) -> Prediction:
-    """Puts probabilities beside the labels and ids of the split that they were made for."""
+    """Return the prediction of a split from probabilities and the features they come from.
+
+    Args:
+        features: Features of the dataset.
+        protocol: Name of the protocol.
+        split: Split that was predicted.
+        probabilities: [n, classes].
+        choice: What was chosen on validation.
+        seed: Seed of the training or the draw, if there was one.
+    """
     backbone = features.sidecar["backbone"]
     return Prediction(
         dataset=features.dataset,
@@ -113,7 +122,7 @@ def prediction(
         ids=features.ids[split],
         weights=backbone["fingerprint"],
         caveat=features.caveat,
-        choice=choice or {},
+        choice=dict(choice or {}),
         seed=seed,
         positive=features.positive,
         engine=features.sidecar["engine"],
@@ -122,90 +131,86 @@ def prediction(
     )
 
 
-def without_rows(one: Prediction, rows: np.ndarray) -> Prediction:
-    """Take rows out of a prediction, such as those that `twins.find_twins` finds; protocol and
-    caveat say so.
+def without_rows(prediction: Prediction, rows: np.ndarray) -> Prediction:
+    """Remove the images of a prediction that have a twin; protocol and caveat say so.
 
     Args:
-        one: The prediction.
-        rows: int64, rows of its split.
+        prediction: A prediction.
+        rows: Rows of its split, int64, such as those of `twins.find_twins`.
 
     Returns:
         The prediction of the other rows.
     """
-    kept = np.setdiff1d(np.arange(len(one.labels)), rows)
-    said = f"without {len(one.labels) - len(kept)} images that have a twin in train or val"
+    n = len(prediction.labels)
+    kept = np.setdiff1d(np.arange(n), rows)
+    removed = f"without {n - len(kept)} images that have a twin in train or val"
     return replace(
-        one,
-        protocol=f"{one.protocol} (deduplicated)",
-        labels=one.labels[kept],
-        probabilities=one.probabilities[kept],
-        ids=[one.ids[row] for row in kept],
-        caveat=f"{one.caveat}; {said}" if one.caveat else said,
+        prediction,
+        protocol=f"{prediction.protocol} (deduplicated)",
+        labels=prediction.labels[kept],
+        probabilities=prediction.probabilities[kept],
+        ids=[prediction.ids[row] for row in kept],
+        caveat=f"{prediction.caveat}; {removed}" if prediction.caveat else removed,
     )
 
 
 def joined_folds(predictions: Iterable[Prediction]) -> list[Prediction]:
-    """Puts the test predictions of the folds of a cross-validation together, in the order of the
-    folds.
+    """Join the test predictions of the folds of a cross-validation, in the order of the folds.
+
+    Metrics of a joined prediction are pooled: the AUC ranks images of one fold beside those of
+    another, although a model of its own scored each fold. Where the scales of the models differ it
+    is lower than the mean AUC of the folds; the caveat says that it is pooled.
 
     Args:
-        predictions: Of any sets; those of registered names `NAME-fold0`, `NAME-fold1` ... with the
-            same backbone, protocol and seed belong together.
+        predictions: Predictions of any datasets; those of registered names `NAME-fold0`,
+            `NAME-fold1` ... with the same backbone, protocol and seed belong together.
 
     Returns:
-        Of folds one prediction of every image, the set called NAME-folds and `choice` naming each
-        different choice; of all
-        other sets what was given. Metrics of the joined prediction are pooled: the AUC ranks images
-            of one fold beside those
-        of another, although a model of its own scored each fold. Where the scales of the models
-        differ it is lower than the mean of the folds' AUCs; the caveat says that it is pooled.
+        For folds one prediction of every image, whose dataset is called NAME-folds and whose
+        `choice` names each different choice; all other predictions unchanged.
     """
-    parts = {}
-    for one in predictions:
-        fold = re.fullmatch(r"([^:]+)-fold\d+", one.dataset)  # a name with a colon holds a path
-        parts.setdefault(
-            (f"{fold[1]}-folds" if fold else one.dataset, one.backbone, one.protocol, one.seed), []
-        ).append(one)
+    groups: dict[tuple[str, str, str, int | None], list[Prediction]] = {}
+    for part in predictions:
+        fold = re.fullmatch(r"([^:]+)-fold\d+", part.dataset)  # a name with a colon holds a path
+        dataset = f"{fold[1]}-folds" if fold else part.dataset
+        groups.setdefault((dataset, part.backbone, part.protocol, part.seed), []).append(part)
     return [
-        _joined(dataset, folds) if folds[0].dataset != dataset else folds[0]
-        for (dataset, *_), folds in parts.items()
+        _joined(dataset, parts) if parts[0].dataset != dataset else parts[0]
+        for (dataset, *_), parts in groups.items()
     ]
 
 
 def _joined(dataset: str, folds: list[Prediction]) -> Prediction:
-    folds = sorted(folds, key=lambda one: one.dataset)
+    folds = sorted(folds, key=lambda fold: fold.dataset)
+    caveats = (folds[0].caveat, f"pooled over {len(folds)} folds, AUC too")
     return replace(
         folds[0],
         dataset=dataset,
-        labels=np.concatenate([one.labels for one in folds]),
-        probabilities=np.concatenate([one.probabilities for one in folds]),
-        ids=[name for one in folds for name in one.ids],
-        caveat="; ".join(
-            text for text in (folds[0].caveat, f"pooled over {len(folds)} folds, AUC too") if text
-        ),
-        seen_in_pretraining=most_seen(one.seen_in_pretraining for one in folds),
+        labels=np.concatenate([fold.labels for fold in folds]),
+        probabilities=np.concatenate([fold.probabilities for fold in folds]),
+        ids=[name for fold in folds for name in fold.ids],
+        caveat="; ".join(caveat for caveat in caveats if caveat),
+        seen_in_pretraining=most_seen(fold.seen_in_pretraining for fold in folds),
         choice={
-            name: " / ".join(dict.fromkeys(str(one.choice[name]) for one in folds))
+            name: " / ".join(dict.fromkeys(str(fold.choice[name]) for fold in folds))
             for name in folds[0].choice
         },
     )
 
 
 def write_medmnist(prediction: Prediction, folder: Path, *, run: str) -> Path:
-    """Writes a prediction as MedMNIST's own evaluator reads it: row and probabilities, the metrics
-    in the name.
+    """Write a prediction as MedMNIST's own evaluator reads it: row number and probabilities.
 
     Args:
-        prediction: Of a MedMNIST set, such as breastmnist-224.
-        folder: Where to.
-        run: The end of the file's name; what is neither letter nor digit becomes a hyphen.
+        prediction: Prediction of a MedMNIST dataset, such as breastmnist-224.
+        folder: Folder of the file.
+        run: End of the file name; what is neither letter nor digit becomes a hyphen.
 
     Returns:
-        `FLAG_SIZE_SPLIT_[AUC]0.900_[ACC]0.850@RUN.csv`; 28 pixels have no SIZE.
+        The path `FLAG_SIZE_SPLIT_[AUC]0.900_[ACC]0.850@RUN.csv`; 28 pixels have no SIZE.
 
     Raises:
-        InputError: If the set is not one of MedMNIST.
+        InputError: If the dataset is not one of MedMNIST.
     """
     with extra("evaluation"):
         from medmnist import INFO
@@ -214,17 +219,17 @@ def write_medmnist(prediction: Prediction, folder: Path, *, run: str) -> Path:
     flag, _, size = prediction.dataset.partition("-")
     if flag not in INFO or not size.isdecimal():
         raise InputError(
-            f"{prediction.dataset}: MedMNIST's evaluator knows its own sets only, such as breastmnist-224."
+            f"{prediction.dataset}: MedMNIST's evaluator knows its own sets only, "
+            "such as breastmnist-224."
         )
     task = INFO[flag]["task"]
     auc, accuracy = (
         metric(prediction.labels, prediction.probabilities, task) for metric in (getAUC, getACC)
     )
     sized = flag if size == "28" else f"{flag}_{size}"
-    path = (
-        folder
-        / f"{sized}_{prediction.split}_[AUC]{auc:.3f}_[ACC]{accuracy:.3f}@{re.sub(r'[^0-9A-Za-z]+', '-', run)}.csv"
-    )
+    run = re.sub(r"[^0-9A-Za-z]+", "-", run)
+    name = f"{sized}_{prediction.split}_[AUC]{auc:.3f}_[ACC]{accuracy:.3f}@{run}.csv"
+    path = folder / name
     with atomic(path) as temporary:
         pd.DataFrame(prediction.probabilities).to_csv(temporary, header=False)
     return path

@@ -1,9 +1,13 @@
-"""Records: small parquet files of what each number of a results folder is computed from, see `verify`."""
+"""Records: parquet files of what each number of a results folder is computed from.
+
+`radiodino verify` recomputes the numbers from them.
+"""
 
 import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,75 +33,77 @@ def write_predictions(
     """Write predictions, one row each, beside the result rows that are computed from them.
 
     Args:
-        predictions: Of any datasets and protocols, in the order of their result rows.
+        predictions: Predictions of any datasets and protocols, in the order of their result rows.
         path: `results/PROFILE/predictions/TABLE.parquet`, where TABLE is the name of the table of
             the rows.
-        seed: Of the bootstrap.
-        resamples: Of the bootstrap.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap resamples.
 
     Returns:
         The path. Probabilities are float32, as `Prediction` rounds them.
     """
-    table = {name: [getattr(one, name) for one in predictions] for name in _FIELDS}
-    table["choice"] = [json.dumps(one.choice) for one in predictions]
-    table["classes"] = [list(one.classes) for one in predictions]
-    table["probabilities"] = [one.probabilities.astype(np.float32).ravel() for one in predictions]
+    table: dict[str, list[Any]] = {
+        name: [getattr(prediction, name) for prediction in predictions] for name in _FIELDS
+    }
+    table["choice"] = [json.dumps(choice) for choice in table["choice"]]
+    table["classes"] = [list(classes) for classes in table["classes"]]
+    table["probabilities"] = [
+        probabilities.astype(np.float32).ravel() for probabilities in table["probabilities"]
+    ]
     columns = {name: pa.array(values, _ARRAYS.get(name)) for name, values in table.items()}
-    return _write(
-        pa.table(columns), path, {"kind": "predictions", "seed": seed, "resamples": resamples}
-    )
+    facts = {"kind": "predictions", "seed": seed, "resamples": resamples}
+    return _write(pa.table(columns), path, facts)
 
 
-def read_predictions(path: Path) -> tuple[list[Prediction], dict[str, object]]:
-    """Read what `write_predictions` wrote.
+def read_predictions(path: Path) -> tuple[list[Prediction], dict[str, Any]]:
+    """Read predictions that `write_predictions` wrote.
+
+    Args:
+        path: The file.
 
     Returns:
-        The predictions, and how their rows were made: seed and resamples.
+        The predictions, and how their rows were computed: seed and resamples.
 
     Raises:
         InputError: If the file is missing, damaged, or not such a file.
     """
     table, facts = _read(path, "predictions", _FIELDS)
-    found = []
     try:
-        for row in table.to_pylist():
-            classes, labels = tuple(row["classes"]), np.array(row["labels"], np.int64)
-            probabilities = np.array(row["probabilities"], np.float64).reshape(
-                len(labels), len(classes)
-            )
-            arrays = {"classes": classes, "labels": labels, "probabilities": probabilities}
-            if len(row["ids"]) != len(labels):
-                raise InputError(
-                    f"{path}: has {len(labels)} labels and {len(row['ids'])} ids; run its notebook again."
-                )
-            found.append(Prediction(**row | arrays | {"choice": json.loads(row["choice"])}))
+        return [_prediction(row) for row in table.to_pylist()], facts
     except (ValueError, TypeError) as error:
-        raise InputError(
-            f"{path}: is damaged ({str(error).splitlines()[0]}); run its notebook again."
-        ) from error
-    return found, facts
+        raise _damaged(path, error) from error
+
+
+def _prediction(row: dict[str, Any]) -> Prediction:
+    classes, labels = tuple(row["classes"]), np.array(row["labels"], np.int64)
+    probabilities = np.array(row["probabilities"], np.float64).reshape(len(labels), len(classes))
+    if len(row["ids"]) != len(labels):
+        raise ValueError(f"{len(labels)} labels and {len(row['ids'])} ids")
+    arrays = {"classes": classes, "labels": labels, "probabilities": probabilities}
+    return Prediction(**row | arrays | {"choice": json.loads(row["choice"])})
 
 
 def write_scores(scores: pd.DataFrame, path: Path, **facts: object) -> Path:
-    """Write values by image, such as those of `score_images`, beside the result rows that are
-    computed from them.
+    """Write values per image, beside the result rows that are computed from them.
 
     Args:
-        scores: One row for each image and whatever it was measured on.
+        scores: One row for each image and what it was measured on, such as `score_images` returns.
         path: See `write_predictions`.
-        **facts: How the rows were made, JSON values.
+        **facts: How the rows were computed, JSON values.
+
+    Returns:
+        The path.
     """
-    return _write(
-        pa.Table.from_pandas(scores, preserve_index=False), path, {"kind": "scores"} | facts
-    )
+    table = pa.Table.from_pandas(scores, preserve_index=False)
+    return _write(table, path, {"kind": "scores"} | facts)
 
 
-def read_scores(path: Path, columns: Sequence[str]) -> tuple[pd.DataFrame, dict[str, object]]:
-    """Read what `write_scores` wrote.
+def read_scores(path: Path, columns: Sequence[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read scores that `write_scores` wrote.
 
     Args:
         path: The file.
-        columns: Which ones it must have.
+        columns: Columns that the file must have.
 
     Returns:
         The scores and the facts.
@@ -112,17 +118,18 @@ def read_scores(path: Path, columns: Sequence[str]) -> tuple[pd.DataFrame, dict[
 def _write(table: pa.Table, path: Path, facts: dict[str, object]) -> Path:
     metadata = (table.schema.metadata or {}) | {_FACTS: json.dumps(facts).encode()}
     with atomic(Path(path)) as temporary:
-        options = {
-            "compression": "zstd",
-            "compression_level": 15,
-            "write_page_checksum": True,
-            "data_page_size": 1 << 24,
-        }
-        pq.write_table(table.replace_schema_metadata(metadata), temporary, **options)
+        pq.write_table(
+            table.replace_schema_metadata(metadata),
+            temporary,
+            compression="zstd",
+            compression_level=15,
+            write_page_checksum=True,
+            data_page_size=1 << 24,
+        )
     return Path(path)
 
 
-def _read(path: Path, kind: str, columns: Sequence[str]) -> tuple[pa.Table, dict[str, object]]:
+def _read(path: Path, kind: str, columns: Sequence[str]) -> tuple[pa.Table, dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"{path}: is missing; run its notebook again.")
     try:
@@ -133,16 +140,13 @@ def _read(path: Path, kind: str, columns: Sequence[str]) -> tuple[pa.Table, dict
             f"{path}: was not written by this project; run its notebook again."
         ) from error
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: is damaged ({str(error).splitlines()[0]}); run its notebook again."
-        ) from error
-    if facts.get("kind") != kind or (
-        missing := [name for name in columns if name not in table.column_names]
-    ):
-        lacks = (
-            f"lacks the columns {', '.join(missing)}"
-            if facts.get("kind") == kind
-            else f"holds no {kind}"
-        )
-        raise InputError(f"{path}: {lacks}; run its notebook again.")
+        raise _damaged(path, error) from error
+    if facts.get("kind") != kind:
+        raise InputError(f"{path}: holds no {kind}; run its notebook again.")
+    if missing := [name for name in columns if name not in table.column_names]:
+        raise InputError(f"{path}: lacks the columns {', '.join(missing)}; run its notebook again.")
     return table, facts
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: is damaged ({str(error).splitlines()[0]}); run its notebook again.")

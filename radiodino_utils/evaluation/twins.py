@@ -1,8 +1,8 @@
-"""Twins: exact or near duplicates on both sides of the test split, and every protocol without them."""
+"""Twins: exact or near duplicates across splits, and every protocol without them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,8 @@ from ..data.images import Images, LazyImages
 from ..features.features import Features
 from .predictions import Prediction, without_rows
 
-DEDUPLICATED, TRAIN_DEDUPLICATED = (
-    " (deduplicated)",
-    " (train-deduplicated)",
-)  # behind a protocol's name
+# suffixes of the name of a protocol
+DEDUPLICATED, TRAIN_DEDUPLICATED = " (deduplicated)", " (train-deduplicated)"
 Data = TypeVar("Data", ImageDataset, Features)
 
 
@@ -28,32 +26,34 @@ def find_twins(
     known: Sequence[str] = ("train", "val"),
     distance: int = DISTANCE,
 ) -> dict[str, np.ndarray]:
-    """Find the images of a split that have an exact or near duplicate in the splits that are learnt
-    or chosen from.
+    """Find the exact and near duplicates between a split and those that are learnt or chosen from.
 
     Args:
-        dataset: What `load_dataset` gives.
-        split: The split that is evaluated.
-        known: The splits that are learnt or chosen from; those that the dataset lacks are ignored.
-        distance: Greatest number of bits (of 64) by which the perceptual hashes of twins differ.
+        dataset: Dataset returned by `load_dataset`.
+        split: Split that is evaluated.
+        known: Splits that are learnt or chosen from; those that the dataset lacks are ignored.
+        distance: Maximum number of bits (of 64) by which the perceptual hashes of twins differ.
 
     Returns:
         By split the rows that have a twin on the other side, int64, sorted: those of `split`, and
-            those of each split of
-        `known` whose twin lies in `split`. Empty where no image has a twin.
+        those of each split of `known` whose twin lies in `split`. Empty if no image has a twin.
     """
     hashes = {
         name: perceptual_hashes(part.images)
         for name, part in dataset.splits.items()
         if name in (split, *known)
     }
-    names = np.repeat(list(hashes), [len(one) for one in hashes.values()])
-    starts = dict(zip(hashes, np.cumsum([0, *(len(one) for one in hashes.values())]), strict=False))
+    sizes = [len(values) for values in hashes.values()]
+    names, starts = np.repeat(list(hashes), sizes), np.cumsum([0, *sizes[:-1]])
     pairs, _ = near_pairs(np.concatenate(list(hashes.values())), distance=distance)
-    ends = np.vstack([pairs, pairs[:, ::-1]])
-    ends = ends[(names[ends[:, 0]] == split) != (names[ends[:, 1]] == split), 0]
-    found = {name: np.unique(ends[names[ends] == name]) - start for name, start in starts.items()}
-    return {name: rows for name, rows in found.items() if len(rows)}
+    both_ways = np.vstack([pairs, pairs[:, ::-1]])
+    is_evaluated = names[both_ways] == split
+    positions = both_ways[is_evaluated[:, 0] != is_evaluated[:, 1], 0]
+    twins = {
+        name: np.unique(positions[names[positions] == name]) - start
+        for name, start in zip(hashes, starts, strict=True)
+    }
+    return {name: rows for name, rows in twins.items() if len(rows)}
 
 
 def find_all_twins(datasets: Iterable[ImageDataset]) -> dict[str, dict[str, np.ndarray]]:
@@ -69,59 +69,65 @@ def find_all_twins(datasets: Iterable[ImageDataset]) -> dict[str, dict[str, np.n
     return {dataset.name: find_twins(dataset) for dataset in datasets if not is_fold(dataset.name)}
 
 
-def without_twins(data: Data, twins: Mapping[str, np.ndarray]) -> Data:
-    """Leave the train and validation images that have a twin in the test split out; the test split
-    stays whole.
+@overload
+def without_twins(data: ImageDataset, twins: Mapping[str, np.ndarray]) -> ImageDataset: ...
+
+
+@overload
+def without_twins(data: Features, twins: Mapping[str, np.ndarray]) -> Features: ...
+
+
+def without_twins(
+    data: ImageDataset | Features, twins: Mapping[str, np.ndarray]
+) -> ImageDataset | Features:
+    """Leave out the train and validation images that have a twin in the test split.
 
     Args:
-        data: A dataset or features of one.
-        twins: What `find_twins` gives of the dataset.
+        data: A dataset, or the features of one.
+        twins: Twins of the dataset returned by `find_twins`.
 
     Returns:
-        The same with fewer rows; a dataset has another digest, so that no cache takes one for the
-        other. Without twins as it is.
+        The same with fewer rows in train and val; a dataset has another digest, so that no cache
+        confuses the two. The argument itself if there are no twins.
     """
     if not twins:
         return data
-    sizes = {
-        name: len(part)
-        for name, part in (data.splits if isinstance(data, ImageDataset) else data.labels).items()
-    }
+    parts: Mapping[str, Sized] = data.splits if isinstance(data, ImageDataset) else data.labels
     kept = {
-        name: np.setdiff1d(np.arange(sizes[name]), rows)
+        name: np.setdiff1d(np.arange(len(parts[name])), rows)
         for name, rows in twins.items()
         if name != "test"
     }
-    if isinstance(data, Features):
-        return replace(
-            data,
-            arrays=data.arrays
-            | {
-                name: {output: array[rows] for output, array in data.arrays[name].items()}
-                for name, rows in kept.items()
-            },
-            labels=data.labels | {name: data.labels[name][rows] for name, rows in kept.items()},
-            ids=data.ids
-            | {name: [data.ids[name][row] for row in rows] for name, rows in kept.items()},
-        )
-    digest = value_hash([data.digest, {name: rows.tolist() for name, rows in kept.items()}])
-    return replace(
-        data,
-        digest=digest,
-        splits=data.splits
-        | {name: _subset(data.splits[name], rows) for name, rows in kept.items()},
-    )
+    if isinstance(data, ImageDataset):
+        return _dataset_rows(data, kept)
+    return _features_rows(data, kept)
 
 
-def _subset(split: Split, rows: np.ndarray) -> Split:
+def _features_rows(features: Features, kept: Mapping[str, np.ndarray]) -> Features:
+    arrays, labels, ids = dict(features.arrays), dict(features.labels), dict(features.ids)
+    for name, rows in kept.items():
+        arrays[name] = {output: array[rows] for output, array in arrays[name].items()}
+        labels[name] = labels[name][rows]
+        ids[name] = [ids[name][row] for row in rows]
+    return replace(features, arrays=arrays, labels=labels, ids=ids)
+
+
+def _dataset_rows(dataset: ImageDataset, kept: Mapping[str, np.ndarray]) -> ImageDataset:
+    digest = value_hash([dataset.digest, {name: rows.tolist() for name, rows in kept.items()}])
+    splits = dict(dataset.splits)
+    for name, rows in kept.items():
+        splits[name] = _split_rows(splits[name], rows)
+    return replace(dataset, digest=digest, splits=splits)
+
+
+def _split_rows(split: Split, rows: np.ndarray) -> Split:
     groups = None if split.groups is None else [split.groups[row] for row in rows]
-    return Split(
-        _Rows(split.images, rows), split.labels[rows], [split.ids[row] for row in rows], groups
-    )
+    images = _ImageRows(split.images, rows)
+    return Split(images, split.labels[rows], [split.ids[row] for row in rows], groups)
 
 
 @dataclass(frozen=True)
-class _Rows(LazyImages):
+class _ImageRows(LazyImages):
     """Some rows of a sequence of images, read when needed."""
 
     images: Images
@@ -138,28 +144,42 @@ class _Rows(LazyImages):
 def deduplicated(
     predictions: Iterable[Prediction], twins: Mapping[str, Mapping[str, np.ndarray]]
 ) -> list[Prediction]:
-    """Repeat predictions of the test split without the images that have a twin, as `PROTOCOL
-    (deduplicated)`.
+    """Return predictions of the test split without the images that have a twin.
 
     Args:
-        predictions: Of any datasets; those of datasets without twins and those of
+        predictions: Predictions of any datasets; those of datasets without twins and those of
             `train_deduplicated` are left out.
-        twins: By dataset what `find_twins` gives.
+        twins: Twins returned by `find_twins`, by dataset.
+
+    Returns:
+        Predictions whose protocol is called `PROTOCOL (deduplicated)`.
     """
-    official = [one for one in predictions if twins.get(one.dataset) and is_official(one)]
-    return [without_rows(one, twins[one.dataset]["test"]) for one in official]
+    return [
+        without_rows(prediction, twins[prediction.dataset]["test"])
+        for prediction in predictions
+        if twins.get(prediction.dataset) and is_official(prediction)
+    ]
 
 
 def is_official(prediction: Prediction) -> bool:
-    """Whether a prediction was fitted and tested on the whole official splits."""
+    """Return whether a prediction was fitted and tested on the official splits as they are."""
     return not prediction.protocol.endswith((DEDUPLICATED, TRAIN_DEDUPLICATED))
 
 
 def train_deduplicated(prediction: Prediction, twins: Mapping[str, np.ndarray]) -> Prediction:
-    """Name a prediction that was fitted `without_twins` `PROTOCOL (train-deduplicated)`; the caveat counts what was left out."""
+    """Mark a prediction that was fitted `without_twins`.
+
+    Args:
+        prediction: Prediction of the official test split.
+        twins: Twins of the dataset returned by `find_twins`.
+
+    Returns:
+        The prediction of the protocol `PROTOCOL (train-deduplicated)`; the caveat counts the images
+        that were left out.
+    """
     counts = " and ".join(f"{len(rows)} {name}" for name, rows in twins.items() if name != "test")
-    said = f"fitted without {counts} images that have a twin in test"
-    caveat = f"{prediction.caveat}; {said}" if prediction.caveat else said
+    left_out = f"fitted without {counts} images that have a twin in test"
+    caveat = f"{prediction.caveat}; {left_out}" if prediction.caveat else left_out
     return replace(prediction, protocol=prediction.protocol + TRAIN_DEDUPLICATED, caveat=caveat)
 
 
@@ -176,10 +196,10 @@ def three_ways(
     `(train-deduplicated)` tests the same images as the official row.
 
     Args:
-        fit: Predicts the test split of a dataset or of its features.
+        fit: Function that predicts the test split of a dataset or of its features.
         data: Datasets or features.
-        twins: By dataset what `find_twins` gives; one that is not named has none.
-        **options: Of `fit`.
+        twins: Twins returned by `find_twins`, by dataset; a missing dataset has none.
+        **options: Options of `fit`.
 
     Returns:
         For each dataset the official predictions; where there are twins also `(deduplicated)` (the
@@ -187,65 +207,64 @@ def three_ways(
         the train and validation images that have a twin in test).
     """
 
-    def fitted(one: Data) -> list[Prediction]:
-        found = fit(one, **options)
-        return found if isinstance(found, list) else [found]
+    def fit_all(group: Iterable[Data]) -> list[Prediction]:
+        predictions = []
+        for member in group:
+            result = fit(member, **options)
+            predictions += result if isinstance(result, list) else [result]
+        return predictions
 
-    groups = {}
-    for one in data:
-        groups.setdefault(one.name if isinstance(one, ImageDataset) else one.dataset, []).append(
-            one
-        )
-    results = []
+    groups: dict[str, list[Data]] = {}
+    for member in data:
+        name = member.name if isinstance(member, ImageDataset) else member.dataset
+        groups.setdefault(name, []).append(member)
+    results: list[Prediction] = []
     for name, group in groups.items():
-        official = [prediction for one in group for prediction in fitted(one)]
+        official = fit_all(group)
         results += [*official, *deduplicated(official, twins)]
-        if here := twins.get(name):
-            cleaned = [without_twins(one, here) for one in group]
-            results += [
-                train_deduplicated(prediction, here)
-                for one in cleaned
-                for prediction in fitted(one)
-            ]
+        if own_twins := twins.get(name):
+            cleaned = fit_all([without_twins(member, own_twins) for member in group])
+            results += [train_deduplicated(prediction, own_twins) for prediction in cleaned]
     return results
 
 
 def class_mix(predictions: Iterable[Prediction]) -> pd.DataFrame:
-    """Count the classes of the test images with a twin and of all others: why `(deduplicated)` is
-    another test.
+    """Count the classes of the test images with a twin and of all others.
+
+    Where the two differ, `(deduplicated)` is another test than the official one.
 
     Args:
-        predictions: Official and `(deduplicated)` ones.
+        predictions: Official and `(deduplicated)` predictions.
 
     Returns:
         A row per class of each dataset that has twins: dataset, class, with_twin and others
-            (numbers of images), and the
-        shares of the class among both, share_with_twin and share_others.
+        (numbers of images), and the shares of the class in both, share_with_twin and share_others.
     """
-    predictions, tables = list(predictions), {}
-    for rest in predictions:
-        official = rest.protocol.removesuffix(DEDUPLICATED)
-        if rest.dataset in tables or official == rest.protocol:
+    predictions = list(predictions)
+    labels = {
+        (prediction.dataset, prediction.protocol): prediction.labels
+        for prediction in reversed(predictions)  # the first one counts
+    }
+    tables: dict[str, pd.DataFrame] = {}
+    for prediction in predictions:
+        protocol = prediction.protocol.removesuffix(DEDUPLICATED)
+        if prediction.dataset in tables or protocol == prediction.protocol:
             continue
-        whole = next(
-            one for one in predictions if (one.dataset, one.protocol) == (rest.dataset, official)
-        )
-        others = np.bincount(rest.labels, minlength=len(rest.classes))
-        twin = np.bincount(whole.labels, minlength=len(rest.classes)) - others
-        table = {
-            "dataset": rest.dataset,
-            "class": rest.classes,
-            "with_twin": twin,
-            "others": others,
-        }
-        tables[rest.dataset] = pd.DataFrame(
-            table
-            | {
-                "share_with_twin": twin / max(1, twin.sum()),
+        classes = len(prediction.classes)
+        others = np.bincount(prediction.labels, minlength=classes)
+        every = np.bincount(labels[prediction.dataset, protocol], minlength=classes)
+        with_twin = every - others
+        tables[prediction.dataset] = pd.DataFrame(
+            {
+                "dataset": prediction.dataset,
+                "class": prediction.classes,
+                "with_twin": with_twin,
+                "others": others,
+                "share_with_twin": with_twin / max(1, with_twin.sum()),
                 "share_others": others / max(1, others.sum()),
             }
         )
-    columns = ["dataset", "class", "with_twin", "others", "share_with_twin", "share_others"]
-    return (
-        pd.concat(tables.values(), ignore_index=True) if tables else pd.DataFrame(columns=columns)
-    )
+    if not tables:
+        columns = ["dataset", "class", "with_twin", "others", "share_with_twin", "share_others"]
+        return pd.DataFrame(columns=columns)
+    return pd.concat(tables.values(), ignore_index=True)

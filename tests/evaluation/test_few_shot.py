@@ -90,7 +90,7 @@ def test_neither_validation_nor_test_labels_are_used():
     [
         (
             {"shots": (1, 21)},
-            "made: 21 labels a class are asked for and the train split has 20 of 'class 0'; ask for fewer shots",
+            "made: 21 labels per class are asked for and the train split has 20 of 'class 0'",
         ),
         ({"shots": (0,)}, r"shots is \[0\]"),
         ({"methods": ("svm",)}, "unknown few-shot method 'svm'"),

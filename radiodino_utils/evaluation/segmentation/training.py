@@ -74,7 +74,8 @@ def fit(
         InputError: If every learning rate gives NaN.
     """
     loop = _TrainingLoop(fetch, dataset, edge, training.batch_size)
-    best_dice, best_state, choice = -1.0, None, {}
+    best_dice, best_state = -1.0, None
+    choice: dict[str, object] = {}
     for lr in learning_rates:
         with torch.random.fork_rng(devices=[]):
             network = redraw(make(), seed=seed)
