@@ -192,7 +192,7 @@ def chosen_k(features: Iterable[Features], *, ks: Sequence[int] = KS) -> dict[tu
 
     Args:
         features: Features of any datasets and backbones.
-        ks: Candidates.
+        ks: Candidate numbers of neighbours.
 
     Returns:
         k by names of dataset and backbone.
@@ -202,9 +202,8 @@ def chosen_k(features: Iterable[Features], *, ks: Sequence[int] = KS) -> dict[tu
     """
     chosen = {}
     for entry in features:
-        k = classify_knn(entry, ks=ks).choice["k"]
-        assert isinstance(k, int)
-        chosen[entry.dataset, entry.backbone] = k
+        _require(entry, "train", "val")
+        chosen[entry.dataset, entry.backbone] = _best_k(entry, ks)
     return chosen
 
 
