@@ -1,9 +1,10 @@
-"""The audit of a dataset: duplicates, leaks between splits, label conflicts, faulty images and drift."""
+"""Audit of a dataset: duplicates, leaks, label conflicts, faulty images and drift."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,27 +19,26 @@ from .neighbours import nearest
 from .results import write_table
 from .twins import find_twins
 
-SATURATED = 0.1  # share of pixels at 255 from which a image counts as saturated
-NEIGHBOURS = 5
-CALIBRATION = (
-    10  # perceptual pairs that are needed to say how similar the embeddings of duplicates are
-)
+SATURATED = 0.1  # share of pixels at 255 from which an image counts as saturated
+NEIGHBOURS = 5  # nearest neighbours of each image that are compared with it
+CALIBRATION = 10  # near duplicates needed to know how similar the embeddings of duplicates are
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found.
+    """Result of an audit.
 
     Attributes:
         dataset: Name of the dataset.
-        pairs: A row for each pair of images that are the same ("exact"), nearly so ("near", by
+        pairs: A row per pair of images that are the same ("exact"), nearly so ("near", by
             perceptual hash) or alike ("embedding"): kind, split, row, id and class of both, bits,
             similarity, across_splits, across_labels.
-        faulty: A row for each image that is constant or saturated: split, row, id, class, fault.
-        drift: A row for each two splits and each of height, width, mean and contrast (grey levels):
+        faulty: A row per image that is constant or saturated: split, row, id, class, mean,
+            contrast, white, fault.
+        drift: A row per pair of splits and each of height, width, mean and contrast (grey levels):
             medians, and statistic and p value of the Kolmogorov-Smirnov test.
         summary: One paragraph.
-        digest: Of the dataset.
+        digest: Hash of the dataset.
         weights: Fingerprint of the backbone whose embeddings were compared; empty for none.
     """
 
@@ -51,7 +51,14 @@ class Audit:
     weights: str
 
     def write(self, folder: Path) -> list[Path]:
-        """Writes `NAME_pairs.csv`, `_faulty.csv`, `_drift.csv` and `_summary.csv` and gives their paths."""
+        """Write `NAME_pairs.csv`, `_faulty.csv`, `_drift.csv` and `_summary.csv`.
+
+        Args:
+            folder: Folder of the files.
+
+        Returns:
+            The paths.
+        """
         tables = {"pairs": self.pairs, "faulty": self.faulty, "drift": self.drift}
         facts = {
             "dataset": self.dataset,
@@ -69,18 +76,18 @@ class Audit:
 def audit(
     dataset: ImageDataset | str, *, features: Features | None = None, distance: int = DISTANCE
 ) -> Audit:
-    """Audits a labelled set; each image is read once, and only some numbers of each are held in
-    memory.
+    """Audit a labelled dataset.
 
-    Exact duplicates have the same pixels. Near ones differ by few bits of their perceptual hash.
-    Alike are those of the five nearest neighbours by cosine similarity that are as similar as half
-    of the near duplicates are; for a set with fewer than ten near duplicates nobody can say how
-    similar that is, and none are given.
+    Each image is read once, and only some numbers of each are held in memory. Exact duplicates have
+    the same pixels. Near ones differ by few bits of their perceptual hash. Alike are those of the
+    five nearest neighbours by cosine similarity that are at least as similar as the median of the
+    near duplicates; in a dataset with fewer than ten near duplicates that is unknown, and none are
+    listed.
 
     Args:
         dataset: Registered name, or dataset returned by `load_dataset`.
-        features: Of the same set; without them embeddings are not compared.
-        distance: Greatest number of differing bits (of 64) of near duplicates.
+        features: Features of the same dataset; without them embeddings are not compared.
+        distance: Maximum number of differing bits (of 64) of near duplicates.
 
     Returns:
         Tables and a summary.
@@ -92,25 +99,21 @@ def audit(
     kinds = np.where(pixels[pairs[:, 0]] == pixels[pairs[:, 1]], "exact", "near")
     table = pd.DataFrame({"kind": kinds, "bits": bits, "similarity": np.nan})
     if features is not None:
-        similarities, alike, similarity = _alike(features, list(dataset.splits), pairs)
-        table["similarity"] = similarities
+        table["similarity"], alike, similarity = _alike(features, list(dataset.splits), pairs)
         pairs = np.vstack([pairs, alike])
-        table = pd.concat(
-            [table, pd.DataFrame({"kind": "embedding", "similarity": similarity})],
-            ignore_index=True,
-        )
+        further = pd.DataFrame({"kind": "embedding", "similarity": similarity})
+        table = pd.concat([table, further], ignore_index=True)
     named = _named_pairs(table, pairs, images)
     faulty = _faulty(images)
     drift = _drift(images, list(dataset.splits))
-    weights = features.sidecar["backbone"]["fingerprint"] if features else ""
     return Audit(
-        dataset.name,
-        named,
-        faulty,
-        drift,
-        _summary(dataset, named, faulty, drift, features),
-        dataset.digest,
-        weights,
+        dataset=dataset.name,
+        pairs=named,
+        faulty=faulty,
+        drift=drift,
+        summary=_summary(dataset, named, faulty, drift, features),
+        digest=dataset.digest,
+        weights=features.sidecar["backbone"]["fingerprint"] if features else "",
     )
 
 
@@ -121,73 +124,73 @@ def leaked_rows(
     known: Sequence[str] = ("train", "val"),
     distance: int = DISTANCE,
 ) -> np.ndarray:
-    """Finds the rows of a split whose image, or nearly the same one, lies in the splits that are
-    learnt or chosen from.
+    """Find the images of a split that have a twin in the splits that are learnt or chosen from.
 
     For results with and without them see `twins.three_ways`.
 
     Args:
-        dataset: What `load_dataset` gives.
-        split: The split to be cleaned.
-        known: The splits whose images must not occur in it; those that the set lacks are passed
-            over.
+        dataset: Dataset returned by `load_dataset`.
+        split: Split that is evaluated.
+        known: Splits whose images must not occur in it; those that the dataset lacks are ignored.
         distance: See `audit`.
 
     Returns:
-        int64, sorted.
+        Rows of the split, int64, sorted.
     """
-    return find_twins(dataset, split, known=known, distance=distance).get(
-        split, np.empty(0, np.int64)
-    )
+    twins = find_twins(dataset, split, known=known, distance=distance)
+    return twins.get(split, np.empty(0, np.int64))
 
 
 def _measure(dataset: ImageDataset) -> pd.DataFrame:
+    """Return a row per image, in the order of the splits."""
     rows = []
-    with tqdm(
-        total=sum(map(len, dataset.splits.values())), desc=f"auditing {dataset.name}", unit="image"
-    ) as bar:
+    total = sum(len(part) for part in dataset.splits.values())
+    with tqdm(total=total, desc=f"auditing {dataset.name}", unit="image") as bar:
         for split, part in dataset.splits.items():
             labels = dataset.checked_labels(split)
             for row in range(len(part)):
-                image = np.asarray(part.images[row])
-                rows.append(
-                    {
-                        "split": split,
-                        "row": row,
-                        "id": part.ids[row],
-                        "class": dataset.classes[labels[row]],
-                        "pixels": pixel_hashes([image])[0],
-                        "hash": perceptual_hashes([image])[0],
-                        "height": image.shape[0],
-                        "width": image.shape[1],
-                        "mean": image.mean(),
-                        "contrast": image.std(),
-                        "white": (image == 255).mean(),
-                    }  # fmt: skip
-                )
+                names = {"split": split, "row": row, "id": part.ids[row]}
+                names["class"] = dataset.classes[labels[row]]
+                rows.append(names | _image_measures(np.asarray(part.images[row])))
                 bar.update()
     return pd.DataFrame(rows)
+
+
+def _image_measures(image: np.ndarray) -> dict[str, Any]:
+    return {
+        "pixels": pixel_hashes([image])[0],
+        "hash": perceptual_hashes([image])[0],
+        "height": image.shape[0],
+        "width": image.shape[1],
+        "mean": image.mean(),
+        "contrast": image.std(),
+        "white": (image == 255).mean(),
+    }
 
 
 def _alike(
     features: Features, splits: list[str], near: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Similarity of the near pairs; the pairs that are alike besides, and theirs."""
+    """Compare embeddings.
+
+    Returns:
+        The similarity of the near pairs, further pairs that are alike, and their similarity.
+    """
     embeddings = np.concatenate([features.embedding(split) for split in splits]).astype(np.float32)
     unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-    of_near = np.einsum("ij,ij->i", unit[near[:, 0]], unit[near[:, 1]])
+    near_similarity = np.einsum("ij,ij->i", unit[near[:, 0]], unit[near[:, 1]])
     if len(near) < CALIBRATION:
-        return of_near, np.empty((0, 2), np.int64), np.empty(0, np.float32)
-    own = np.arange(len(unit))
-    similarity, rows = nearest(unit, unit, NEIGHBOURS, exclude=own)
-    queries, which = np.nonzero(similarity >= np.median(of_near))
-    found = np.sort(np.column_stack([queries, rows[queries, which]]), axis=1)
-    found, first = np.unique(found, axis=0, return_index=True)
-    is_new = ~np.isin(found @ [len(unit), 1], near @ [len(unit), 1])
-    return of_near, found[is_new], similarity[queries, which][first][is_new]
+        return near_similarity, np.empty((0, 2), np.int64), np.empty(0, np.float32)
+    similarity, rows = nearest(unit, unit, NEIGHBOURS, exclude=np.arange(len(unit)))
+    queries, ranks = np.nonzero(similarity >= np.median(near_similarity))
+    pairs = np.sort(np.column_stack([queries, rows[queries, ranks]]), axis=1)
+    pairs, first = np.unique(pairs, axis=0, return_index=True)
+    is_new = ~np.isin(pairs @ [len(unit), 1], near @ [len(unit), 1])
+    return near_similarity, pairs[is_new], similarity[queries, ranks][first][is_new]
 
 
 def _named_pairs(table: pd.DataFrame, pairs: np.ndarray, images: pd.DataFrame) -> pd.DataFrame:
+    """Add split, row, id and class of both images to the table of pairs."""
     columns = ["split", "row", "id", "class"]
     ends = [
         images[columns].iloc[pairs[:, side]].add_suffix(f"_{side + 1}").reset_index(drop=True)
@@ -204,9 +207,8 @@ def _faulty(images: pd.DataFrame) -> pd.DataFrame:
     faults = np.select(
         [images["contrast"] == 0, images["white"] >= SATURATED], ["constant", "saturated"], ""
     )
-    table = images[["split", "row", "id", "class", "mean", "contrast", "white"]].assign(
-        fault=faults
-    )
+    columns = ["split", "row", "id", "class", "mean", "contrast", "white"]
+    table = images[columns].assign(fault=faults)
     return table[table["fault"] != ""].reset_index(drop=True)
 
 
@@ -215,27 +217,15 @@ def _drift(images: pd.DataFrame, splits: list[str]) -> pd.DataFrame:
         from scipy.stats import ks_2samp
 
     rows = []
-    for one, other in combinations(splits, 2):
+    for first, second in combinations(splits, 2):
         for quantity in ("height", "width", "mean", "contrast"):
-            first, second = (
-                images.loc[images["split"] == split, quantity].to_numpy(float)
-                for split in (one, other)
-            )
-            test = ks_2samp(first, second)
-            medians = {"median_1": np.median(first), "median_2": np.median(second)}
-            rows.append(
-                {
-                    "split_1": one,
-                    "split_2": other,
-                    "quantity": quantity,
-                    **medians,
-                    "ks": test.statistic,
-                    "p": test.pvalue,
-                }
-            )
-    return pd.DataFrame(
-        rows, columns=["split_1", "split_2", "quantity", "median_1", "median_2", "ks", "p"]
-    )
+            values_1 = images.loc[images["split"] == first, quantity].to_numpy(float)
+            values_2 = images.loc[images["split"] == second, quantity].to_numpy(float)
+            test = ks_2samp(values_1, values_2)
+            medians = (np.median(values_1), np.median(values_2))
+            rows.append((first, second, quantity, *medians, test.statistic, test.pvalue))
+    columns = ["split_1", "split_2", "quantity", "median_1", "median_2", "ks", "p"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _summary(
@@ -245,33 +235,46 @@ def _summary(
     drift: pd.DataFrame,
     features: Features | None,
 ) -> str:
-    def counted(kind: str) -> str:
-        of_kind = pairs[pairs["kind"] == kind]
-        return f"{len(of_kind)} ({of_kind['across_splits'].sum()} across splits, {of_kind['across_labels'].sum()} across labels)"
-
     sizes = ", ".join(f"{len(part)} {split}" for split, part in dataset.splits.items())
-    text = f"{dataset.name}: {sizes}. Pairs with the same pixels: {counted('exact')}; near duplicates: {counted('near')}"
-    text += (
-        f"; alike by the embeddings of {features.sidecar['backbone']['name']}: {counted('embedding')}. "
-        if features
-        else ". "
+    kinds = f"Pairs with the same pixels: {_counts(pairs, 'exact')}"
+    kinds += f"; near duplicates: {_counts(pairs, 'near')}"
+    if features:
+        name = features.sidecar["backbone"]["name"]
+        kinds += f"; alike by the embeddings of {name}: {_counts(pairs, 'embedding')}"
+    sentences = [f"{dataset.name}: {sizes}.", f"{kinds}."]
+    for split in ("val", "test"):
+        if split in dataset.splits:
+            sentences.append(
+                f"{_leaked_count(pairs, split)} of {len(dataset.splits[split])} {split} images "
+                "have an exact or near duplicate in train."
+            )
+    faults = faulty["fault"].value_counts()
+    sentences.append(
+        f"{faults.get('constant', 0)} images are constant, {faults.get('saturated', 0)} saturated."
     )
-    copies = pairs[pairs["kind"] != "embedding"]
-    for split in [one for one in ("val", "test") if one in dataset.splits]:
-        leaked = {
-            row
-            for here, there in ((1, 2), (2, 1))
-            for row in copies.loc[
-                copies[f"split_{here}"].eq(split) & copies[f"split_{there}"].eq("train"),
-                f"row_{here}",
-            ]
-        }
-        text += f"{len(leaked)} of {len(dataset.splits[split])} {split} images have an exact or near duplicate in train. "
-    text += f"{(faulty['fault'] == 'constant').sum()} images are constant, {(faulty['fault'] == 'saturated').sum()} saturated. "
     if len(drift):
         drifting = drift[drift["p"] < 0.05 / len(drift)]  # Bonferroni
-        named = ", ".join(
-            f"{one.quantity} ({one.split_1} / {one.split_2})" for one in drifting.itertuples()
+        names = [f"{row.quantity} ({row.split_1} / {row.split_2})" for row in drifting.itertuples()]
+        sentences.append(
+            f"Drift between splits (Kolmogorov-Smirnov, 5 %, corrected for {len(drift)} tests): "
+            f"{', '.join(names) or 'none'}."
         )
-        text += f"Drift between splits (Kolmogorov-Smirnov, 5 %, corrected for {len(drift)} tests): {named or 'none'}."
-    return text.strip()
+    return " ".join(sentences)
+
+
+def _counts(pairs: pd.DataFrame, kind: str) -> str:
+    of_kind = pairs[pairs["kind"] == kind]
+    return (
+        f"{len(of_kind)} ({of_kind['across_splits'].sum()} across splits, "
+        f"{of_kind['across_labels'].sum()} across labels)"
+    )
+
+
+def _leaked_count(pairs: pd.DataFrame, split: str) -> int:
+    """Count the images of a split that have an exact or near duplicate in train."""
+    copies = pairs[pairs["kind"] != "embedding"]
+    leaked: set[int] = set()
+    for own, other in ((1, 2), (2, 1)):
+        is_leak = copies[f"split_{own}"].eq(split) & copies[f"split_{other}"].eq("train")
+        leaked.update(copies.loc[is_leak, f"row_{own}"])
+    return len(leaked)
