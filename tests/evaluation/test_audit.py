@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,10 +14,10 @@ from ..synthetic import synthetic_features
 
 
 def made(**images):
-    """A set of named splits of (image, label) pairs."""
+    """Make a dataset of named splits from (image, label) pairs."""
     splits = {
         name: Split(
-            [one for one, _ in part],
+            [image for image, _ in part],
             np.array([label for _, label in part]),
             [f"{name}/{i}" for i in range(len(part))],
         )
@@ -35,8 +37,8 @@ LEAKY = made(train=TRAIN, val=[(blocks(30), 0), (darker(blocks(20)), 0)], test=T
 
 def test_duplicates_within_and_across_splits_and_labels():
     pairs = audit(LEAKY).pairs
-    found = pairs[["kind", "id_1", "id_2", "across_splits", "across_labels"]].values.tolist()
-    assert found == [
+    columns = ["kind", "id_1", "id_2", "across_splits", "across_labels"]
+    assert pairs[columns].values.tolist() == [
         ["exact", "train/1", "test/1", True, True],
         ["near", "train/2", "test/2", True, False],
         ["near", "val/1", "test/0", True, False],
@@ -52,11 +54,11 @@ def test_leaked_rows_are_those_with_a_duplicate_in_the_known_splits():
 def test_predictions_without_leaked_rows():
     features = synthetic_features()
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), 30)
-    one = prediction(features, protocol="knn", split="test", probabilities=probabilities, choice={})
-    rest = without_rows(one, np.array([0, 29]))
-    assert rest.ids == one.ids[1:29]
-    assert np.array_equal(rest.labels, one.labels[1:29])
-    assert np.array_equal(rest.probabilities, one.probabilities[1:29])
+    every = prediction(features, protocol="knn", split="test", probabilities=probabilities)
+    rest = without_rows(every, np.array([0, 29]))
+    assert rest.ids == every.ids[1:29]
+    assert np.array_equal(rest.labels, every.labels[1:29])
+    assert np.array_equal(rest.probabilities, every.probabilities[1:29])
     assert rest.caveat == "without 2 images that have a twin in train or val"
 
 
@@ -71,8 +73,10 @@ def test_faulty_images_are_listed():
 
 
 def test_drift_of_size_and_intensity():
-    larger = [(np.asarray(Image.fromarray(one).resize((96, 64))), label) for one, label in TRAIN]
-    dark = [(one // 4, label) for one, label in TRAIN]
+    larger = [
+        (np.asarray(Image.fromarray(image).resize((96, 64))), label) for image, label in TRAIN
+    ]
+    dark = [(image // 4, label) for image, label in TRAIN]
     drift = audit(made(train=TRAIN, val=larger, test=dark)).drift.set_index(
         ["split_1", "split_2", "quantity"]
     )
@@ -94,23 +98,15 @@ def test_embeddings_find_what_the_hash_does_not():
         ]
         for split, labels in features.labels.items()
     }
-    copies = [
-        (darker(image), label) for image, label in images["train"][:12]
-    ]  # known pairs say what "alike" is
-    rows = features.arrays["train"]["class_token"]
-    features.arrays["val"] = {"class_token": rows[:12] + np.float32(0.02)}
-    dataset = ImageDataset(
-        "made",
-        features.classes,
-        {name: Split([p for p, _ in part], np.array([y for _, y in part]), [f"{name}/{i}" for i in range(len(part))])
-         for name, part in (images | {"val": copies}).items()},
-        "digest",
-    )  # fmt: skip
-    found = audit(dataset, features=features)
-    alike = found.pairs[found.pairs["kind"] == "embedding"]
+    # known pairs say what "alike" is
+    images["val"] = [(darker(image), label) for image, label in images["train"][:12]]
+    tokens = features.arrays["train"]["class_token"]
+    features.arrays["val"] = {"class_token": tokens[:12] + np.float32(0.02)}
+    result = audit(replace(made(**images), classes=features.classes), features=features)
+    alike = result.pairs[result.pairs["kind"] == "embedding"]
     assert len(alike) and not alike["across_labels"].any()  # a class is one place in the embedding
     assert alike["bits"].isna().all() and (alike["similarity"] > 0.99).all()
-    assert "alike by the embeddings of random-t16" in found.summary
+    assert "alike by the embeddings of random-t16" in result.summary
 
 
 def test_too_few_known_pairs_say_nothing_about_embeddings():

@@ -31,24 +31,22 @@ def halves(tmp_path):
 
 
 def test_it_learns_keeps_the_best_epoch_and_leaves_the_backbone_alone(tiny_backbone, halves):
-    before = {name: one.clone() for name, one in tiny_backbone.model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in tiny_backbone.model.state_dict().items()}
     rows = []
     run = finetune(tiny_backbone, halves, config=QUICK.with_changes(epochs=6), on_epoch=rows.append)
-    one = run.prediction
-    assert (one.probabilities.argmax(1) == one.labels).mean() > 0.9
-    assert (one.protocol, one.split, one.seed) == ("finetune", "test", 0) and one.probabilities.sum(
-        1
-    ) == pytest.approx(1)
+    prediction = run.prediction
+    assert (prediction.probabilities.argmax(1) == prediction.labels).mean() > 0.9
+    assert (prediction.protocol, prediction.split, prediction.seed) == ("finetune", "test", 0)
+    assert prediction.probabilities.sum(1) == pytest.approx(1)
     assert len(rows) == len(run.curve) == 6
     best = run.curve["f1_macro"].idxmax() + 1
-    assert one.choice == {"epoch": f"{best} of 6"}
-    assert all(
-        torch.equal(one, before[name]) for name, one in tiny_backbone.model.state_dict().items()
-    )
+    assert prediction.choice == {"epoch": f"{best} of 6"}
+    after = tiny_backbone.model.state_dict()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
     assert load_file(run.checkpoint)["head.weight"].shape == (2, 128)
 
 
-def test_a_run_that_is_there_is_not_made_again_and_another_setting_is(tiny_backbone, halves):
+def test_an_existing_run_is_not_repeated_and_another_setting_is(tiny_backbone, halves):
     first = finetune(tiny_backbone, halves, config=QUICK)
     written = first.checkpoint.stat().st_mtime_ns
     again = finetune(tiny_backbone, halves, config=QUICK)
@@ -58,7 +56,7 @@ def test_a_run_that_is_there_is_not_made_again_and_another_setting_is(tiny_backb
         finetune(tiny_backbone, halves, config=QUICK, seed=1),
         finetune(tiny_backbone, halves, config=QUICK.with_changes(lr=1e-4)),
     ]
-    assert len({first.checkpoint, *(one.checkpoint for one in others)}) == 3
+    assert len({first.checkpoint, *(run.checkpoint for run in others)}) == 3
 
 
 def test_a_seed_repeats(tiny_backbone, halves, tmp_path):
@@ -81,7 +79,7 @@ def test_the_schedule_warms_up_and_falls(tiny_backbone, halves):
 def test_lora_trains_the_adapters_alone_and_merges_them(tiny_backbone, halves):
     run = finetune(tiny_backbone, halves, config=QUICK.with_changes(lora_rank=4, lr=1e-2))
     state, before = load_file(run.checkpoint), tiny_backbone.model.state_dict()
-    changed = {name for name, one in before.items() if not torch.equal(one, state[name])}
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, state[name])}
     assert changed == {f"blocks.{block}.attn.qkv.weight" for block in (0, 1)}
     assert run.prediction.protocol == "lora"
 
@@ -99,12 +97,12 @@ def test_another_size_and_layer_decay(tiny_backbone, halves):
 def test_seeds_in_parallel_are_those_in_turn(weights_file, halves, tmp_path):
     backbone = load_backbone(f"file:{weights_file(tiny_transformer())}")
     options = {"config": QUICK.with_changes(epochs=2)}
-    together = finetune_seeds(backbone, halves, [0, 1], jobs=2, folder=tmp_path / "a", **options)
+    parallel = finetune_seeds(backbone, halves, [0, 1], jobs=2, folder=tmp_path / "a", **options)
     in_turn = finetune_seeds(backbone, halves, [0, 1], folder=tmp_path / "b", **options)
-    for one, other in zip(together, in_turn, strict=True):
-        assert one.prediction.seed == other.prediction.seed
+    for run, expected in zip(parallel, in_turn, strict=True):
+        assert run.prediction.seed == expected.prediction.seed
         np.testing.assert_allclose(
-            one.prediction.probabilities, other.prediction.probabilities, atol=1e-4
+            run.prediction.probabilities, expected.prediction.probabilities, atol=1e-4
         )
 
 

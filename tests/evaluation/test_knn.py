@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.evaluation import neighbours
 from radiodino_utils.evaluation.knn import (
     chosen_k,
     classify_knn,
@@ -17,17 +16,11 @@ from radiodino_utils.evaluation.neighbours import nearest
 from radiodino_utils.evaluation.results import COLUMNS, curve_rows
 
 from ..synthetic import synthetic_features
-
-
-def problem(seed, *, bank=40, queries=12, width=5, classes=3):
-    generator = np.random.default_rng(seed)
-    shape = (bank + queries, width)
-    values = generator.normal(size=shape).astype(np.float32)
-    return values[:bank], generator.integers(classes, size=bank), values[bank:]
+from .test_neighbours import problem
 
 
 def literal_dino(bank, labels, queries, *, k, classes, temperature):
-    """DINO's definition, a image and a neighbour at a time, in float64."""
+    """DINO's definition, an image and a neighbour at a time, in float64."""
     answer = []
     for query in queries.astype(np.float64):
         similarities = []
@@ -87,50 +80,6 @@ def test_one_search_for_all_k_equals_separate_searches(seed, ks):
         )
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-@pytest.mark.parametrize("block", [1, 7, 20])
-@pytest.mark.parametrize("k", [1, 10, 100])
-def test_several_blocks_equal_one(monkeypatch, metric, block, k):
-    bank, _, queries = problem(0)
-    itself = np.where(np.arange(len(queries)) % 2, np.arange(len(queries)), -1)
-    whole = nearest(bank, queries, k, metric=metric, exclude=itself)
-    monkeypatch.setattr(neighbours, "BLOCK", block)
-    parts = nearest(bank, queries, k, metric=metric, exclude=itself)
-    np.testing.assert_array_equal(parts[1], whole[1])
-    np.testing.assert_allclose(parts[0], whole[0], rtol=1e-5, atol=1e-6)
-
-
-def test_a_float16_memory_map_is_searched_without_being_changed(tmp_path, monkeypatch):
-    bank, _, queries = problem(1, bank=500)
-    np.save(tmp_path / "bank.npy", bank.astype(np.float16))
-    monkeypatch.setattr(neighbours, "BLOCK", 64)
-    mapped = np.load(tmp_path / "bank.npy", mmap_mode="r")
-    kept = queries.copy()
-    values, rows = nearest(mapped, queries, 9)
-    expected = nearest(bank.astype(np.float16).astype(np.float32), queries, 9)
-    np.testing.assert_array_equal(rows, expected[1])
-    np.testing.assert_allclose(values, expected[0], atol=1e-6)
-    np.testing.assert_array_equal(queries, kept)
-    assert (mapped == bank.astype(np.float16)).all()
-
-
-def test_arguments_stay_as_they_are():
-    bank, _, queries = problem(2)
-    copies = bank.copy(), queries.copy()
-    nearest(bank, queries, 3)
-    np.testing.assert_array_equal(bank, copies[0])
-    np.testing.assert_array_equal(queries, copies[1])
-
-
-def test_euclidean_distances_survive_a_large_common_offset():
-    generator = np.random.default_rng(0)
-    bank, queries = ((generator.normal(size=(n, 384)) + 100).astype(np.float32) for n in (500, 40))
-    distances = np.linalg.norm(queries[:, None].astype(np.float64) - bank[None], axis=2)
-    values, rows = nearest(bank, queries, 5, metric="euclidean")
-    np.testing.assert_array_equal(rows, np.argsort(distances, axis=1)[:, :5])
-    np.testing.assert_allclose(values, np.sort(distances, axis=1)[:, :5], rtol=1e-4)
-
-
 def test_k_above_the_bank_takes_all_of_it():
     bank, labels, queries = problem(0, bank=5)
     assert nearest(bank, queries, 200)[1].shape == (12, 5)
@@ -167,13 +116,6 @@ def test_leaving_self_out_equals_a_bank_without_it(seed, k, bank):
         np.testing.assert_allclose(ours[i], alone[0], atol=1e-5)
 
 
-def test_only_the_named_row_is_left_out():
-    bank, _, _ = problem(0)
-    _, rows = nearest(bank, bank[:4], 3, exclude=np.array([0, -1, 2, -1]))
-    assert rows.shape == (4, 3)
-    assert [0 in rows[0], 1 in rows[1], 2 in rows[2], 3 in rows[3]] == [False, True, False, True]
-
-
 def test_weights_do_not_overflow():
     similarities, labels = np.array([[1.0, 0.5]], np.float32), np.array([[0, 1]])
     probabilities = votes(similarities, labels, ks=(2,), classes=2, temperature=1e-5)[2]
@@ -184,16 +126,6 @@ def test_a_zero_vector_is_no_division_by_zero():
     bank, labels, queries = problem(0)
     queries[0] = 0
     assert np.isfinite(knn_probabilities(bank, labels, queries, ks=(5,), classes=3)[5]).all()
-
-
-@pytest.mark.parametrize("place", ["bank", "queries"])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_nan_features_are_an_error(place, value, metric):
-    bank, _, queries = problem(0)
-    {"bank": bank, "queries": queries}[place][3, 2] = value
-    with pytest.raises(InputError, match=f"the {place} of the kNN hold NaN"):
-        nearest(bank, queries, 3, metric=metric)
 
 
 @pytest.mark.parametrize(

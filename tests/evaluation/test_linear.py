@@ -9,7 +9,7 @@ from ..synthetic import synthetic_features
 
 
 def with_blocks(**options):
-    """Features with four class tokens and a mean patch token; the last class token knows nothing."""
+    """Features with four class tokens and a mean patch token; the last class token is noise."""
     features = synthetic_features(**options)
     generator = np.random.default_rng(9)
     for arrays in features.arrays.values():
@@ -52,7 +52,7 @@ def test_nothing_is_chosen_on_test():
 
 
 def test_a_learning_rate_is_that_of_sgd_with_momentum():
-    """The weight of the loss stands for the learning rate: the same head trained by torch's own SGD."""
+    """A head whose loss is weighted equals one that torch's own SGD trains at that rate."""
     import torch
 
     features = synthetic_features(noise=1.0, classes=2)

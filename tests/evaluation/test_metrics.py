@@ -100,11 +100,12 @@ def test_a_binary_score_of_one_half_is_class_0_as_in_medmnist():
 
 @pytest.mark.parametrize(("n", "classes"), [(40, 4), (12, 6), (30, 2)])
 def test_intervals_are_those_of_a_literal_loop(n, classes):
-    """scikit-learn on each of the same resamples; small sets, so that classes are absent from many of them."""
+    """scikit-learn on each of the same resamples; in small ones classes are often absent."""
     labels, scores = problem(1, n=n, classes=classes, levels=8)
     counts = np.random.default_rng(5).multinomial(n, np.full(n, 1 / n), 200)
     loop = [
-        by_scikit_learn(np.repeat(labels, one), np.repeat(scores, one, axis=0)) for one in counts
+        by_scikit_learn(np.repeat(labels, times), np.repeat(scores, times, axis=0))
+        for times in counts
     ]
     absent = sum(len(np.unique(np.repeat(labels, one))) < classes for one in counts)
     assert absent > 50 or classes != 6

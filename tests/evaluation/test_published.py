@@ -75,7 +75,7 @@ def test_the_verdict_is_by_the_rule(value, low, high, n, verdict):
     ("changes", "reason"),
     [
         ({"protocol": "finetune"}, "measured by finetune, not by knn11"),
-        ({"protocol": "knn11 (no leaks)"}, "measured by knn11 (no leaks), not by knn11"),
+        ({"protocol": "knn11 (deduplicated)"}, "measured by knn11 (deduplicated), not by knn11"),
         ({"precision": "bf16"}, "measured in bf16, not in fp32"),
     ],
 )

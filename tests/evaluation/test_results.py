@@ -146,7 +146,7 @@ def test_missing_rows_and_columns_are_named(tmp_path):
         collect_rows(tmp_path)
 
 
-def test_the_table_for_people_is_in_percent_with_intervals():
+def test_the_table_for_readers_is_in_percent_with_intervals():
     rows = synthetic_rows()
     rows.loc[rows["metric"] == "accuracy", ["value", "ci_low", "ci_high"]] = 0.48125, 0.4375, 0.525
     table = wide_table(pd.concat([rows, synthetic_rows(backbone="pixels")], ignore_index=True))
@@ -156,7 +156,7 @@ def test_the_table_for_people_is_in_percent_with_intervals():
     assert table["accuracy %"].iloc[0] == "48.1 [43.8, 52.5]"
 
 
-def test_the_table_for_people_shows_a_dash_for_a_metric_that_is_not_there():
+def test_the_table_for_readers_shows_a_dash_for_a_metric_that_is_not_there():
     rows = synthetic_rows()
     assert wide_table(rows[rows["metric"] != "f1_macro"])["macro-F1 %"].tolist() == ["–"]
 
@@ -178,7 +178,7 @@ def test_no_row_vanishes_behind_another():
         ("radiodino-s16", "radiodino-s16"),
     ],
 )
-def test_floors_are_called_floors(name, label):
+def test_baselines_are_called_baselines(name, label):
     assert label_of(name) == label
 
 

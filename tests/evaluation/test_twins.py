@@ -27,7 +27,11 @@ def split(name, images, labels):
 
 
 def leaky_set():
-    """Test images 0 and 3 lie in train (rows 2 and 5), test image 1 in val (row 0); a pair inside train is no twin."""
+    """Make a dataset with twins.
+
+    Test images 0 and 3 lie in train (rows 2 and 5), test image 1 in val (row 0); a pair inside
+    train is no twin.
+    """
     train = [blocks(seed) for seed in range(12)]
     train[11] = train[10]
     val = [blocks(seed) for seed in range(20, 24)]

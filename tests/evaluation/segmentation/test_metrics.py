@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -9,11 +8,8 @@ from torch.nn.functional import one_hot
 from torchmetrics.functional.segmentation import dice_score
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.evaluation.results import COLUMNS
 from radiodino_utils.evaluation.segmentation.metrics import EMPTY_RULES, image_overlap, score_images
 from radiodino_utils.evaluation.segmentation.prediction import Segmentation
-from radiodino_utils.evaluation.segmentation.results import seeds_spread, segmentation_rows
-from radiodino_utils.evaluation.segmentation.tables import caption, segmentation_table
 
 from ...synthetic_segmentation import synthetic_segmentation
 
@@ -97,26 +93,6 @@ def test_dice_and_iou_of_random_masks_are_monais(seed, classes, empty):
         )
 
 
-def test_a_perfect_prediction():
-    dataset = synthetic_segmentation(classes=3, spacing_mm=(0.5, 0.5))
-    rows = segmentation_rows(score_images(predicted(dataset, truth(dataset)))).set_index("metric")
-    assert set(COLUMNS) <= {*rows.columns, "metric"}
-    for metric in (
-        "dice",
-        "iou",
-        "dice_pooled",
-        "dice_with_background",
-        "iou_pooled_with_background",
-        "detection",
-    ):
-        assert rows.loc[metric, ["value", "ci_low", "ci_high"]].tolist() == [1, 1, 1]
-    assert rows.loc["lesion_detection", "value"] == 1
-    assert rows.loc[["hd95_px", "hd95_mm", "false_lesions"], "value"].tolist() == [0, 0, 0]
-    assert "specificity" not in rows.index  # there are no normal images
-    assert rows.loc["dice", "n"] == 4
-    assert rows.loc["dice", "choice"] == "lr = 0.01, empty = skip"
-
-
 @pytest.mark.parametrize("spacing", [None, (0.5, 0.5), (0.5, 2.0)])
 def test_distance_of_a_shifted_square(spacing):
     dataset = synthetic_segmentation(spacing_mm=spacing)
@@ -142,63 +118,6 @@ def test_lesions_are_counted_by_their_parts():
     other[30:34, 2:6] = 1  # finds nothing
     line = score_images(predicted(dataset, [other])).iloc[1]
     assert (line["lesions"], line["found"], line["false_lesions"]) == (2, 1, 1)
-
-
-def test_normal_images_are_counted_apart():
-    dataset = synthetic_segmentation(normal=(11, 12))
-    masks = truth(dataset)
-    masks[2] = np.zeros_like(masks[2])
-    masks[2][:16] = 1  # a false alarm on a quarter of the image
-    scores = score_images(predicted(dataset, masks))
-    skip, one = (
-        segmentation_rows(scores, empty=rule).set_index("metric") for rule in ("skip", "one")
-    )
-    assert (skip.loc["dice", "value"], skip.loc["dice", "n"]) == (1, 2)
-    assert (one.loc["dice", "value"], one.loc["dice", "n"]) == (0.75, 4)
-    assert (skip.loc["specificity", "value"], skip.loc["specificity", "n"]) == (0.5, 2)
-    assert skip.loc["false_positive_area", "value"] == 0.125
-
-
-def test_folds_are_put_together_and_seeds_are_not():
-    parts = []
-    for fold in (0, 1):
-        dataset = synthetic_segmentation(seed=fold, fold=fold)
-        said = [
-            predicted(dataset, truth(dataset), seed=seed, labelled=6 + 2 * fold) for seed in (0, 1)
-        ]
-        parts += [score_images(one, outlines=False) for one in said]
-    rows = segmentation_rows(pd.concat(parts, ignore_index=True))
-    assert set(rows["labelled"]) == {7}
-    assert rows[rows["metric"] == "dice"]["n"].tolist() == [8, 8]
-    assert rows[rows["metric"] == "dice"]["seed"].tolist() == [0, 1]
-    assert "hd95_px" not in set(rows["metric"])
-    assert seeds_spread(rows)["std"].tolist() == [0, 0]
-
-
-def test_the_table_keeps_protocols_apart_and_adds_the_published_numbers():
-    dataset = synthetic_segmentation(name="busi-lesions", protocol="lesions only")
-    rows = segmentation_rows(score_images(predicted(dataset, truth(dataset))))
-    table = segmentation_table(rows, {dataset.name: dataset.protocol})
-    assert table.loc[0, ["dataset", "split", "probe", "Dice %", "source"]].tolist() == [
-        "busi-lesions",
-        "lesions only",
-        "linear",
-        "100.0 [100.0, 100.0]",
-        "this run",
-    ]
-    published = table[table["source"] != "this run"].set_index("backbone")
-    assert published.loc["radiodino-b16 (published)", "Dice %"] == "69.5"
-    assert published.loc["frozen DINO", "Dice %"] == "none published"
-    assert (published["split"] != "lesions only").all()
-    with pytest.raises(InputError, match="two result rows for the same cell"):
-        segmentation_table(pd.concat([rows, rows]), {dataset.name: ""})
-
-
-def test_the_rule_is_said_in_the_caption():
-    assert (
-        caption(["one patient", ""], empty="one")
-        == f"empty masks: {EMPTY_RULES['one']}; one patient"
-    )
 
 
 @pytest.mark.parametrize(

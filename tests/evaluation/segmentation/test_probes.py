@@ -4,15 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.segmentation import with_labelled
 from radiodino_utils.evaluation.segmentation.metrics import score_images
 from radiodino_utils.evaluation.segmentation.probes import PROBES, segment, segment_unet
 from radiodino_utils.evaluation.segmentation.results import segmentation_rows
-from radiodino_utils.evaluation.segmentation.training import Training, class_weights, mean_dice
+from radiodino_utils.evaluation.segmentation.training import Training
 from radiodino_utils.features.patch_maps import DenseFeatures, extract_patch_maps
 
 from ...conftest import REPOSITORY
@@ -23,7 +21,7 @@ FAST = Training(learning_rates=(1e-2, 3e-2), epochs=12, patience=4, batch_size=3
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
-    """Maps of images of 64 x 64 that say which share of a patch of 8 belongs to each class, with noise beside."""
+    """Maps with the class shares of each patch of 8 in images of 64 x 64, and channels of noise."""
     dataset = synthetic_segmentation(shape=(64, 64), classes=3)
     truth = (
         np.stack([dataset.masks == label for label in range(3)], 1)
@@ -106,30 +104,6 @@ def test_unknown_probe_and_size(features):
         segment(features, probe="linnear")
     with pytest.raises(InputError, match="size 60: is not a multiple of 8"):
         segment_unet(features.dataset, size=60)
-
-
-@given(seed=st.integers(0, 1000))
-def test_mean_dice_is_pooled_over_images(seed):
-    generator = np.random.default_rng(seed)
-    masks, scores = (
-        generator.integers(0, 3, (2, 6, 6)),
-        generator.normal(size=(2, 3, 6, 6)).astype(np.float16),
-    )
-    said = scores.argmax(1)
-    expected = [
-        2 * ((said == c) & (masks == c)).sum() / ((said == c).sum() + (masks == c).sum())
-        for c in (1, 2)
-    ]
-    assert mean_dice(scores, masks, 3) == pytest.approx(np.mean(expected))
-
-
-def test_rare_classes_weigh_more_and_absent_ones_nothing():
-    masks = np.zeros((1, 10, 10), np.uint8)
-    masks[0, :2] = 1
-    weights = class_weights(masks, 3)
-    assert weights[2] == 0
-    assert weights[1] == pytest.approx(2 * float(weights[0]))
-    assert float(weights[:2].mean()) == pytest.approx(1)
 
 
 def test_from_a_backbone_to_result_rows(tiny_backbone):
