@@ -70,11 +70,14 @@ def fit_logistic(
         warnings.simplefilter("ignore", ConvergenceWarning)
         for strength in strengths:
             model.set_params(C=float(strength)).fit(train, labels)
-            probabilities = np.clip(spread(model, val, classes), 1e-12, 1)
+            probabilities = np.clip(class_probabilities(model, val, classes), 1e-12, 1)
             loss = -np.log(probabilities[np.arange(len(val)), truth]).mean()
             if loss < least:
                 least, best = loss, deepcopy(model)
-    assert best is not None  # features are finite, so the loss is
+    if best is None:
+        raise InputError(
+            f"{features.dataset}: no strength of {list(strengths)} has a finite loss; choose others."
+        )
     if best.n_iter_.max() >= max_iterations:
         warnings.warn(
             f"{features.dataset}: the logistic regression with C = {best.C:.3g} has not converged "
@@ -111,7 +114,7 @@ def classify_logistic(
     model, mean, std = fit_logistic(
         features, strengths=strengths, balanced=balanced, max_iterations=max_iterations
     )
-    probabilities = spread(
+    probabilities = class_probabilities(
         model, (features.labelled("test")[0] - mean) / std, len(features.classes)
     )
     protocol = "logistic-balanced" if balanced else "logistic"
@@ -121,7 +124,9 @@ def classify_logistic(
     )
 
 
-def spread(model: LogisticRegression, features: np.ndarray, classes: int) -> np.ndarray:
+def class_probabilities(
+    model: LogisticRegression, features: np.ndarray, classes: int
+) -> np.ndarray:
     """Return the probabilities of all classes, zero for a class that the train split lacks.
 
     Args:

@@ -12,7 +12,7 @@ from ..data.duplicates import duplicate_groups, image_digests
 from ..data.images import resized
 from ..data.registry import ImageDataset
 from ..evaluation.knn import knn_probabilities
-from ..evaluation.logistic import one_thread, spread
+from ..evaluation.logistic import class_probabilities, one_thread
 from ..evaluation.metrics import classification_metrics
 from .corpus import Corpus
 
@@ -118,7 +118,7 @@ class KnnProbe:
                     features[bank], labels[bank], features[fold], ks=(K,), classes=self.classes
                 )[K]
                 classifier = _fitted(features[bank], labels[bank])
-                probabilities["logistic"][repeat, fold] = spread(
+                probabilities["logistic"][repeat, fold] = class_probabilities(
                     classifier, features[fold], self.classes
                 )
         return {name: _mean_auc(labels, parts) for name, parts in probabilities.items()}
