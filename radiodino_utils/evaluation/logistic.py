@@ -76,7 +76,8 @@ def fit_logistic(
                 least, best = loss, deepcopy(model)
     if best is None:
         raise InputError(
-            f"{features.dataset}: no strength of {list(strengths)} has a finite loss; choose others."
+            f"{features.dataset}: no strength of {list(strengths)} has a finite loss; "
+            "choose others."
         )
     if best.n_iter_.max() >= max_iterations:
         warnings.warn(

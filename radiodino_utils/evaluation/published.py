@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .results import label_of, over_seeds, percent
+from .labels import label_of, percent
+from .results import over_seeds
 
 RULE = (
     "A verdict is given only where a released RadioDINO backbone of the published size ran in fp32 "

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ..core.environment import git_revision
 from ..core.errors import InputError
 from ..core.files import atomic
 from ..core.states import current_files
+from .labels import DASH, METRIC_LABELS, label_of, percent
 from .metrics import classification_metrics, paired_differences
 from .predictions import Prediction
 
@@ -270,48 +270,11 @@ def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = SHOWN) -> pd.Data
     wide = shown.pivot_table(
         index=keys, columns="metric", values="cell", aggfunc="first", sort=False
     )
-    wide = wide.reindex(columns=metrics).astype(object).fillna(_DASH)
+    wide = wide.reindex(columns=metrics).astype(object).fillna(DASH)
     return wide.rename(columns=METRIC_LABELS).reset_index().rename_axis(columns=None)
 
 
-_DASH = "–"
 _LEADING = ("dataset", "positive", "protocol", "backbone", "seen_in_pretraining", "choice", "n")
-
-
-def percent(value: float, low: float, high: float, sd: float = float("nan"), *, digits: int) -> str:
-    """Format a fraction and its interval in percent.
-
-    Args:
-        value: Fraction; NaN if it is not defined.
-        low: Lower end of the interval; NaN if there is none, as for one image.
-        high: Upper end of the interval.
-        sd: Standard deviation; NaN if there is none.
-        digits: Digits after the decimal point.
-
-    Returns:
-        Such as "48.1 [43.8, 52.5]", "48.1 ± 0.9 [43.8, 52.5]", "48.1 [no interval]" or a dash.
-    """
-    if np.isnan(value):
-        return _DASH
-    deviation = "" if np.isnan(sd) else f" ± {100 * sd:.{digits}f}"
-    interval = "no interval"
-    if not np.isnan(low):
-        interval = f"{100 * low:.{digits}f}, {100 * high:.{digits}f}"
-    return f"{100 * value:.{digits}f}{deviation} [{interval}]"
-
-
-METRIC_LABELS = {
-    "accuracy": "accuracy %",
-    "balanced_accuracy": "balanced acc. %",
-    "f1_macro": "macro-F1 %",
-    "auc": "AUC %",
-    "sensitivity": "sensitivity %",
-    "specificity": "specificity %",
-    "ece": "calibration error %",
-    "road": "ROAD %",
-    "mass_share": "mass on the mask %",
-    "pointing": "pointing game %",
-}
 
 
 def notes(rows: pd.DataFrame) -> str:
@@ -336,17 +299,3 @@ def notes(rows: pd.DataFrame) -> str:
     return "; ".join(
         [*dict.fromkeys(positive), *dict.fromkeys(seen), *sorted(set(rows["caveat"]) - {""})]
     )
-
-
-def label_of(backbone: str) -> str:
-    """Return the label of a backbone in tables and figures, which says what a baseline is.
-
-    Args:
-        backbone: Name of the backbone.
-
-    Returns:
-        Such as "random-t16 (random weights)", or the name itself for trained weights.
-    """
-    baselines = {"random": "random weights", "pixels": "no backbone", "none": "from scratch"}
-    baseline = baselines.get(backbone.partition("-")[0])
-    return f"{backbone} ({baseline})" if baseline else backbone

@@ -12,11 +12,9 @@ from radiodino_utils.evaluation.results import (
     COLUMNS,
     classification_rows,
     collect_rows,
-    label_of,
     notes,
     over_seeds,
     paired_table,
-    percent,
     read_table,
     wide_table,
     write_table,
@@ -170,18 +168,6 @@ def test_no_row_vanishes_behind_another():
         )
 
 
-@pytest.mark.parametrize(
-    ("name", "label"),
-    [
-        ("random-b16", "random-b16 (random weights)"),
-        ("pixels", "pixels (no backbone)"),
-        ("radiodino-s16", "radiodino-s16"),
-    ],
-)
-def test_baselines_are_called_baselines(name, label):
-    assert label_of(name) == label
-
-
 def test_runs_of_several_seeds_become_one_line():
     runs = [
         synthetic_rows(protocol="finetune", seed=seed, value=value, choice=f"epoch = {seed}")
@@ -215,12 +201,6 @@ def test_the_first_backbone_is_compared_with_each_other_one_on_the_same_images()
         0,
         0,
     ]
-
-
-def test_percent_of_one_image():
-    nan = float("nan")
-    assert percent(0.481, 0.438, 0.525, digits=1) == "48.1 [43.8, 52.5]"
-    assert percent(1.0, nan, nan, digits=1) == "100.0 [no interval]"
 
 
 def test_rows_that_the_last_runs_did_not_write_are_left_out(tmp_path):

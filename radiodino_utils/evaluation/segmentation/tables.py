@@ -6,7 +6,7 @@ from importlib import resources
 import pandas as pd
 
 from ...core.errors import InputError
-from ..results import label_of
+from ..labels import DASH, label_of
 from .metrics import EMPTY_RULES
 
 
@@ -40,7 +40,7 @@ def segmentation_table(rows: pd.DataFrame, splits: Mapping[str, str]) -> pd.Data
         }
         lines.append(leading | _cells(part.set_index("metric")))
     prefixes = {name.split("-")[0].upper() for name in rows["dataset"].unique()}
-    return pd.DataFrame(lines + _published_lines(prefixes)).fillna("–")
+    return pd.DataFrame(lines + _published_lines(prefixes)).fillna(DASH)
 
 
 def _cells(metrics: pd.DataFrame) -> dict[str, str]:
@@ -60,7 +60,7 @@ def _cells(metrics: pd.DataFrame) -> dict[str, str]:
 
 def _cell(metrics: pd.DataFrame, name: str, scale: float, unit: str = "") -> str:
     if name not in metrics.index:
-        return "–"
+        return DASH
     value, low, high = (scale * metrics.loc[name, key] for key in ("value", "ci_low", "ci_high"))
     return f"{value:.1f} [{low:.1f}, {high:.1f}]{unit}"
 
