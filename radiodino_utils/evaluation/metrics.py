@@ -16,7 +16,7 @@ with extra("evaluation"):
 METRICS = ("accuracy", "balanced_accuracy", "f1_macro", "auc", "ece")
 BINARY_METRICS = ("sensitivity", "specificity")
 BINS = 15  # of the expected calibration error
-_BLOCK = 4_000_000  # numbers in one block of resamples: bounds the memory
+BLOCK = 4_000_000  # numbers in one block of resamples: bounds the memory
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _resampled(
         )
     generator = np.random.default_rng(seed)
     n, classes = probabilities.shape
-    step = max(1, _BLOCK // max(n, classes))
+    step = max(1, BLOCK // max(n, classes))
     uniform = np.full(n, 1 / n)
     weights = [
         generator.multinomial(n, uniform, min(step, resamples - start))

@@ -30,7 +30,7 @@ def literal_dino(bank, labels, queries, *, k, classes, temperature):
         total = [0.0] * classes
         for i in order[:k]:
             total[labels[i]] += np.exp(similarities[i] / temperature)
-        answer.append([one / sum(total) for one in total])
+        answer.append([weight / sum(total) for weight in total])
     return np.array(answer)
 
 
@@ -89,10 +89,9 @@ def test_k_above_the_bank_takes_all_of_it():
 
 def test_one_query_and_none():
     bank, labels, queries = problem(0)
-    one = knn_probabilities(bank, labels, queries[:1], ks=(1, 20), classes=3)
-    np.testing.assert_allclose(
-        one[20], knn_probabilities(bank, labels, queries, ks=(20,), classes=3)[20][:1], atol=1e-6
-    )
+    single = knn_probabilities(bank, labels, queries[:1], ks=(1, 20), classes=3)
+    several = knn_probabilities(bank, labels, queries, ks=(20,), classes=3)
+    np.testing.assert_allclose(single[20], several[20][:1], atol=1e-6)
     assert knn_probabilities(bank, labels, queries[:0], ks=(3,), classes=3)[3].shape == (0, 3)
 
 
@@ -208,7 +207,7 @@ def test_knn11_is_euclidean_by_default():
     assert not np.allclose(default.probabilities, cosine.probabilities)
 
 
-def test_a_set_without_validation_has_the_plain_votes_only():
+def test_a_dataset_without_validation_has_the_plain_votes_only():
     features = synthetic_features(sizes={"train": 60, "test": 30})
     assert classify_knn(features, protocol="knn11").probabilities.shape == (30, 3)
     with pytest.raises(InputError, match="has no split val.*knn1, knn11 and knn20 need no val"):
@@ -241,12 +240,12 @@ def test_the_curve_holds_result_rows_of_every_k_and_split():
 
 def test_a_common_k_needs_no_validation_and_no_more_rows_than_there_are():
     features = synthetic_features(noise=2.0)
-    one = classify_knn(features, protocol="knn-k20")
-    assert (one.protocol, one.choice) == ("knn-k20", {"k": 20})
+    common = classify_knn(features, protocol="knn-k20")
+    assert (common.protocol, common.choice) == ("knn-k20", {"k": 20})
     by_hand = knn_probabilities(
         features.embedding("train"), features.labels["train"], features.embedding("test"), ks=(20,)
     )[20]
-    np.testing.assert_allclose(one.probabilities, by_hand)
+    np.testing.assert_allclose(common.probabilities, by_hand)
     few = synthetic_features(sizes={"train": 9, "test": 6})
     assert classify_knn(few, protocol="knn-k20").choice == {"k": 9}
 

@@ -40,7 +40,10 @@ def by_scikit_learn(labels, scores):
         ]
     hit = predicted == labels
     bins = np.minimum((scores.max(1) * BINS).astype(int), BINS - 1)
-    gaps = [abs(scores.max(1)[bins == one].sum() - hit[bins == one].sum()) for one in range(BINS)]
+    gaps = [
+        abs(scores.max(1)[bins == number].sum() - hit[bins == number].sum())
+        for number in range(BINS)
+    ]
     recalls = [
         np.mean(predicted[labels == c] == c) if (labels == c).any() else np.nan for c in (1, 0)
     ]
@@ -64,7 +67,8 @@ def by_scikit_learn(labels, scores):
 def test_values_are_scikit_learns(seed, n, classes, levels):
     labels, scores = problem(seed, n=n, classes=classes, levels=levels)
     ours = {
-        name: one.value for name, one in classification_metrics(labels, scores, resamples=1).items()
+        name: interval.value
+        for name, interval in classification_metrics(labels, scores, resamples=1).items()
     }
     expected = by_scikit_learn(labels, scores)
     assert set(ours) == {*METRICS, *(BINARY_METRICS if classes == 2 else ())}
@@ -107,10 +111,10 @@ def test_intervals_are_those_of_a_literal_loop(n, classes):
         by_scikit_learn(np.repeat(labels, times), np.repeat(scores, times, axis=0))
         for times in counts
     ]
-    absent = sum(len(np.unique(np.repeat(labels, one))) < classes for one in counts)
+    absent = sum(len(np.unique(np.repeat(labels, times))) < classes for times in counts)
     assert absent > 50 or classes != 6
     for name, interval in classification_metrics(labels, scores, resamples=200, seed=5).items():
-        low, high = np.nanpercentile([one[name] for one in loop], [2.5, 97.5])
+        low, high = np.nanpercentile([values[name] for values in loop], [2.5, 97.5])
         np.testing.assert_allclose(
             (interval.low, interval.high), (low, high), atol=1e-12, err_msg=name
         )
@@ -135,12 +139,11 @@ def test_another_seed_gives_another_interval_and_the_same_value():
 
 def test_resamples_in_blocks_equal_those_at_once(monkeypatch):
     labels, scores = problem(0)
-    whole = classification_metrics(labels, scores, resamples=50)
-    monkeypatch.setattr(metrics, "_BLOCK", 7 * len(labels))
-    for name, one in classification_metrics(labels, scores, resamples=50).items():
-        np.testing.assert_allclose(
-            (one.low, one.high), (whole[name].low, whole[name].high), atol=1e-12
-        )
+    at_once = classification_metrics(labels, scores, resamples=50)
+    monkeypatch.setattr(metrics, "BLOCK", 7 * len(labels))
+    for name, interval in classification_metrics(labels, scores, resamples=50).items():
+        expected = (at_once[name].low, at_once[name].high)
+        np.testing.assert_allclose((interval.low, interval.high), expected, atol=1e-12)
 
 
 def test_the_interval_has_the_width_that_theory_says():
@@ -220,19 +223,16 @@ def test_paired_differences_are_narrower_than_unpaired_ones():
     worse = scores.copy()
     worse[:15] = 1 - worse[:15]  # the same but for a few images
     gap = paired_differences(labels, scores, worse, resamples=300)["accuracy"]
-    first, second = (
-        classification_metrics(labels, one, resamples=300)["accuracy"] for one in (scores, worse)
-    )
+    first = classification_metrics(labels, scores, resamples=300)["accuracy"]
+    second = classification_metrics(labels, worse, resamples=300)["accuracy"]
     assert gap.value == pytest.approx(first.value - second.value)
     assert gap.low <= gap.value <= gap.high and gap.high - gap.low < 0.5 * (first.high - first.low)
 
 
 def test_a_classifier_does_not_differ_from_itself():
     labels, scores = problem(7)
-    assert {
-        (one.value, one.low, one.high)
-        for one in paired_differences(labels, scores, scores, resamples=50).values()
-    } == {(0, 0, 0)}
+    for difference in paired_differences(labels, scores, scores, resamples=50).values():
+        assert (difference.value, difference.low, difference.high) == (0, 0, 0)
 
 
 def test_the_mean_of_few():

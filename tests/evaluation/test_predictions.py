@@ -105,19 +105,15 @@ def test_a_path_that_looks_like_a_fold_is_none():
         classify_knn(synthetic_features(seed=seed, dataset=name), protocol="knn1")
         for seed, name in enumerate(names)
     ]
-    assert [one.dataset for one in joined_folds(made)] == names
+    assert [joined.dataset for joined in joined_folds(made)] == names
 
 
 def test_what_is_pooled_over_folds_says_so():
-    seen = [{"seen_in_pretraining": one} for one in ("none", "unlabelled test")]
-    parts = [
-        synthetic_features(seed=seed, dataset=f"busi-fold{seed}", caveat="one hospital")
-        for seed in (0, 1)
-    ]
-    folds = [
-        classify_knn(replace(one, sidecar=one.sidecar | two), protocol="knn1")
-        for one, two in zip(parts, seen, strict=True)
-    ]
+    folds = []
+    for fold, seen in enumerate(("none", "unlabelled test")):
+        features = synthetic_features(seed=fold, dataset=f"busi-fold{fold}", caveat="one hospital")
+        sidecar = features.sidecar | {"seen_in_pretraining": seen}
+        folds.append(classify_knn(replace(features, sidecar=sidecar), protocol="knn1"))
     (joined,) = joined_folds(folds)
     assert joined.caveat == "one hospital; pooled over 2 folds, AUC too"
     assert joined.seen_in_pretraining == "unlabelled test"
@@ -128,7 +124,7 @@ def test_folds_of_other_backbones_stay_apart():
         classify_knn(synthetic_features(backbone=name, dataset="busi-fold0"))
         for name in ("pixels", "random-t16")
     ]
-    assert [one.backbone for one in joined_folds(folds)] == ["pixels", "random-t16"]
+    assert [joined.backbone for joined in joined_folds(folds)] == ["pixels", "random-t16"]
 
 
 def test_medmnists_own_evaluator_agrees_on_its_own_file(shared_data, monkeypatch, tmp_path):
@@ -139,11 +135,10 @@ def test_medmnists_own_evaluator_agrees_on_its_own_file(shared_data, monkeypatch
     features = synthetic_features(
         sizes={"train": 60, "val": 24, "test": len(test)}, classes=2, dataset="breastmnist-224"
     )
-    one = prediction(
-        features, protocol="logistic", split="test", probabilities=np.stack([1 - scores, scores], 1)
-    )
-    one = replace(one, labels=test.labels)
-    path = write_medmnist(one, tmp_path, run="logistic-file:a/b.c")
+    probabilities = np.stack([1 - scores, scores], 1)
+    made = prediction(features, protocol="logistic", split="test", probabilities=probabilities)
+    made = replace(made, labels=test.labels)
+    path = write_medmnist(made, tmp_path, run="logistic-file:a/b.c")
     assert path.name.startswith("breastmnist_224_test_[AUC]") and path.name.endswith(
         "@logistic-file-a-b-c.csv"
     )
@@ -151,14 +146,14 @@ def test_medmnists_own_evaluator_agrees_on_its_own_file(shared_data, monkeypatch
     theirs = Evaluator(
         "breastmnist", "test", size=224, root=str(shared_data / "medmnist")
     ).evaluate(table.to_numpy())
-    ours = classification_metrics(one.labels, one.probabilities, resamples=0)
+    ours = classification_metrics(made.labels, made.probabilities, resamples=0)
     assert (ours["auc"].value, ours["accuracy"].value) == pytest.approx(
         (theirs.AUC, theirs.ACC), abs=1e-12
     )
     assert f"[AUC]{theirs.AUC:.3f}_[ACC]{theirs.ACC:.3f}" in path.name
 
 
-def test_a_set_that_is_not_medmnists_has_no_such_file(tmp_path):
+def test_a_dataset_that_is_not_medmnists_has_no_such_file(tmp_path):
     with pytest.raises(InputError, match="made: MedMNIST's evaluator knows its own sets only"):
         write_medmnist(classify_knn(synthetic_features()), tmp_path, run="a")
     assert not list(tmp_path.glob("*.csv"))

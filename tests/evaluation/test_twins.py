@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def split(name, images, labels):
     return Split(images, np.array(labels), [f"{name}/{row}" for row in range(len(labels))])
 
 
-def leaky_set():
+def leaky_dataset():
     """Make a dataset with twins.
 
     Test images 0 and 3 lie in train (rows 2 and 5), test image 1 in val (row 0); a pair inside
@@ -43,42 +44,37 @@ def leaky_set():
 
 
 def test_twins_are_found_on_both_sides_and_not_inside_a_split():
-    found = find_twins(leaky_set())
+    found = find_twins(leaky_dataset())
     assert {name: rows.tolist() for name, rows in found.items()} == {
         "train": [2, 5],
         "val": [0],
         "test": [0, 1, 3],
     }
-    assert find_twins(without_twins(leaky_set(), found)) == {}
+    assert find_twins(without_twins(leaky_dataset(), found)) == {}
 
 
 def test_twins_of_several_datasets_are_found_by_name_except_for_folds():
-    fold = replace(leaky_set(), name="leaky-fold0")
-    found = find_all_twins([leaky_set(), fold])
+    fold = replace(leaky_dataset(), name="leaky-fold0")
+    found = find_all_twins([leaky_dataset(), fold])
     assert list(found) == ["leaky"] and found["leaky"]["test"].tolist() == [0, 1, 3]
 
 
-def test_a_set_without_twins_has_none():
-    whole = leaky_set()
-    clean = ImageDataset("clean", whole.classes, {"train": whole.splits["train"]}, "digest")
+def test_a_dataset_without_twins_has_none():
+    leaky = leaky_dataset()
+    clean = ImageDataset("clean", leaky.classes, {"train": leaky.splits["train"]}, "digest")
     assert find_twins(clean) == {} and without_twins(clean, {}) is clean
 
 
-def test_the_cleaned_set_keeps_every_test_image_and_has_a_name_of_its_own_for_caches():
-    whole = leaky_set()
-    clean = without_twins(whole, find_twins(whole))
-    assert {name: len(part) for name, part in clean.splits.items()} == {
-        "train": 10,
-        "val": 3,
-        "test": 6,
-    }
-    assert clean.splits["train"].ids == [f"train/{row}" for row in range(12) if row not in (2, 5)]
-    assert np.array_equal(clean.splits["train"].images[2], whole.splits["train"].images[3])
-    assert [len(clean.splits["train"].images[slice(1, 4)]), len(clean.splits["train"].images)] == [
-        3,
-        10,
-    ]
-    assert clean.digest != whole.digest and clean.splits["test"] is whole.splits["test"]
+def test_the_cleaned_dataset_keeps_every_test_image_and_has_another_digest():
+    leaky = leaky_dataset()
+    clean = without_twins(leaky, find_twins(leaky))
+    sizes = {name: len(part) for name, part in clean.splits.items()}
+    assert sizes == {"train": 10, "val": 3, "test": 6}
+    train = clean.splits["train"]
+    assert train.ids == [f"train/{row}" for row in range(12) if row not in (2, 5)]
+    assert np.array_equal(train.images[2], leaky.splits["train"].images[3])
+    assert len(train.images[slice(1, 4)]) == 3 and len(train.images) == 10
+    assert clean.digest != leaky.digest and clean.splits["test"] is leaky.splits["test"]
 
 
 @pytest.mark.parametrize("protocol", ["knn", "knn1", "knn11", "logistic", "linear"])
@@ -88,13 +84,12 @@ def test_every_frozen_protocol_has_three_rows(protocol):
         for name in ("random-t16", "pixels")
     ]
     twins = {"train": np.arange(20), "val": np.array([3]), "test": np.array([0, 5])}
-    found = three_ways(classify, features, {"made": twins}, protocol=protocol, iterations=20)
+    predictions = three_ways(classify, features, {"made": twins}, protocol=protocol, iterations=20)
     names = [protocol, f"{protocol} (deduplicated)", f"{protocol} (train-deduplicated)"]
-    assert [(one.protocol, one.backbone) for one in found] == [
-        (name, b.sidecar["backbone"]["name"]) for name in names for b in features
-    ]
-    official, _, rest, _, clean, _ = found
-    assert [len(one.labels) for one in (official, rest, clean)] == [30, 28, 30]
+    runs = [(prediction.protocol, prediction.backbone) for prediction in predictions]
+    assert runs == list(product(names, ["random-t16", "pixels"]))
+    official, _, rest, _, clean, _ = predictions
+    assert (len(official.labels), len(rest.labels), len(clean.labels)) == (30, 28, 30)
     assert np.array_equal(rest.probabilities, np.delete(official.probabilities, [0, 5], 0))
     alone = classify(without_twins(features[0], twins), protocol, iterations=20)
     assert np.array_equal(clean.probabilities, alone.probabilities) and clean.ids == official.ids
@@ -109,22 +104,22 @@ def test_every_frozen_protocol_has_three_rows(protocol):
 def test_protocols_of_few_labels_have_three_rows_too_and_sets_without_twins_one():
     features = [synthetic_features(dataset=name) for name in ("made", "other")]
     twins = {"made": {"train": np.arange(3), "test": np.array([1])}}
-    found = three_ways(classify_few_shot, features, twins, shots=(1,), draws=2, methods=("knn",))
-    counts = {(one.dataset, one.protocol) for one in found}
+    predictions = three_ways(
+        classify_few_shot, features, twins, shots=(1,), draws=2, methods=("knn",)
+    )
+    runs = {(prediction.dataset, prediction.protocol) for prediction in predictions}
     names = ["fewshot-1-knn", "fewshot-1-knn (deduplicated)", "fewshot-1-knn (train-deduplicated)"]
-    assert counts == {("made", name) for name in names} | {("other", names[0])} and len(found) == 8
+    assert runs == {("made", name) for name in names} | {("other", names[0])}
+    assert len(predictions) == 8
 
 
 def test_cleaned_features_are_rows_of_the_whole_ones():
     features = synthetic_features()
     clean = without_twins(features, {"train": np.array([0]), "test": np.array([0])})
-    assert isinstance(clean, Features) and np.array_equal(
-        clean.embedding("train"), features.embedding("train")[1:]
-    )
-    assert (
-        clean.ids["train"] == features.ids["train"][1:]
-        and clean.labels["test"] is features.labels["test"]
-    )
+    assert isinstance(clean, Features)
+    assert np.array_equal(clean.embedding("train"), features.embedding("train")[1:])
+    assert clean.ids["train"] == features.ids["train"][1:]
+    assert clean.labels["test"] is features.labels["test"]
 
 
 def test_fine_tuning_is_repeated_without_twins(tiny_backbone, tmp_path):
@@ -136,10 +131,8 @@ def test_fine_tuning_is_repeated_without_twins(tiny_backbone, tmp_path):
             f"{name}_labels": np.arange(n)[:, None] % 2,
         }
     np.savez(tmp_path / "pairs.npz", **arrays)
-    dataset, twins = (
-        load_dataset(f"npz:{tmp_path / 'pairs.npz'}"),
-        {"train": np.arange(16), "test": np.arange(4)},
-    )
+    dataset = load_dataset(f"npz:{tmp_path / 'pairs.npz'}")
+    twins = {"train": np.arange(16), "test": np.arange(4)}
     official, cleaned = finetune_seeds(
         tiny_backbone, dataset, [0], twins={dataset.name: twins}, config=QUICK
     )
@@ -152,11 +145,9 @@ def test_fine_tuning_is_repeated_without_twins(tiny_backbone, tmp_path):
     again = finetune_seeds(
         tiny_backbone, dataset, [0], twins={dataset.name: twins}, jobs=2, config=QUICK
     )
-    assert [one.checkpoint for one in again] == [official.checkpoint, cleaned.checkpoint]
-    rest = deduplicated([one.prediction for one in again], {dataset.name: twins})
-    assert [one.protocol for one in rest] == ["finetune (deduplicated)"] and len(
-        rest[0].labels
-    ) == 12
+    assert [run.checkpoint for run in again] == [official.checkpoint, cleaned.checkpoint]
+    (rest,) = deduplicated([run.prediction for run in again], {dataset.name: twins})
+    assert rest.protocol == "finetune (deduplicated)" and len(rest.labels) == 12
 
 
 def test_the_class_mix_counts_who_was_left_out():

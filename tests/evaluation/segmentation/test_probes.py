@@ -70,7 +70,8 @@ def test_nothing_is_chosen_on_the_test_split(features):
     blind = replace(dataset, masks=hidden, small={})
     for probe in PROBES:
         seen, unseen = (
-            segment(features, probe=probe, dataset=one, training=FAST) for one in (dataset, blind)
+            segment(features, probe=probe, dataset=split, training=FAST)
+            for split in (dataset, blind)
         )
         assert np.array_equal(seen.scores, unseen.scores)
         assert seen.choice == unseen.choice

@@ -50,10 +50,10 @@ def test_folds_are_put_together_and_seeds_are_not():
     parts = []
     for fold in (0, 1):
         dataset = synthetic_segmentation(seed=fold, fold=fold)
-        said = [
+        segmentations = [
             predicted(dataset, truth(dataset), seed=seed, labelled=6 + 2 * fold) for seed in (0, 1)
         ]
-        parts += [score_images(one, outlines=False) for one in said]
+        parts += [score_images(segmentation, outlines=False) for segmentation in segmentations]
     rows = segmentation_rows(pd.concat(parts, ignore_index=True))
     assert set(rows["labelled"]) == {7}
     assert rows[rows["metric"] == "dice"]["n"].tolist() == [8, 8]
