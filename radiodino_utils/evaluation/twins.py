@@ -122,13 +122,16 @@ def _dataset_rows(dataset: ImageDataset, kept: Mapping[str, np.ndarray]) -> Imag
 
 def _split_rows(split: Split, rows: np.ndarray) -> Split:
     groups = None if split.groups is None else [split.groups[row] for row in rows]
-    images = _ImageRows(split.images, rows)
+    images = _Rows(split.images, rows)
     return Split(images, split.labels[rows], [split.ids[row] for row in rows], groups)
 
 
 @dataclass(frozen=True)
-class _ImageRows(LazyImages):
-    """Some rows of a sequence of images, read when needed."""
+class _Rows(LazyImages):
+    """Some rows of a sequence of images, read when needed.
+
+    The name of the class is part of cache keys, see `images_digest`.
+    """
 
     images: Images
     rows: np.ndarray
