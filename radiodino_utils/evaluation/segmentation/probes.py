@@ -48,6 +48,9 @@ def segment(
         memory: Training patches that "knn" keeps, drawn at random.
         seed: Seed of the initial weights, the order of the images, and the memory.
 
+    Returns:
+        The segmentation; `choice` names learning rate and epoch, or k.
+
     Raises:
         InputError: If the probe is unknown, train or val holds no foreground, or a mask does not
             fit its image.
@@ -128,6 +131,9 @@ def segment_unet(
         channels: Channels of each level of MONAI's residual U-Net.
         training: Budget, as for the probes.
         seed: Seed of the initial weights and the order of the images.
+
+    Returns:
+        The segmentation; `choice` names learning rate and epoch.
 
     Raises:
         InputError: If the size does not fit, or see `segment`.
