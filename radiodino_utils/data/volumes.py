@@ -133,8 +133,10 @@ def _shared_shape(image: Path, mask: Path) -> tuple[int, int, int]:
     import nibabel
 
     shape, other = volume_shape(image), volume_shape(mask)
-    affines = [nibabel.as_closest_canonical(nibabel.load(path)).affine for path in (image, mask)]
-    if shape != other or not np.allclose(*affines, atol=1e-2):
+    grid, labelled = (
+        nibabel.as_closest_canonical(nibabel.load(path)).affine for path in (image, mask)
+    )
+    if shape != other or not np.allclose(grid, labelled, atol=1e-2):
         raise InputError(
             f"{mask}: the labels are not on the grid of {image.name} (shapes {other} and {shape}); "
             "resample them."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.errors import InputError
-from .extended import decode_extended, is_extended
+from .isolated import decode_isolated
 from .recognition import HEAD, begins_as_dicom
 
 if TYPE_CHECKING:
@@ -88,12 +88,21 @@ def _fill_in(header: "Dataset") -> None:
 
 
 def decoded_frame(header: "Dataset", frame: int) -> np.ndarray:
-    """Decode the samples of a frame, whose number is from 0; YBR becomes RGB."""
-    from pydicom.pixels import pixel_array
+    """Decode the samples of a frame, whose number is from 0; YBR becomes RGB.
 
-    if is_extended(header):
-        return decode_extended(header, frame)
-    return pixel_array(header, index=frame)
+    Raises:
+        ValueError: Or another error, if the pixels are damaged or no decoder knows their kind.
+    """
+    from pydicom.pixels import pixel_array
+    from pydicom.uid import RLELossless
+
+    syntax = header.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated or syntax == RLELossless:
+        return pixel_array(header, index=frame)
+    try:
+        return pixel_array(header, index=frame, decoding_plugin="pillow")
+    except Exception:  # Pillow knows few kinds of JPEG; GDCM says what is wrong
+        return decode_isolated(header, frame)
 
 
 def undecodable(name: str, error: Exception) -> InputError:
