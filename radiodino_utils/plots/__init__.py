@@ -8,19 +8,9 @@ from .registry import registered_figures
 _import_name, _, __all__ = attach(
     __name__,
     {
-        "charts": ("few_shot_curves", "forest", "roc_and_reliability", "tuning_curves"),
-        "classification": (
-            "confusion_matrices",
-            "k_curves",
-            "metric_bars",
-            "sample_sheet",
-            "save_figure",
-            "scatter_grid",
-            "schedule_lines",
-            "scree",
-            "training_curves",
-            "view_sheet",
-        ),
+        "classification": ("confusion_matrices", "forest", "metric_bars", "sample_sheet"),
+        "curves": ("few_shot_curves", "k_curves", "roc_and_reliability", "tuning_curves"),
+        "embeddings": ("scatter_grid", "scree"),
         "explanations": (
             "Panel",
             "attention_heads",
@@ -31,6 +21,7 @@ _import_name, _, __all__ = attach(
             "similarity_sheet",
         ),
         "live": ("LiveMonitor",),
+        "pretraining": ("schedule_lines", "training_curves", "view_sheet"),
         "registry": ("register_figure", "registered_figures"),
         "segmentation": (
             "case_sheet",
@@ -40,6 +31,7 @@ _import_name, _, __all__ = attach(
             "learning_curve",
             "probe_bars",
         ),
+        "style": ("save_figure", "styled"),
     },
 )
 

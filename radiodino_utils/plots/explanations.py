@@ -1,4 +1,4 @@
-"""Figures of explanations: maps over images on the true patch grid, patches in colours, scores of maps."""
+"""Figures of explanations: maps over images on the patch grid, patch colours, scores of maps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,13 +11,23 @@ from ..evaluation.results import label_of
 from ..explain.attention import Attention, mass_masks
 from ..explain.faithfulness import CONTROLS, METRICS
 from ..explain.patches import PatchColours
-from .style import STYLE, colour_of, legend_below, marker_of, titled
+from .style import (
+    add_title,
+    draw_intervals,
+    label_rows,
+    legend_below,
+    series_positions,
+    styled,
+)
 
 with extra("notebooks"):
     import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
-_OUTLINE, _CHOICE = "#56B4E9", "#00FF7F"
+_OUTLINE, _FRAME = "#56B4E9", "#00FF7F"
+_PANELS_PER_ROW = 5
 
 
 @dataclass(frozen=True)
@@ -25,13 +35,13 @@ class Panel:
     """One image of a sheet.
 
     Attributes:
-        title: Above it.
+        title: Title of the panel.
         image: uint8, [height, width] or [height, width, 3].
-        map: Over the image, [grid height, grid width] or, as colours, [grid height, grid width, 3];
-            `None` for none.
-        outlines: Masks in pixels or patches whose borders are drawn, bool, [height, width].
-        grid: Rows and columns of the patch grid; that of the map where there is one.
-        patch: Row and column of a patch that is framed.
+        map: Map over the image, [grid height, grid width], or colours,
+            [grid height, grid width, 3]; `None` for none.
+        outlines: Masks whose borders are drawn, in pixels or patches, bool, [height, width].
+        grid: Rows and columns of the patch grid; by default that of the map.
+        patch: Row and column of a patch to frame.
     """
 
     title: str
@@ -41,242 +51,239 @@ class Panel:
     grid: tuple[int, int] | None = None
     patch: tuple[int, int] | None = None
 
+    @property
+    def scalar_map(self) -> np.ndarray | None:
+        """The map if it holds values, `None` if it holds colours or there is none."""
+        return self.map if self.map is not None and self.map.ndim == 2 else None
 
+
+@styled
 def map_sheet(
-    lines: Mapping[str, Sequence[Panel]],
+    rows: Mapping[str, Sequence[Panel]],
     *,
     title: str,
     label: str = "times the map's mean",
     top: float | None = 3.0,
     caveat: str = "",
 ) -> Figure:
-    """Draws panels in lines, all maps of the sheet on one colour scale, with the patch grid over
-    the images.
+    """Draw rows of panels, all maps on one colour scale, with the patch grid over the images.
 
-    Under a map the image is dimmed, so that the map's colours can be read by the scale.
+    Under a map the image is dimmed, so that the colours of the map can be read by the scale.
 
     Args:
-        lines: The panels of each line by its name, which stands at its left.
-        title: Above the figure.
-        label: Of the colour bar.
-        top: Upper end of the colour scale, after each map is divided by its mean; `None`: the maps
-            as they are, from the least to the greatest value.
-        caveat: Below the title.
+        rows: Panels of each row by its name, which is written at its left.
+        title: Title of the figure.
+        label: Label of the colour bar.
+        top: Upper end of the colour scale, after each map is divided by its mean; `None` leaves the
+            maps as they are, and the scale reaches from the smallest to the largest value.
+        caveat: Caveat to display below the title.
     """
-    columns = max(len(panels) for panels in lines.values())
+    columns = max(len(panels) for panels in rows.values())
     if top is not None:
-        lines = {name: [_relative(panel) for panel in panels] for name, panels in lines.items()}
-    values = [
-        panel.map.ravel() for panels in lines.values() for panel in panels if _is_scalar(panel.map)
-    ]
-    low, high = (
-        (0.0, top) if top is not None else (min(map(np.min, values)), max(map(np.max, values)))
-    )
-    tallest = [
-        max(panel.image.shape[0] / panel.image.shape[1] for panel in panels)
-        for panels in lines.values()
-    ]
-    with plt.rc_context(STYLE):
-        size = (1.75 * columns + 0.9, sum(1.7 * one + 0.3 for one in tallest) + 0.5)
-        figure, axes = plt.subplots(
-            len(lines), columns, figsize=size, squeeze=False, height_ratios=tallest
-        )
-        layer, above = None, []
-        for line, (name, panels) in zip(axes, lines.items(), strict=True):
-            for axis in line:
-                axis.set(xticks=[], yticks=[])
-                axis.spines[:].set_visible(False)
-            line[0].set_ylabel(name, fontsize=8)
-            titles = [panel.title for panel in panels]
-            for axis, panel in zip(line, panels, strict=False):
-                layer = _draw(axis, panel, low, high) or layer
-                axis.set_title("" if titles == above else panel.title, fontsize=8)
-            above = titles
-        if layer is not None:
-            extend = "max" if max(map(np.max, values)) > high else "neither"
-            bar = figure.colorbar(
-                layer,
-                ax=axes,
-                shrink=min(0.9, 2.6 / size[1] + 0.5),
-                aspect=25,
-                extend=extend,
-                label=label,
-            )
-            bar.solids.set_alpha(1)
-        titled(figure, title, caveat)
+        rows = {name: [_over_mean(panel) for panel in panels] for name, panels in rows.items()}
+    heights = [max(_aspect(panel) for panel in panels) for panels in rows.values()]
+    size = (1.75 * columns + 0.9, sum(1.7 * height + 0.3 for height in heights) + 0.5)
+    layout = {"figsize": size, "squeeze": False, "height_ratios": heights}
+    figure, axes = plt.subplots(len(rows), columns, **layout)
+    maps = [panel.scalar_map for panels in rows.values() for panel in panels]
+    low, high, greatest = _colour_scale([map_ for map_ in maps if map_ is not None], top)
+    titles_above: list[str] = []
+    scale = None
+    for axes_row, (name, panels) in zip(axes, rows.items(), strict=True):
+        for axis in axes_row:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        axes_row[0].set_ylabel(name, fontsize=8)
+        titles = [panel.title for panel in panels]
+        for axis, panel in zip(axes_row, panels, strict=False):
+            scale = _draw_panel(axis, panel, low, high) or scale
+            axis.set_title("" if titles == titles_above else panel.title, fontsize=8)
+        titles_above = titles
+    if scale is not None:
+        look = {"shrink": min(0.9, 2.6 / size[1] + 0.5), "aspect": 25, "label": label}
+        extend = "max" if greatest > high else "neither"
+        bar = figure.colorbar(scale, ax=axes, extend=extend, **look)
+        bar.solids.set_alpha(1)
+    add_title(figure, title, caveat)
     return figure
 
 
-def _is_scalar(map_: np.ndarray | None) -> bool:
-    return map_ is not None and map_.ndim == 2
+def _over_mean(panel: Panel) -> Panel:
+    """Return the panel with its map divided by the mean of the map."""
+    map_ = panel.scalar_map
+    return panel if map_ is None else replace(panel, map=map_ / max(map_.mean(), 1e-12))
 
 
-def _relative(panel: Panel) -> Panel:
-    return (
-        replace(panel, map=panel.map / max(panel.map.mean(), 1e-12))
-        if _is_scalar(panel.map)
-        else panel
-    )
+def _aspect(panel: Panel) -> float:
+    return panel.image.shape[0] / panel.image.shape[1]
 
 
-def _draw(axis: plt.Axes, panel: Panel, low: float, high: float) -> plt.cm.ScalarMappable | None:
-    """Draws one panel and gives the layer that the colour bar belongs to."""
+def _colour_scale(maps: Sequence[np.ndarray], top: float | None) -> tuple[float, float, float]:
+    """Return both ends of the colour scale and the greatest value of the maps."""
+    if not maps:
+        return 0.0, 1.0, 1.0
+    smallest, greatest = min(map(np.min, maps)), max(map(np.max, maps))
+    return (smallest, greatest, greatest) if top is None else (0.0, top, greatest)
+
+
+def _draw_panel(axis: Axes, panel: Panel, low: float, high: float) -> ScalarMappable | None:
+    """Draw one panel and return the layer that the colour bar belongs to."""
     height, width = panel.image.shape[:2]
-    axis.imshow(
-        panel.image if panel.map is None else panel.image // 2, cmap="gray", vmin=0, vmax=255
-    )
     layer, grid = None, panel.grid
+    image = panel.image if panel.map is None else panel.image // 2
+    axis.imshow(image, cmap="gray", vmin=0, vmax=255)
     if panel.map is not None:
         grid = panel.map.shape[:2]
         look = {"extent": (-0.5, width - 0.5, height - 0.5, -0.5), "interpolation": "nearest"}
-        if _is_scalar(panel.map):
-            layer = axis.imshow(panel.map, alpha=0.7, cmap="inferno", vmin=low, vmax=high, **look)
-        else:
+        if panel.scalar_map is None:
             axis.imshow(panel.map, **look)
+        else:
+            layer = axis.imshow(panel.map, alpha=0.7, cmap="inferno", vmin=low, vmax=high, **look)
     if grid:
-        rows, columns = grid
-        for i in range(1, rows):
-            axis.axhline(i * height / rows - 0.5, color="white", lw=0.25, alpha=0.35)
-        for i in range(1, columns):
-            axis.axvline(i * width / columns - 0.5, color="white", lw=0.25, alpha=0.35)
-        if panel.patch:
-            place = (panel.patch[1] * width / columns - 0.5, panel.patch[0] * height / rows - 0.5)
-            axis.add_patch(
-                plt.Rectangle(place, width / columns, height / rows, fill=False, ec=_CHOICE, lw=1.5)
-            )
+        _draw_grid(axis, (height, width), grid, panel.patch)
     for outline in panel.outlines:
-        fine = np.kron(
-            outline, np.ones((-(-height // outline.shape[0]), -(-width // outline.shape[1])))
-        )  # patches to pixels
-        xs, ys = (
-            np.arange(-1, n + 1) * edge / n
-            for n, edge in zip(fine.shape[::-1], (width, height), strict=True)
-        )
-        axis.contour(
-            xs, ys, np.pad(fine, 1), levels=[0.5], colors=_OUTLINE, linewidths=0.9
-        )  # padded: closed at the edge
+        _draw_outline(axis, outline, (height, width))
     axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     return layer
+
+
+def _draw_grid(
+    axis: Axes, size: tuple[int, int], grid: tuple[int, int], patch: tuple[int, int] | None
+) -> None:
+    """Draw the borders of the patches over an image, and a frame around one patch."""
+    (height, width), (rows, columns) = size, grid
+    for row in range(1, rows):
+        axis.axhline(row * height / rows - 0.5, color="white", lw=0.25, alpha=0.35)
+    for column in range(1, columns):
+        axis.axvline(column * width / columns - 0.5, color="white", lw=0.25, alpha=0.35)
+    if patch:
+        corner = (patch[1] * width / columns - 0.5, patch[0] * height / rows - 0.5)
+        edges = (width / columns, height / rows)
+        axis.add_patch(plt.Rectangle(corner, *edges, fill=False, ec=_FRAME, lw=1.5))
+
+
+def _draw_outline(axis: Axes, mask: np.ndarray, size: tuple[int, int]) -> None:
+    """Draw the border of a mask of pixels or patches over an image of a size (height, width)."""
+    repeats = [-(-edge // cells) for edge, cells in zip(size, mask.shape, strict=True)]
+    pixels = np.kron(mask, np.ones(repeats))
+    ys, xs = (np.arange(-1, n + 1) * edge / n for n, edge in zip(pixels.shape, size, strict=True))
+    padded = np.pad(pixels, 1)  # so that the outline is closed at the edge of the image
+    axis.contour(xs, ys, padded, levels=[0.5], colors=_OUTLINE, linewidths=0.9)
 
 
 def map_panels(
     image: np.ndarray, maps: Mapping[str, np.ndarray], *, outlines: Sequence[np.ndarray] = ()
 ) -> list[Panel]:
-    """A panel of the image and one of each map, with the same outlines on all of them."""
-    return [
-        Panel("image", image, outlines=outlines),
-        *(Panel(n, image, one, outlines) for n, one in maps.items()),
-    ]
+    """Return a panel of the image and one of each map, with the same outlines on all of them.
+
+    Args:
+        image: uint8, [height, width] or [height, width, 3].
+        maps: Maps by title, [grid height, grid width] each.
+        outlines: See `Panel`.
+    """
+    panels = [Panel(title, image, map_, outlines) for title, map_ in maps.items()]
+    return [Panel("image", image, outlines=outlines), *panels]
 
 
 def similarity_sheet(
     reference: np.ndarray,
     patch: tuple[int, int],
-    lines: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]],
+    similarities: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]],
     titles: Sequence[str],
     *,
     title: str,
     caveat: str = "",
 ) -> Figure:
-    """Draws a image with a chosen patch and, beside it, how like every patch of other images is;
-    the best is framed.
+    """Draw an image with a chosen patch and the similarity of every patch of other images.
+
+    The most similar patch of each image is framed.
 
     Args:
         reference: The image with the patch.
-        patch: Row and column of the patch, see `patch_at`.
-        lines: By backbone, what `patch_similarity` gives and the images that it was given.
-        titles: Of the other images.
-        title: Above the figure.
-        caveat: Below the title.
+        patch: Row and column of the patch; see `patch_at`.
+        similarities: By backbone, the result of `patch_similarity` and the images it was given.
+        titles: Titles of the other images.
+        title: Title of the figure.
+        caveat: Caveat to display below the title.
     """
-    drawn = {}
-    for name, (similarity, images) in lines.items():
+    rows = {}
+    for name, (similarity, images) in similarities.items():
         panels = [Panel("the chosen patch", reference, grid=similarity.shape[1:], patch=patch)]
-        for text, image, one in zip(titles, images, similarity, strict=True):
-            panels.append(Panel(text, image, one, patch=np.unravel_index(one.argmax(), one.shape)))
-        drawn[label_of(name)] = panels
-    return map_sheet(drawn, title=title, label="cosine similarity", top=None, caveat=caveat)
+        for image_title, image, map_ in zip(titles, images, similarity, strict=True):
+            row, column = np.unravel_index(map_.argmax(), map_.shape)
+            panels.append(Panel(image_title, image, map_, patch=(int(row), int(column))))
+        rows[label_of(name)] = panels
+    return map_sheet(rows, title=title, label="cosine similarity", top=None, caveat=caveat)
 
 
 def attention_heads(
     attention: Attention, *, title: str, block: int = 0, share: float = 0.6, caveat: str = ""
 ) -> Figure:
-    """Draws a image and, over it, where each head of the class token looks, with the patches that
-    hold most of it.
+    """Draw the attention of each head and their mean over the image.
+
+    The smallest set of patches that holds a share of the attention is outlined.
 
     Args:
-        attention: What `attention_maps` gives.
-        title: Above the figure: the backbone and the image.
+        attention: Result of `attention_maps`.
+        title: Title of the figure: the backbone and the image.
         block: Which of the computed blocks.
-        share: Of the mass that the outlined patches hold, see `mass_masks`.
-        caveat: Below the title.
+        share: Share of the attention that the outlined patches hold; see `mass_masks`.
+        caveat: Caveat to display below the title.
     """
-    named = [(f"head {i + 1}", one) for i, one in enumerate(attention.maps[block])]
-    named.append(("mean of heads", attention.maps[block].mean(0)))
+    heads = attention.maps[block]
+    maps = {f"head {i + 1}": map_ for i, map_ in enumerate(heads)}
+    maps["mean of heads"] = heads.mean(0)
     panels = [Panel("image", attention.image)]
-    panels += [Panel(name, attention.image, one, [mass_masks(one, share)]) for name, one in named]
-    lines = {"" if i == 0 else " " * i: panels[i : i + 5] for i in range(0, len(panels), 5)}
-    return map_sheet(
-        lines,
-        title=f"{title}. Outlined: the fewest patches that hold {100 * share:.0f}\u00a0% of a head's attention",
-        label="times even attention",
-        caveat=caveat,
-    )
+    for name, map_ in maps.items():
+        panels.append(Panel(name, attention.image, map_, [mass_masks(map_, share)]))
+    starts = range(0, len(panels), _PANELS_PER_ROW)
+    rows = {" " * start: panels[start : start + _PANELS_PER_ROW] for start in starts}
+    percent = f"{100 * share:.0f}\u00a0%"
+    title = f"{title}. Outlined: the fewest patches that hold {percent} of a head's attention"
+    return map_sheet(rows, title=title, label="times even attention", caveat=caveat)
 
 
-def colour_sheet(found: Mapping[str, PatchColours], *, title: str, caveat: str = "") -> Figure:
-    """Draws images and, below, their patches in colours, a line a backbone.
-
-    Args:
-        found: What `patch_pca` gives, by backbone, of the same images.
-        title: Above the figure.
-        caveat: Below the title.
-    """
-    first = next(iter(found.values()))
-    lines = {"image": [Panel("", image) for image in first.images]}
-    for name, one in found.items():
-        shares = ", ".join(f"{100 * share:.0f}" for share in one.shares)
-        panels = [
-            Panel("", image, colours)
-            for image, colours in zip(one.images, one.colours, strict=True)
-        ]
-        lines[f"{label_of(name)}\nR, G, B: {shares} %"] = panels
-    return map_sheet(lines, title=title, caveat=caveat)
-
-
-def score_intervals(rows: pd.DataFrame, *, caveat: str = "") -> Figure:
-    """Draws the scores of every type of map with 95 % intervals, a panel a score, backbones side by
-    side.
+def colour_sheet(colours: Mapping[str, PatchColours], *, title: str, caveat: str = "") -> Figure:
+    """Draw images and, below, their patches in colours, a row per backbone.
 
     Args:
-        rows: What `faithfulness.explanation_rows` gives, of several backbones.
-        caveat: Below the title.
+        colours: Results of `patch_pca` by backbone, of the same images.
+        title: Title of the figure.
+        caveat: Caveat to display below the title.
     """
-    maps, backbones = list(rows["protocol"].unique()), rows["backbone"].unique()
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            1, len(METRICS), figsize=(2.7 * len(METRICS) + 1, 0.32 * len(maps) + 1.6), sharey=True
-        )
-        for axis, (metric, name) in zip(axes, METRICS.items(), strict=True):
-            for i, backbone in enumerate(backbones):
-                keys = (rows["backbone"] == backbone) & (rows["metric"] == metric)
-                one = rows[keys].set_index("protocol").reindex(maps)
-                place = np.arange(len(maps)) + 0.5 / len(backbones) * (i - (len(backbones) - 1) / 2)
-                axis.hlines(place, one["ci_low"], one["ci_high"], color=colour_of(i), lw=1.5)
-                look = {"color": colour_of(i), "ms": 5, "label": label_of(backbone)}
-                axis.plot(one["value"], place, marker_of(i), **look)
-            names = [f"{one} (control)" if one in CONTROLS else one for one in maps]
-            axis.set(
-                title=name, yticks=range(len(maps)), yticklabels=names, ylim=(len(maps) - 0.5, -0.5)
-            )
-            axis.set_xlabel("probability" if metric == "road" else "share")
-            axis.axvline(0, color="0.6", lw=0.8)
-            axis.grid(axis="x", alpha=0.25)
-        legend_below(figure, axes[0])
-        n = " to ".join(map(str, dict.fromkeys((rows["n"].min(), rows["n"].max()))))
-        titled(
-            figure,
-            f"How good are the maps? Mean over n = {n} images, 95 % intervals; more is better",
-            caveat,
-        )
+    first = next(iter(colours.values()))
+    rows = {"image": [Panel("", image) for image in first.images]}
+    for name, coloured in colours.items():
+        shares = ", ".join(f"{100 * share:.0f}" for share in coloured.shares)
+        pairs = zip(coloured.images, coloured.colours, strict=True)
+        rows[f"{label_of(name)}\nR, G, B: {shares} %"] = [Panel("", *pair) for pair in pairs]
+    return map_sheet(rows, title=title, caveat=caveat)
+
+
+@styled
+def score_intervals(results: pd.DataFrame, *, caveat: str = "") -> Figure:
+    """Draw the scores of each type of map with 95 % intervals, a panel per score.
+
+    Args:
+        results: Rows of `explanation_rows`, of one or several backbones.
+        caveat: Caveat to display below the title.
+    """
+    maps, backbones = results["protocol"].unique(), results["backbone"].unique()
+    names = [f"{name} (control)" if name in CONTROLS else name for name in maps]
+    size = (2.7 * len(METRICS) + 1, 0.32 * len(maps) + 1.6)
+    figure, axes = plt.subplots(1, len(METRICS), figsize=size, sharey=True)
+    for axis, (metric, name) in zip(axes, METRICS.items(), strict=True):
+        of_metric = results[results["metric"] == metric]
+        for i, backbone in enumerate(backbones):
+            scores = of_metric[of_metric["backbone"] == backbone].set_index("protocol")
+            positions = series_positions(len(maps), i, len(backbones), width=0.5)
+            look = {"i": i, "label": label_of(backbone), "scale": 1}
+            draw_intervals(axis, scores.reindex(maps), positions, **look)
+        axis.set(title=name, xlabel="probability" if metric == "road" else "share")
+        axis.axvline(0, color="0.6", lw=0.8)
+        label_rows(axis, names)
+    legend_below(figure, axes[0])
+    n = " to ".join(map(str, dict.fromkeys((results["n"].min(), results["n"].max()))))
+    title = f"How good are the maps? Mean over n = {n} images, 95 % intervals; more is better"
+    add_title(figure, title, caveat)
     return figure

@@ -18,8 +18,8 @@ def register_figure(name: str, function: Callable[..., "Figure"]) -> None:
 
     Args:
         name: Name of the figure, a Python identifier.
-        function: Draws and returns a matplotlib figure; draw under `plt.rc_context(style.STYLE)` for
-            the look of the other figures.
+        function: Draws and returns a matplotlib figure; decorate it with `styled` for the look of
+            the other figures.
 
     Raises:
         InputError: If the name is no identifier or belongs to another figure or module of `plots`,

@@ -1,4 +1,4 @@
-"""Figures of segmentations: cases with their errors, Dice by class and by size, and the learning curve."""
+"""Figures of segmentations: cases with their errors, Dice by class and size, learning curves."""
 
 import numpy as np
 import pandas as pd
@@ -8,11 +8,21 @@ from ..evaluation.results import label_of
 from ..evaluation.segmentation.metrics import image_overlap
 from ..evaluation.segmentation.prediction import Segmentation
 from ..evaluation.segmentation.tables import caption
-from .style import STYLE, colour_of, legend_below, marker_of, titled
+from .style import (
+    add_title,
+    colour_of,
+    draw_intervals,
+    label_rows,
+    legend_below,
+    marker_of,
+    series_positions,
+    styled,
+)
 
 with extra("notebooks"):
     import matplotlib.pyplot as plt
     import seaborn as sns
+    from matplotlib.axes import Axes
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -33,152 +43,157 @@ _ERRORS = {"right": "#FFFFFF", "missed": "#FF2D2D", "false": "#00E5FF", "another
 
 
 def image_dice(scores: pd.DataFrame, *, empty: str = "skip") -> pd.DataFrame:
-    """The mean foreground Dice of each image: columns backbone, probe, fold, id, kind, pixels of truth, dice."""
-    some = scores[scores["class"] != scores["class"].iloc[0]].copy()
-    some["dice"] = image_overlap(some["tp"], some["fp"], some["fn"], empty=empty)
-    some["size"] = some["tp"] + some["fn"]
+    """Return the mean foreground Dice of each image.
+
+    Args:
+        scores: Scores of `score_images`, of one or several probes of one dataset.
+        empty: Rule for classes that an image lacks; see `image_overlap`.
+
+    Returns:
+        One row per image and probe: dataset, backbone, probe, seed, fold, id, kind, dice, and the
+        number of foreground pixels in the truth as `size`.
+    """
+    foreground = _foreground(scores, empty)
+    foreground["size"] = foreground["tp"] + foreground["fn"]
     keys = ["dataset", "backbone", "probe", "seed", "fold", "id", "kind"]
-    return some.groupby(keys, sort=False, as_index=False).agg(
+    return foreground.groupby(keys, sort=False, as_index=False).agg(
         dice=("dice", "mean"), size=("size", "sum")
     )
 
 
+def _foreground(scores: pd.DataFrame, empty: str) -> pd.DataFrame:
+    """Return the rows of the foreground classes with the column `dice`; the first is background."""
+    foreground = scores[scores["class"] != scores["class"].iloc[0]].copy()
+    counts = (foreground["tp"], foreground["fp"], foreground["fn"])
+    foreground["dice"] = image_overlap(*counts, empty=empty)
+    return foreground
+
+
+@styled
 def case_sheet(segmentation: Segmentation, scores: pd.DataFrame, *, empty: str = "skip") -> Figure:
-    """Draws image, truth, prediction and errors of the best, the median and the worst image by
-    Dice.
+    """Draw truth, prediction and errors of the best, the median and the worst image by Dice.
 
     Args:
-        segmentation: What a probe gives.
-        scores: What `score_images` gives for it.
-        empty: See `image_overlap`; images whose Dice does not count are left out.
+        segmentation: Segmentation returned by a probe.
+        scores: Scores of `score_images` for it.
+        empty: Rule for classes that an image lacks, see `image_overlap`; images without a Dice are
+            left out.
     """
     dataset = segmentation.dataset
-    ranked = (
-        image_dice(scores, empty=empty)
-        .dropna(subset="dice")
-        .sort_values("dice", ascending=False, kind="stable")
-    )
-    cases = {
-        "best": ranked.iloc[0],
-        "median": ranked.iloc[len(ranked) // 2],
-        "worst": ranked.iloc[-1],
-    }
+    dice = image_dice(scores, empty=empty).dropna(subset="dice")
+    ranked = dice.sort_values("dice", ascending=False, kind="stable")
+    cases = {"best": 0, "median": len(ranked) // 2, "worst": -1}
     position_of = {dataset.ids[row]: position for position, row in enumerate(segmentation.rows)}
-    labels = list(range(1, len(dataset.classes)))
-    colours = ListedColormap(
-        [_CLASS_COLOURS[(label - 1) % len(_CLASS_COLOURS)] for label in labels]
-    )
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(3, 4, figsize=(7.2, 6.4))
-        for line, (name, case) in zip(axes, cases.items(), strict=True):
-            position = position_of[case["id"]]
-            row = segmentation.rows[position]
-            image, truth = dataset.images[row], dataset.mask(row)
-            predicted = segmentation.predicted(position, truth.shape)
-            errors = np.zeros(truth.shape, np.uint8)
-            errors[(truth > 0) & (truth == predicted)] = 1
-            errors[(truth > 0) & (predicted == 0)] = 2
-            errors[(truth == 0) & (predicted > 0)] = 3
-            errors[(truth > 0) & (predicted > 0) & (truth != predicted)] = 4
-            layers = [None, (truth, colours, len(labels)), (predicted, colours, len(labels))]
-            layers.append((errors, ListedColormap(list(_ERRORS.values())), len(_ERRORS)))
-            titles = ("image", "truth", "prediction", "errors")
-            for axis, layer, title in zip(line, layers, titles, strict=True):
-                axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-                axis.set(xticks=[], yticks=[], title=title if name == "best" else "")
-                if layer:
-                    values, palette, top = layer
-                    axis.imshow(
-                        np.ma.masked_equal(values, 0),
-                        cmap=palette,
-                        vmin=1,
-                        vmax=max(top, 2),
-                        alpha=0.65,
-                        interpolation="nearest",
-                    )
-            line[0].set_ylabel(f"{name}: {case['id']}\nDice {case['dice']:.2f}")
-        handles = [
-            Patch(color=colours(i), label=dataset.classes[label]) for i, label in enumerate(labels)
-        ]
-        errors = {
-            name: colour
-            for name, colour in _ERRORS.items()
-            if len(labels) > 1 or name != "another class"
-        }
-        handles += [
-            Patch(facecolor=colour, edgecolor="0.5", label=f"error map: {name}")
-            for name, colour in errors.items()
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
-        what = f"{dataset.name}: {_label(segmentation.backbone, segmentation.probe)}, n = {len(ranked)} test images"
-        titled(figure, what, caption([dataset.caveat], empty=empty))
+    figure, axes = plt.subplots(3, 4, figsize=(7.2, 6.4))
+    for row, (name, rank) in zip(axes, cases.items(), strict=True):
+        case = ranked.iloc[rank]
+        _draw_case(row, segmentation, position_of[case["id"]])
+        row[0].set_ylabel(f"{name}: {case['id']}\nDice {case['dice']:.2f}")
+    for axis, title in zip(axes[0], ("image", "truth", "prediction", "errors"), strict=True):
+        axis.set_title(title)
+    handles = _case_legend(dataset.classes[1:])
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    probe = _probe_label(segmentation.backbone, segmentation.probe)
+    title = f"{dataset.name}: {probe}, n = {len(ranked)} test images"
+    add_title(figure, title, caption([dataset.caveat], empty=empty))
     return figure
 
 
+def _draw_case(axes: np.ndarray, segmentation: Segmentation, position: int) -> None:
+    """Draw image, truth, prediction and errors of one image on four panels."""
+    dataset, row = segmentation.dataset, segmentation.rows[position]
+    truth = dataset.mask(row)
+    predicted = segmentation.predicted(position, truth.shape)
+    classes = [_class_colour(i) for i in range(len(dataset.classes) - 1)]
+    errors = _error_map(truth, predicted)
+    layers = [None, (truth, classes), (predicted, classes), (errors, list(_ERRORS.values()))]
+    for axis, layer in zip(axes, layers, strict=True):
+        axis.imshow(dataset.images[row], cmap="gray", vmin=0, vmax=255)
+        axis.set(xticks=[], yticks=[])
+        if layer:
+            values, colours = layer
+            look = {"cmap": ListedColormap(colours), "vmin": 1, "vmax": max(len(colours), 2)}
+            shown = np.ma.masked_equal(values, 0)
+            axis.imshow(shown, **look, alpha=0.65, interpolation="nearest")
+
+
+def _error_map(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return for each pixel its place in `_ERRORS`, from 1; 0 for true background."""
+    errors = np.zeros(truth.shape, np.uint8)
+    errors[(truth > 0) & (truth == predicted)] = 1
+    errors[(truth > 0) & (predicted == 0)] = 2
+    errors[(truth == 0) & (predicted > 0)] = 3
+    errors[(truth > 0) & (predicted > 0) & (truth != predicted)] = 4
+    return errors
+
+
+def _case_legend(classes: tuple[str, ...]) -> list[Patch]:
+    """Return the legend of the foreground classes and of the error map."""
+    handles = [Patch(color=_class_colour(i), label=name) for i, name in enumerate(classes)]
+    for name, colour in _ERRORS.items():
+        if len(classes) > 1 or name != "another class":
+            label = f"error map: {name}"
+            handles.append(Patch(facecolor=colour, edgecolor="0.5", label=label))
+    return handles
+
+
+def _class_colour(i: int) -> str:
+    return _CLASS_COLOURS[i % len(_CLASS_COLOURS)]
+
+
+@styled
 def dice_by_class(scores: pd.DataFrame, *, probe: str = "linear", empty: str = "skip") -> Figure:
-    """Draws the Dice of every test image by class, and by kind of image where there are kinds; a
-    bar is the median.
+    """Draw the Dice of each test image by class, and by kind of image where there are kinds.
 
     Args:
-        scores: What `score_images` gives, of several backbones and of one set.
-        probe: Which one.
-        empty: See `image_overlap`.
+        scores: Scores of `score_images`, of one or several backbones and one dataset.
+        probe: Name of the probe.
+        empty: Rule for classes that an image lacks; see `image_overlap`.
     """
-    shown = scores[(scores["probe"] == probe) & (scores["class"] != scores["class"].iloc[0])].copy()
-    shown["dice"] = image_overlap(shown["tp"], shown["fp"], shown["fn"], empty=empty)
-    shown["group"] = shown["class"].where(
-        shown["kind"] == "", shown["class"] + ", " + shown["kind"]
-    )
-    shown, backbones = (
-        shown.dropna(subset="dice"),
-        list(scores["backbone"][scores["probe"] == probe].unique()),
-    )
-    order = {name: place for place, name in enumerate(scores["class"].unique())}
-    groups = list(
-        shown.sort_values("class", key=lambda names: names.map(order), kind="stable")[
-            "group"
-        ].unique()
-    )
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(
-            figsize=(max(5.0, 0.34 * len(groups) * len(backbones) + 1.2), 3.8)
-        )
-        palette = {name: colour_of(i) for i, name in enumerate(backbones)}
-        options = {
-            "x": "group",
-            "y": "dice",
-            "hue": "backbone",
-            "order": groups,
-            "hue_order": backbones,
-            "palette": palette,
-        }
-        sns.boxplot(shown, **options, ax=axis, fliersize=0, fill=False, linewidth=1, gap=0.15)
-        sns.stripplot(
-            shown, **options, ax=axis, dodge=True, size=2, alpha=0.5, jitter=0.2, legend=False
-        )
-        counts = shown[shown["backbone"] == backbones[0]].groupby("group")["dice"].size()
-        axis.set_xticks(
-            range(len(groups)),
-            [f"{name}\nn = {counts.get(name, 0)}" for name in groups],
-            rotation=40,
-            ha="right",
-        )
-        axis.set(xlabel="", ylabel="Dice of a image", ylim=(-0.02, 1.02))
-        axis.grid(axis="y", alpha=0.25)
-        handles, names = axis.get_legend_handles_labels()
-        axis.get_legend().remove()
-        figure.legend(
-            handles,
-            [label_of(name) for name in names],
-            loc="outside lower center",
-            ncols=3,
-            frameon=False,
-        )
-        what = f"{scores['dataset'].iloc[0]}, {probe} probe: Dice of each test image, by class (line: median, box: quartiles)"
-        titled(figure, what, caption(scores["caveat"], empty=empty))
+    scores_of_probe = scores[scores["probe"] == probe]
+    backbones = list(scores_of_probe["backbone"].unique())
+    shown = _foreground(scores, empty)
+    shown = shown[shown["probe"] == probe].dropna(subset="dice")
+    with_kind = shown["class"] + ", " + shown["kind"]
+    shown = shown.assign(group=shown["class"].where(shown["kind"] == "", with_kind))
+    order = {name: position for position, name in enumerate(scores["class"].unique())}
+    by_class = shown.sort_values("class", key=lambda names: names.map(order), kind="stable")
+    groups = list(by_class["group"].unique())
+    size = (max(5.0, 0.34 * len(groups) * len(backbones) + 1.2), 3.8)
+    figure, axis = plt.subplots(figsize=size)
+    _draw_boxes(axis, shown, groups, backbones)
+    counts = shown[shown["backbone"] == backbones[0]].groupby("group")["dice"].size()
+    labels = [f"{name}\nn = {counts.get(name, 0)}" for name in groups]
+    axis.set_xticks(range(len(groups)), labels, rotation=40, ha="right")
+    handles, names = axis.get_legend_handles_labels()
+    axis.get_legend().remove()
+    names = [label_of(name) for name in names]
+    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+    title = f"{scores['dataset'].iloc[0]}, {probe} probe: Dice of each test image, by class"
+    title += " (line: median, box: quartiles)"
+    add_title(figure, title, caption(scores["caveat"], empty=empty))
     return figure
 
 
+def _draw_boxes(axis: Axes, scores: pd.DataFrame, groups: list[str], backbones: list[str]) -> None:
+    """Draw boxes and single points of the Dice by group and backbone."""
+    options = {
+        "x": "group",
+        "y": "dice",
+        "hue": "backbone",
+        "order": groups,
+        "hue_order": backbones,
+        "palette": {name: colour_of(i) for i, name in enumerate(backbones)},
+        "ax": axis,
+    }
+    sns.boxplot(scores, **options, fliersize=0, fill=False, linewidth=1, gap=0.15)
+    points = {"dodge": True, "size": 2, "alpha": 0.5, "jitter": 0.2, "legend": False}
+    sns.stripplot(scores, **options, **points)
+    axis.set(xlabel="", ylabel="Dice of an image", ylim=(-0.02, 1.02))
+    axis.grid(axis="y", alpha=0.25)
+
+
+@styled
 def dice_by_size(
     scores: pd.DataFrame,
     *,
@@ -186,152 +201,103 @@ def dice_by_size(
     empty: str = "skip",
     spacing_mm: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draws the Dice of every test image and class against the size of what is to be found, a panel
-    a backbone.
+    """Draw the Dice of each test image and class over the area in the truth, per backbone.
 
     Args:
-        scores: What `score_images` gives, of several backbones and of one set.
-        probe: Which one.
-        empty: See `image_overlap`.
-        spacing_mm: Of the images; sizes are in pixels without it.
+        scores: Scores of `score_images`, of one or several backbones and one dataset.
+        probe: Name of the probe.
+        empty: Rule for classes that an image lacks; see `image_overlap`.
+        spacing_mm: Pixel spacing of the images, mm; without it areas are in pixels.
     """
-    shown = scores[(scores["probe"] == probe) & (scores["class"] != scores["class"].iloc[0])].copy()
-    shown["dice"] = image_overlap(shown["tp"], shown["fp"], shown["fn"], empty=empty)
-    shown["size"] = (shown["tp"] + shown["fn"]) * (np.prod(spacing_mm) / 100 if spacing_mm else 1)
+    shown = _foreground(scores, empty)
+    shown = shown[shown["probe"] == probe]
+    pixel_area = np.prod(spacing_mm) / 100 if spacing_mm else 1  # cm² or pixels
+    shown = shown.assign(size=(shown["tp"] + shown["fn"]) * pixel_area)
     shown = shown[(shown["size"] > 0) & shown["dice"].notna()]
-    backbones, hues = (
-        shown["backbone"].unique(),
-        "class" if shown["class"].nunique() > 1 else "kind",
-    )
-    names = [name for name in scores[hues].unique() if name in set(shown[hues])]
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            1, len(backbones), figsize=(2.9 * len(backbones) + 0.6, 4.0), sharey=True, squeeze=False
-        )
-        for axis, backbone in zip(axes[0], backbones, strict=True):
-            one = shown[shown["backbone"] == backbone]
-            for i, name in enumerate(names):
-                part = one[one[hues] == name]
-                colour = _CLASS_COLOURS[i % len(_CLASS_COLOURS)]
-                axis.plot(
-                    part["size"],
-                    part["dice"],
-                    "o",
-                    color=colour,
-                    ms=3,
-                    alpha=0.6,
-                    mew=0,
-                    label=name or "foreground",
-                )
-            rank = one[["size", "dice"]].corr("spearman").iloc[0, 1]
-            axis.set(
-                xscale="log", ylim=(-0.03, 1.03), title=f"{label_of(backbone)}\nSpearman {rank:.2f}"
-            )
-            axis.set_xlabel("area in truth, cm²" if spacing_mm else "area in truth, pixels")
-            axis.grid(alpha=0.25)
-        axes[0, 0].set_ylabel("Dice of a image")
-        legend_below(figure, axes[0, 0])
-        what = f"{scores['dataset'].iloc[0]}, {probe} probe: Dice against size, n = {len(shown) // len(backbones)}"
-        titled(figure, what, caption(scores["caveat"], empty=empty))
-    return figure
-
-
-def learning_curve(rows: pd.DataFrame, *, metric: str = "dice", empty: str = "skip") -> Figure:
-    """Draws a metric with its 95 % interval over the number of labelled images.
-
-    Args:
-        rows: What `segmentation_rows` gives, of several numbers of labelled images, backbones, and
-            one probe.
-        metric: Which one.
-        empty: The rule that the rows were made with.
-    """
-    rows = rows[rows["metric"] == metric].sort_values("labelled", kind="stable")
-    ticks, probe = sorted(rows["labelled"].unique()), rows["protocol"].iloc[0].removeprefix("seg-")
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(6.2, 3.6))
-        for i, (backbone, one) in enumerate(rows.groupby("backbone", sort=False)):
-            look = {
-                "color": colour_of(i),
-                "marker": marker_of(i),
-                "ms": 4,
-                "label": label_of(backbone),
-            }
-            axis.plot(one["labelled"], 100 * one["value"], **look)
-            axis.fill_between(
-                one["labelled"],
-                100 * one["ci_low"],
-                100 * one["ci_high"],
-                color=look["color"],
-                alpha=0.12,
-                lw=0,
-            )
-        axis.set(
-            xscale="log",
-            xticks=ticks,
-            xticklabels=ticks,
-            xlabel="labelled training images",
-            ylabel=f"{metric} %".capitalize(),
-        )
-        axis.minorticks_off()
-        axis.set_ylim(bottom=0)
+    backbones = shown["backbone"].unique()
+    hue = "class" if shown["class"].nunique() > 1 else "kind"
+    names = [name for name in scores[hue].unique() if name in set(shown[hue])]
+    size = (2.9 * len(backbones) + 0.6, 4.0)
+    figure, axes = plt.subplots(1, len(backbones), figsize=size, sharey=True, squeeze=False)
+    for axis, backbone in zip(axes[0], backbones, strict=True):
+        of_backbone = shown[shown["backbone"] == backbone]
+        look = {"ms": 3, "alpha": 0.6, "mew": 0}
+        for i, name in enumerate(names):
+            points = of_backbone[of_backbone[hue] == name]
+            look |= {"color": _class_colour(i), "label": name or "foreground"}
+            axis.plot(points["size"], points["dice"], "o", **look)
+        rank = of_backbone[["size", "dice"]].corr("spearman").iloc[0, 1]
+        axis.set_title(f"{label_of(backbone)}\nSpearman {rank:.2f}")
+        axis.set(xscale="log", ylim=(-0.03, 1.03))
+        axis.set_xlabel(f"area in truth, {'cm²' if spacing_mm else 'pixels'}")
         axis.grid(alpha=0.25)
-        legend_below(figure, axis)
-        what = f"{rows['dataset'].iloc[0]}, {probe} probe over the number of labelled images"
-        titled(figure, what, caption(rows["caveat"], empty=empty))
+    axes[0, 0].set_ylabel("Dice of an image")
+    legend_below(figure, axes[0, 0])
+    title = f"{scores['dataset'].iloc[0]}, {probe} probe: Dice against size"
+    title += f", n = {len(shown) // len(backbones)}"
+    add_title(figure, title, caption(scores["caveat"], empty=empty))
     return figure
 
 
-def _label(backbone: str, probe: str) -> str:
-    return "U-Net from scratch" if probe == "unet" else f"{label_of(backbone)}, {probe} probe"
-
-
-def probe_bars(rows: pd.DataFrame, *, metric: str = "dice", empty: str = "skip") -> Figure:
-    """Draws a metric with its 95 % interval by probe and backbone, a panel a dataset.
+@styled
+def learning_curve(results: pd.DataFrame, *, metric: str = "dice", empty: str = "skip") -> Figure:
+    """Draw a metric with its 95 % interval over the number of labelled images.
 
     Args:
-        rows: What `segmentation_rows` gives.
-        metric: Which one.
-        empty: The rule that the rows were made with.
+        results: Rows of `segmentation_rows` for several numbers of labelled images, one or several
+            backbones, and one probe.
+        metric: Name of the metric.
+        empty: Rule for classes that an image lacks, that of the rows.
     """
-    rows = rows[rows["metric"] == metric]
-    datasets, protocols, backbones = (
-        list(rows[key].unique()) for key in ("dataset", "protocol", "backbone")
-    )
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            1, len(datasets), figsize=(3.4 * len(datasets) + 2.6, 3.2), sharey=True, squeeze=False
-        )
-        for axis, dataset in zip(axes[0], datasets, strict=True):
-            for i, backbone in enumerate(backbones):
-                one = (
-                    rows[(rows["dataset"] == dataset) & (rows["backbone"] == backbone)]
-                    .set_index("protocol")
-                    .reindex(protocols)
-                )
-                place = np.arange(len(protocols)) + 0.7 / len(backbones) * (
-                    i - (len(backbones) - 1) / 2
-                )
-                axis.hlines(
-                    place, 100 * one["ci_low"], 100 * one["ci_high"], color=colour_of(i), lw=1.5
-                )
-                axis.plot(
-                    100 * one["value"],
-                    place,
-                    marker_of(i),
-                    color=colour_of(i),
-                    ms=5,
-                    label=label_of(backbone),
-                )
-            axis.set(
-                xlabel="Dice %" if metric == "dice" else f"{metric} %", xlim=(0, 100), title=dataset
-            )
-            axis.set_yticks(range(len(protocols)), [one.removeprefix("seg-") for one in protocols])
-            axis.set_ylim(len(protocols) - 0.5, -0.5)
-            axis.grid(axis="x", alpha=0.25)
-        legend_below(figure, axes[0, 0])
-        titled(
-            figure,
-            "Test images, with bootstrap 95 % intervals over images",
-            caption(rows["caveat"], empty=empty),
-        )
+    results = results[results["metric"] == metric].sort_values("labelled", kind="stable")
+    ticks = sorted(results["labelled"].unique())
+    figure, axis = plt.subplots(figsize=(6.2, 3.6))
+    for i, (backbone, curve) in enumerate(results.groupby("backbone", sort=False)):
+        look = {"color": colour_of(i), "marker": marker_of(i), "ms": 4}
+        axis.plot(curve["labelled"], 100 * curve["value"], **look, label=label_of(backbone))
+        interval = (100 * curve["ci_low"], 100 * curve["ci_high"])
+        axis.fill_between(curve["labelled"], *interval, color=colour_of(i), alpha=0.12, lw=0)
+    axis.set(xscale="log", xticks=ticks, xticklabels=ticks)
+    axis.set(xlabel="labelled training images", ylabel=f"{metric} %".capitalize())
+    axis.minorticks_off()
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.25)
+    legend_below(figure, axis)
+    dataset, protocol = results["dataset"].iloc[0], results["protocol"].iloc[0]
+    probe = protocol.removeprefix("seg-")
+    title = f"{dataset}, {probe} probe over the number of labelled images"
+    add_title(figure, title, caption(results["caveat"], empty=empty))
     return figure
+
+
+@styled
+def probe_bars(results: pd.DataFrame, *, metric: str = "dice", empty: str = "skip") -> Figure:
+    """Draw a metric with its 95 % interval by probe and backbone, a panel per dataset.
+
+    Args:
+        results: Rows of `segmentation_rows`.
+        metric: Name of the metric.
+        empty: Rule for classes that an image lacks, that of the rows.
+    """
+    results = results[results["metric"] == metric]
+    datasets, backbones = results["dataset"].unique(), results["backbone"].unique()
+    protocols = results["protocol"].unique()
+    size = (3.4 * len(datasets) + 2.6, 3.2)
+    figure, axes = plt.subplots(1, len(datasets), figsize=size, sharey=True, squeeze=False)
+    for axis, dataset in zip(axes[0], datasets, strict=True):
+        of_dataset = results[results["dataset"] == dataset]
+        for i, backbone in enumerate(backbones):
+            of_backbone = of_dataset[of_dataset["backbone"] == backbone].set_index("protocol")
+            positions = series_positions(len(protocols), i, len(backbones))
+            label = label_of(backbone)
+            draw_intervals(axis, of_backbone.reindex(protocols), positions, i=i, label=label)
+        axis.set(xlabel=f"{'Dice' if metric == 'dice' else metric} %", xlim=(0, 100), title=dataset)
+        label_rows(axis, [protocol.removeprefix("seg-") for protocol in protocols])
+    legend_below(figure, axes[0, 0])
+    title = "Test images, with bootstrap 95 % intervals over images"
+    add_title(figure, title, caption(results["caveat"], empty=empty))
+    return figure
+
+
+def _probe_label(backbone: str, probe: str) -> str:
+    return "U-Net from scratch" if probe == "unet" else f"{label_of(backbone)}, {probe} probe"

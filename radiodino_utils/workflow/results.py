@@ -15,7 +15,7 @@ from ..core.files import results_folder
 from ..evaluation.predictions import Prediction
 from ..evaluation.records import write_predictions, write_scores
 from ..evaluation.results import write_table
-from ..plots.classification import save_figure
+from ..plots.style import save_figure
 
 with extra("notebooks"):
     import matplotlib.pyplot as plt

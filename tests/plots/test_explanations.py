@@ -1,24 +1,22 @@
-import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 
 from radiodino_utils.explain.attention import Attention, mass_masks
-from radiodino_utils.plots.explanations import Panel, attention_heads, map_sheet, similarity_sheet
+from radiodino_utils.plots.explanations import (
+    Panel,
+    attention_heads,
+    map_sheet,
+    score_intervals,
+    similarity_sheet,
+)
 
-matplotlib.use("Agg")
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 90), np.uint8)
 MAP = np.arange(6.0).reshape(2, 3) + 1
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
-
-
-def test_a_image_that_is_not_square_is_not_stretched():
-    figure = map_sheet({"a line": [Panel("image", IMAGE), Panel("map", IMAGE, MAP)]}, title="maps")
+def test_an_image_that_is_not_square_is_not_stretched():
+    figure = map_sheet({"row": [Panel("image", IMAGE), Panel("map", IMAGE, MAP)]}, title="maps")
     figure.canvas.draw()
     for axis in figure.axes[:2]:
         box = axis.get_window_extent()
@@ -47,22 +45,16 @@ def test_outlines_follow_masks_up_to_the_edge():
     axis = map_sheet({"": [Panel("map", IMAGE, MAP, outlines=[mask])]}, title="maps").axes[0]
     (path,) = axis.collections[0].get_paths()
     box = path.get_extents()
-    assert (box.x0, box.x1) == pytest.approx((29.5, 59.5), abs=0.6) and (
-        box.y0,
-        box.y1,
-    ) == pytest.approx((-0.5, 19.5), abs=0.6)
+    assert (box.x0, box.x1) == pytest.approx((29.5, 59.5), abs=0.6)
+    assert (box.y0, box.y1) == pytest.approx((-0.5, 19.5), abs=0.6)
 
 
 def test_the_outlined_patches_hold_the_share():
     maps = np.random.default_rng(0).random((1, 2, 4, 4), dtype=np.float32)
     attention = Attention(np.zeros((1, 2, 17)), maps, IMAGE[:48, :48], np.zeros(8))
     figure = attention_heads(attention, title="tiny", share=0.5)
-    assert [axis.get_title() for axis in figure.axes[:4]] == [
-        "image",
-        "head 1",
-        "head 2",
-        "mean of heads",
-    ]
+    titles = [axis.get_title() for axis in figure.axes[:4]]
+    assert titles == ["image", "head 1", "head 2", "mean of heads"]
     assert "50\u00a0%" in figure.get_suptitle()
     area = mass_masks(maps, 0.5)[0, 0].sum() * 12 * 12
     drawn = figure.axes[1].collections[0].get_paths()[0].to_polygons()
@@ -76,9 +68,14 @@ def test_the_chosen_and_the_best_patch_are_framed():
     )
     for axis in figure.axes[:2]:
         (frame,) = axis.patches
-        assert (frame.get_x(), frame.get_y(), frame.get_width(), frame.get_height()) == (
-            59.5,
-            29.5,
-            30,
-            30,
-        )
+        edges = (frame.get_x(), frame.get_y(), frame.get_width(), frame.get_height())
+        assert edges == (59.5, 29.5, 30, 30)
+
+
+def test_the_numbers_of_images_are_in_the_title():
+    scores = pd.DataFrame(
+        {"protocol": ["attention", "even"], "backbone": "tiny", "metric": "road", "n": [4, 5]}
+    ).assign(value=0.2, ci_low=0.1, ci_high=0.3)
+    for some, n in ((scores, "4 to 5"), (scores.tail(1), "5")):
+        title = score_intervals(some).get_suptitle().replace("\n", " ")
+        assert f"n = {n} images" in title
