@@ -1,13 +1,13 @@
-"""Attention maps of any timm vision transformer: by block and head, rolled out, and how much the heads differ."""
+"""Attention of vision transformers of timm: by block and head, rolled out, and across heads."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ..backbones.backbone import Backbone
 from ..backbones.loading import as_backbone
@@ -23,9 +23,9 @@ class Attention:
     Attributes:
         rows: Attention of the class token to every token, float32, [blocks, heads, tokens]; each
             row sums to 1.
-        maps: Its part on the patches, [blocks, heads, grid height, grid width].
+        maps: The part of `rows` on the patches, [blocks, heads, grid height, grid width].
         image: The image as the backbone saw it, uint8, [height, width] or [height, width, 3].
-        embedding: The class token behind the last norm, float32, [width].
+        embedding: Embedding of the same pass, float32, [width].
     """
 
     rows: np.ndarray
@@ -37,12 +37,12 @@ class Attention:
 def attention_maps(
     backbone: Backbone | str, image: np.ndarray, *, blocks: Sequence[int] = (-1,)
 ) -> Attention:
-    """Computes the attention of the class token in chosen blocks, head by head, as DINO shows it.
+    """Return the attention of the class token in chosen blocks, per head, as DINO shows it.
 
-    Where the embedding is the mean patch token, the rows are the mean over the patch tokens' own
-    rows; a backbone that pools otherwise is refused. Fused attention, which never forms the matrix,
-    is switched off in the chosen blocks only and is as it was afterwards. For images of another
-    size or aspect see `backbones.at_size`.
+    Where the embedding is the mean patch token, the rows are the mean over the rows of the patch
+    tokens; a backbone that pools otherwise is refused. Fused attention, which never forms the
+    matrix, is switched off in the chosen blocks for this pass only. For images of another size or
+    aspect ratio see `at_size`.
 
     Source: Caron et al., ICCV 2021 (facebookresearch/dino, visualize_attention.py).
 
@@ -52,7 +52,7 @@ def attention_maps(
         blocks: Numbers of the blocks; negative ones count from the last.
 
     Returns:
-        Rows, maps and the embedding of the same pass.
+        Rows, maps and the embedding.
 
     Raises:
         InputError: If the backbone has no attention, a block does not exist, or the image is
@@ -65,13 +65,13 @@ def attention_maps(
 
 
 def attention_rollout(backbone: Backbone | str, image: np.ndarray) -> np.ndarray:
-    """Follows the attention through all blocks: how much of each patch reaches the class token.
+    """Return how much of each patch reaches the class token through the attention of all blocks.
 
     In each block the mean over the heads and the residual path count half each. What flows from the
     prefix tokens is left out of the map, so it sums to less than 1.
 
     Source: Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020
-        (arXiv:2005.00928).
+    (arXiv:2005.00928).
 
     Args:
         backbone: See `attention_maps`.
@@ -93,16 +93,16 @@ def attention_rollout(backbone: Backbone | str, image: np.ndarray) -> np.ndarray
 
 
 def mass_masks(maps: np.ndarray, share: float = 0.6) -> np.ndarray:
-    """Marks the smallest set of patches that holds a share of each map's mass, as DINO draws it.
+    """Return the smallest set of patches that holds a share of the mass of each map.
 
     Source: facebookresearch/dino, visualize_attention.py, option `threshold`.
 
     Args:
-        maps: Not negative, [..., grid height, grid width].
-        share: Of the mass, 0 to 1.
+        maps: Maps without negative values, [..., grid height, grid width].
+        share: Share of the mass, 0 to 1.
 
     Returns:
-        bool, of the same shape.
+        Masks of the same shape, bool.
 
     Raises:
         InputError: If the share is not between 0 and 1.
@@ -121,34 +121,35 @@ def mass_masks(maps: np.ndarray, share: float = 0.6) -> np.ndarray:
 
 
 def head_diversity(rows: np.ndarray) -> np.ndarray:
-    """Measures how much the heads of a block look at different tokens.
+    """Return how much the heads of each block attend to different tokens.
 
     Source: the distance between heads of Clark et al., "What Does BERT Look At?", 2019
-        (arXiv:1906.04341).
+    (arXiv:1906.04341).
 
     Args:
         rows: Attention rows, [blocks, heads, tokens].
 
     Returns:
-        For each block the mean Jensen-Shannon divergence over the pairs of heads, bits: 0 for equal
-        heads, 1 for heads that share no token; NaN for a single head. float64, [blocks].
+        Mean Jensen-Shannon divergence over the pairs of heads, bits, float64, [blocks]: 0 for equal
+        heads, 1 for heads that share no token, NaN for a single head.
     """
     with extra("evaluation"):
         from scipy.spatial.distance import jensenshannon
 
-    pairs = list(combinations(range(rows.shape[1]), 2))
-    if not pairs:
-        return np.full(len(rows), np.nan)
-    return np.array(
-        [
-            np.mean([jensenshannon(block[i], block[j], base=2) ** 2 for i, j in pairs])
-            for block in rows
-        ]
-    )
+    diversity = np.full(len(rows), np.nan)
+    for block, heads in enumerate(rows):
+        pairs = combinations(heads, 2)
+        divergences = [jensenshannon(*pair, base=2) ** 2 for pair in pairs]
+        if divergences:
+            diversity[block] = np.mean(divergences)
+    return diversity
 
 
 def require_attention(backbone: Backbone) -> None:
-    """Checks that attention can be read from a backbone.
+    """Check that attention can be read from a backbone.
+
+    Args:
+        backbone: Any backbone.
 
     Raises:
         InputError: If the backbone is no vision transformer of timm.
@@ -158,21 +159,23 @@ def require_attention(backbone: Backbone) -> None:
         hasattr(layer, "fused_attn") and hasattr(layer, "attn_drop") for layer in layers
     ):
         raise InputError(
-            f"{backbone.name}: has no attention to show; choose a vision transformer such as random-t16."
+            f"{backbone.name}: has no attention to show; "
+            "choose a vision transformer such as random-t16."
         )
 
 
 def _require_token(backbone: Backbone) -> None:
+    """Check that a backbone has attention, and that of a token is that of the embedding."""
     require_attention(backbone)
     if "pooled_token" in backbone.outputs:
         raise InputError(
-            f"{backbone.name}: its embedding is pooled by '{backbone.model.global_pool}', so that the attention of no token is "
-            "that of the embedding; use Grad-CAM."
+            f"{backbone.name}: its embedding is pooled by '{backbone.model.global_pool}', so that "
+            "the attention of no token is that of the embedding; use Grad-CAM."
         )
 
 
 def with_attention(backbones: Iterable[Backbone]) -> list[Backbone]:
-    """Keeps the backbones whose attention can be read and prints one sentence for each other."""
+    """Return the backbones whose attention can be read, and print a sentence for each other."""
     kept = []
     for backbone in backbones:
         try:
@@ -184,32 +187,41 @@ def with_attention(backbones: Iterable[Backbone]) -> list[Backbone]:
 
 
 def on_grid(backbone: Backbone, rows: np.ndarray) -> np.ndarray:
-    """Drops the prefix tokens and lays the patches on their grid: [..., tokens] to [..., grid height, grid width]."""
-    return rows[..., backbone.num_prefix_tokens :].reshape(
-        *rows.shape[:-1], *backbone.model.patch_embed.grid_size
-    )
+    """Drop the prefix tokens and reshape the patches to their grid.
+
+    Args:
+        backbone: Vision transformer of timm.
+        rows: One value per token, [..., tokens].
+
+    Returns:
+        One value per patch, [..., grid height, grid width].
+    """
+    patches = rows[..., backbone.num_prefix_tokens :]
+    return patches.reshape(*rows.shape[:-1], *backbone.model.patch_embed.grid_size)
 
 
 def _attention_matrices(
     backbone: Backbone, image: np.ndarray, blocks: Sequence[int]
 ) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
-    """Attention [blocks, heads, tokens, tokens], the image as seen, and its embedding [width]."""
+    """Return attention [blocks, heads, tokens, tokens], the image as seen, embedding [width]."""
     _require_token(backbone)
     layers = backbone.model.blocks
-    if wrong := [block for block in blocks if not -len(layers) <= block < len(layers)]:
-        raise InputError(f"{backbone.name}: has {len(layers)} blocks, no block {wrong[0]}.")
+    for block in blocks:
+        if not -len(layers) <= block < len(layers):
+            raise InputError(f"{backbone.name}: has {len(layers)} blocks, no block {block}.")
     seen = backbone.seen(image)
     batch = torch.from_numpy(np.array(seen if seen.ndim == 3 else seen[..., None]))[None]
     with ExitStack() as stack, torch.inference_mode():
-        caught = [stack.enter_context(_attention_of(layers[block].attn)) for block in blocks]
+        recorded = [stack.enter_context(_recorded(layers[block].attn)) for block in blocks]
         embedding = FeatureModel(backbone)(batch)[0][0]
-    return torch.stack([matrices[0][0] for matrices in caught]).float(), seen, embedding
+    return torch.stack([matrices[0][0] for matrices in recorded]).float(), seen, embedding
 
 
 @contextmanager
-def _attention_of(layer: nn.Module):  # noqa: ANN202
-    """Collects the attention matrices [n, heads, tokens, tokens] of a layer while the block runs."""
-    matrices, fused = [], layer.fused_attn
+def _recorded(layer: Any) -> Iterator[list[torch.Tensor]]:
+    """Record the attention matrices [n, heads, tokens, tokens] of a layer within the context."""
+    matrices: list[torch.Tensor] = []
+    fused = layer.fused_attn
     hook = layer.attn_drop.register_forward_hook(
         lambda module, inputs, output: matrices.append(output)
     )
@@ -222,12 +234,11 @@ def _attention_of(layer: nn.Module):  # noqa: ANN202
 
 
 def _query(backbone: Backbone, tokens: int) -> torch.Tensor:
-    """The share of each token in the embedding, [tokens]: all of the class token, or the mean of the patch tokens."""
+    """Return the share of each token in the embedding, [tokens]."""
     query = torch.zeros(tokens)
     if "class_token" in backbone.outputs:
-        tokens_read = (
-            2 if hasattr(backbone.model, "head_dist") else 1
-        )  # DeiT's embedding is also half its distillation token
+        # half of DeiT's embedding is its distillation token
+        tokens_read = 2 if hasattr(backbone.model, "head_dist") else 1
         query[:tokens_read] = 1 / tokens_read
     else:
         query[backbone.num_prefix_tokens :] = 1 / (tokens - backbone.num_prefix_tokens)

@@ -1,4 +1,4 @@
-"""What single patches mean to a backbone: their principal components as colours, and their likeness across images."""
+"""Patch tokens: their principal components as colours, and their similarity across images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class PatchColours:
 
     Attributes:
         colours: float32, 0 to 1, [n, grid height, grid width, 3]; the background is black.
-        foreground: bool, [n, grid height, grid width].
-        shares: Of the foreground's variance, explained by red, green and blue, [3].
-        images: As the backbone saw them, uint8.
+        foreground: Patches of the foreground, bool, [n, grid height, grid width].
+        shares: Shares of the foreground's variance that red, green and blue explain, [3].
+        images: Images as the backbone saw them, uint8.
     """
 
     colours: np.ndarray
@@ -33,7 +33,14 @@ class PatchColours:
 
 
 def patch_tokens(backbone: Backbone, image: np.ndarray) -> np.ndarray:
-    """Patch tokens behind the last norm, float32, [grid height, grid width, width].
+    """Return the patch tokens behind the last norm.
+
+    Args:
+        backbone: Any vision transformer of timm.
+        image: uint8, [height, width] or [height, width, 3].
+
+    Returns:
+        float32, [grid height, grid width, width].
 
     Raises:
         InputError: If the backbone is no vision transformer, or the image is smaller than a patch.
@@ -41,27 +48,19 @@ def patch_tokens(backbone: Backbone, image: np.ndarray) -> np.ndarray:
     require_attention(backbone)
     features = FeatureModel(backbone)
     with torch.inference_mode():
-        tokens = backbone.model.forward_features(
-            (as_tensor(backbone, image) - features.mean) / features.std
-        )[0]
-    return (
-        tokens[backbone.num_prefix_tokens :]
-        .unflatten(0, backbone.model.patch_embed.grid_size)
-        .float()
-        .numpy()
-    )
+        normalised = (as_tensor(backbone, image) - features.mean) / features.std
+        tokens = backbone.model.forward_features(normalised)[0]
+    patches = tokens[backbone.num_prefix_tokens :]
+    return patches.unflatten(0, backbone.model.patch_embed.grid_size).float().numpy()
 
 
 def patch_pca(backbone: Backbone | str, images: Sequence[np.ndarray]) -> PatchColours:
-    """Colours the patches of several images by the principal components of their tokens, in one
-    common basis.
+    """Colour the patches of several images by the principal components of their tokens.
 
-    As DINOv2 shows it: a first PCA over all patches parts foreground and background, a second one
-        over the foreground
-    gives red, green and blue. What is left open there is fixed here, so that the colours are the
-    same at every run and
-    for any order of the images: the foreground is the side of the first component's mean where
-        patches are brighter
+    As in DINOv2, a first PCA over all patches separates foreground and background, and a second one
+    over the foreground gives red, green and blue, in one basis for all images. What DINOv2 leaves
+    open is fixed here, so that the colours are the same in every run and for any order of the
+    images: the foreground is the side of the first component's mean where patches are brighter
     (tissue, in CT, MR and ultrasound); red, green and blue are the components in order of their
     variance, each signed so that brighter patches have more of it, and scaled from the 1st to the
     99th percentile of all foreground patches.
@@ -73,44 +72,47 @@ def patch_pca(backbone: Backbone | str, images: Sequence[np.ndarray]) -> PatchCo
         images: uint8, [height, width] or [height, width, 3] each.
 
     Returns:
-        The colours.
+        Colours and foreground of all patches.
 
     Raises:
-        InputError: If the patches do not differ, and see `patch_tokens`.
+        InputError: If the patches do not differ; see also `patch_tokens`.
     """
     with extra("evaluation"):
         from sklearn.decomposition import PCA
 
     backbone = as_backbone(backbone)
     tokens = np.stack([patch_tokens(backbone, image) for image in images]).astype(np.float64)
+    flat = tokens.reshape(-1, tokens.shape[-1])
     seen = [backbone.seen(image) for image in images]
-    grid = tokens.shape[1:3]
-    pooled = [
-        functional.adaptive_avg_pool2d(as_tensor(backbone, one), grid).mean(1)[0].numpy()
-        for one in seen
-    ]
-    brightness, flat = np.stack(pooled).ravel(), tokens.reshape(-1, tokens.shape[-1])
-    varies = np.ptp(flat, axis=0).max() > 1e-6
-    foreground = (
-        varies and _bright_side(PCA(1, svd_solver="full").fit_transform(flat), brightness)[:, 0] > 0
-    )
+    brightness = np.stack([_brightness(backbone, image, tokens.shape[1:3]) for image in seen])
+    brightness = brightness.ravel()
+    foreground = np.zeros(len(flat), bool)
+    if np.ptp(flat, axis=0).max() > 1e-6:
+        first = PCA(1, svd_solver="full").fit_transform(flat)
+        foreground = _bright_side(first, brightness)[:, 0] > 0
     if np.sum(foreground) < 4:
         raise InputError(
-            f"{backbone.name}: the patches of the images do not differ; give images that show something."
+            f"{backbone.name}: the patches of the images do not differ; "
+            "give images that show something."
         )
     basis = PCA(3, svd_solver="full")
     components = _bright_side(basis.fit_transform(flat[foreground]), brightness[foreground])
     low, high = np.percentile(components, [1, 99], axis=0)
     colours = np.zeros((len(flat), 3), np.float32)
     colours[foreground] = np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1)
-    shape = (len(images), *grid)
-    return PatchColours(
-        colours.reshape(*shape, 3), foreground.reshape(shape), basis.explained_variance_ratio_, seen
-    )
+    shape = tokens.shape[:3]
+    shares = basis.explained_variance_ratio_
+    return PatchColours(colours.reshape(*shape, 3), foreground.reshape(shape), shares, seen)
+
+
+def _brightness(backbone: Backbone, image: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """Return the mean grey level of each patch, [grid height, grid width]."""
+    pooled = functional.adaptive_avg_pool2d(as_tensor(backbone, image), grid)
+    return pooled.mean(1)[0].numpy()
 
 
 def _bright_side(components: np.ndarray, brightness: np.ndarray) -> np.ndarray:
-    """Signs each component [patches, components] so that it grows with brightness [patches]."""
+    """Sign each component [patches, components] so that it grows with brightness [patches]."""
     return components * np.where((brightness - brightness.mean()) @ components < 0, -1, 1)
 
 
@@ -120,33 +122,35 @@ def patch_similarity(
     point: tuple[int, int],
     images: Sequence[np.ndarray],
 ) -> np.ndarray:
-    """Compares one patch of a image, chosen as by a click, with every patch of other images.
+    """Compare one patch of an image, chosen as by a click, with every patch of other images.
 
     Args:
         backbone: Any vision transformer of timm, or its registered name.
-        reference: The image with the patch, uint8, [height, width] or [height, width, 3].
-        point: Column and row of a pixel of it.
-        images: The others, uint8.
+        reference: Image with the patch, uint8, [height, width] or [height, width, 3].
+        point: Column and row of a pixel of the patch.
+        images: The other images, uint8, [height, width] or [height, width, 3] each.
 
     Returns:
         Cosine similarity of the tokens, float32, [n, grid height, grid width].
 
     Raises:
-        InputError: If the point lies outside the image, and see `patch_tokens`.
+        InputError: If the point lies outside the image; see also `patch_tokens`.
     """
     backbone = as_backbone(backbone)
     row, column = patch_at(backbone, reference, point)
     chosen = patch_tokens(backbone, reference)[row, column]
     tokens = np.stack([patch_tokens(backbone, image) for image in images])
-    return (
-        tokens
-        @ chosen
-        / np.maximum(np.linalg.norm(tokens, axis=-1) * np.linalg.norm(chosen), 1e-12)
-    )
+    norms = np.linalg.norm(tokens, axis=-1) * np.linalg.norm(chosen)
+    return tokens @ chosen / np.maximum(norms, 1e-12)
 
 
 def patch_at(backbone: Backbone, image: np.ndarray, point: tuple[int, int]) -> tuple[int, int]:
-    """Row and column, on the grid, of the patch that holds a pixel (column, row) of a image.
+    """Return row and column, on the patch grid, of the patch that holds a pixel.
+
+    Args:
+        backbone: Any vision transformer of timm.
+        image: [height, width] or [height, width, 3].
+        point: Column and row of the pixel.
 
     Raises:
         InputError: If the backbone is no vision transformer, or the point lies outside the image.
