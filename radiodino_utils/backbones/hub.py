@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import (
     HfFileMetadata,
@@ -118,11 +119,11 @@ def _facts(
     """
     if constants.HF_HUB_OFFLINE:
         return None, f"the Hub is not asked (HF_HUB_OFFLINE is set); {_HINT}"
-    # to connect, read, write, and for a free connection
-    timeout = (2.5, *[float(constants.HF_HUB_ETAG_TIMEOUT)] * 3)
+    # to connect, read, write, and for a free connection; passed to httpx
+    timeout: Any = (2.5, *[float(constants.HF_HUB_ETAG_TIMEOUT)] * 3)
     try:
         url = hf_hub_url(repository, name, revision=revision)
-        facts = get_hf_file_metadata(url, timeout=timeout)  # type: ignore[arg-type] # passed to httpx
+        facts = get_hf_file_metadata(url, timeout=timeout)
     except RevisionNotFoundError as error:
         raise InputError(f"{source}: the Hub knows no such revision.") from error
     except EntryNotFoundError as error:

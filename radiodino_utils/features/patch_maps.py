@@ -55,9 +55,8 @@ class DenseFeatures:
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.maps.shape))
-        blocks = "block" if len(self.blocks) == 1 else "blocks"
-        numbers = ", ".join(map(str, self.blocks))
-        return f"DenseFeatures({self.dataset.name!r} x {self.backbone!r}, {blocks} {numbers}, [{shape}])"
+        blocks = f"block{'' if len(self.blocks) == 1 else 's'} {', '.join(map(str, self.blocks))}"
+        return f"DenseFeatures({self.dataset.name!r} x {self.backbone!r}, {blocks}, [{shape}])"
 
     def only(self, blocks: int) -> np.ndarray:
         """Return the maps of the last of the extracted blocks.

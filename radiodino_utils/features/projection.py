@@ -27,9 +27,9 @@ def project(
 
     Args:
         features: Features returned by `extract_features`.
-        seed: Of UMAP.
-        neighbours: Of UMAP; reduced if there are fewer images.
-        min_dist: Of UMAP.
+        seed: Seed of UMAP.
+        neighbours: Number of neighbours of UMAP; reduced if there are fewer images.
+        min_dist: Smallest distance of projected points in UMAP.
 
     Returns:
         One row per image: dataset, backbone, split, id, class, pca1, pca2, umap1, umap2.
@@ -54,27 +54,24 @@ def project(
                 "four."
             )
         linear = PCA(2, svd_solver="full").fit_transform(embeddings)
-        options = {
-            "n_neighbors": min(neighbours, len(embeddings) - 1),
-            "min_dist": min_dist,
-            "metric": "cosine",
-        }
+        neighbours = min(neighbours, len(embeddings) - 1)
+        options = {"n_neighbors": neighbours, "min_dist": min_dist, "metric": "cosine"}
         curved = UMAP(random_state=seed, n_jobs=1, **options).fit_transform(embeddings)
-    table = pd.concat(
-        pd.DataFrame(
-            {
-                "split": split,
-                "id": features.ids[split],
-                "class": [features.classes[i] for i in labels],
-            }
-        )
-        for split, labels in features.labels.items()
-    ).reset_index(drop=True)
+    coordinates = {"pca1": linear[:, 0], "pca2": linear[:, 1]}
+    coordinates |= {"umap1": curved[:, 0], "umap2": curved[:, 1]}
+    return _images(features).assign(**coordinates)
+
+
+def _images(features: Features) -> pd.DataFrame:
+    """Return a row per image of every split: dataset, backbone, split, id and class."""
+    tables = []
+    for split, labels in features.labels.items():
+        columns = {"split": split, "id": features.ids[split]}
+        tables.append(pd.DataFrame(columns | {"class": [features.classes[i] for i in labels]}))
+    table = pd.concat(tables, ignore_index=True)
     table.insert(0, "dataset", features.dataset)
     table.insert(1, "backbone", features.backbone)
-    return table.assign(
-        pca1=linear[:, 0], pca2=linear[:, 1], umap1=curved[:, 0], umap2=curved[:, 1]
-    )
+    return table
 
 
 def explained_variance(features: Features, *, components: int = 20) -> pd.DataFrame:
@@ -94,11 +91,8 @@ def explained_variance(features: Features, *, components: int = 20) -> pd.DataFr
         from sklearn.decomposition import PCA
 
     embeddings = _normalised(features)
-    share = (
-        PCA(min(components, *embeddings.shape), svd_solver="full")
-        .fit(embeddings)
-        .explained_variance_ratio_
-    )
+    components = min(components, *embeddings.shape)
+    share = PCA(components, svd_solver="full").fit(embeddings).explained_variance_ratio_
     return pd.DataFrame(
         {
             "dataset": features.dataset,
@@ -130,9 +124,9 @@ def _require_numba_cache() -> None:
 
 
 def _normalised(features: Features) -> np.ndarray:
-    embeddings = np.concatenate([features.embedding(split) for split in features.labels]).astype(
-        np.float64
-    )
+    """Return the L2-normalised embeddings of all splits, float64, [n, width]."""
+    splits = [features.embedding(split) for split in features.labels]
+    embeddings = np.concatenate(splits).astype(np.float64)
     if not np.isfinite(embeddings).all():
         raise InputError(
             f"{features.dataset}: the features hold NaN or infinite values; extract them again."
