@@ -27,7 +27,7 @@ def wrapped(state, prefix):
 
 
 def dino(state, other):
-    """DINO: both networks, wrapped for parallel training, beside the optimizer and the arguments."""
+    """DINO: both networks, wrapped for parallel training, optimizer and arguments."""
     headed = state | {
         "head.mlp.0.weight": torch.zeros(2, 2),
         "head.last_layer.weight_v": torch.zeros(2, 2),

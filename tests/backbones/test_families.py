@@ -1,4 +1,4 @@
-"""Every family of timm's vision transformers: pooled as the model pools, reached by LoRA, explained or refused."""
+"""Families of timm's vision transformers: pooling, LoRA, and explanations or their refusal."""
 
 import numpy as np
 import pytest

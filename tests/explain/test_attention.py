@@ -26,7 +26,7 @@ from ..conftest import tiny_transformer
 
 
 def naive(model, backbone, image, block):
-    """softmax(QK^T / sqrt(d)) of the class token in one block, written out, and the class token behind the last norm."""
+    """Return softmax(QK^T / sqrt(d)) of the class token in one block, and the class token."""
     how = backbone.preprocessing
     colour = np.repeat(image[..., None], 3, -1) if image.ndim == 2 else image
     batch = torch.tensor((colour / 255 - how.mean) / how.std, dtype=torch.float32).permute(2, 0, 1)[
@@ -76,8 +76,8 @@ def test_rows_equal_the_definition(weights_file, registers, size, patch, colour)
 
 def test_maps_lie_the_way_the_image_lies(weights_file):
     model = tiny_transformer(img_size=64)
-    with torch.no_grad():  # attention that follows brightness: positions silent, keys equal to the bright patch's token
-        model.pos_embed.zero_()
+    with torch.no_grad():
+        model.pos_embed.zero_()  # so that attention depends on the brightness alone
     backbone = load_backbone(f"file:{weights_file(model)}")
     image = np.zeros((64, 64), np.uint8)
     image[16:32, 48:64] = 255  # second row, last column
@@ -265,7 +265,7 @@ def test_what_has_no_attention_has_no_map(tiny_backbone, capsys):
     assert capsys.readouterr().out.startswith("left out: resnet: has no attention to show")
 
 
-def test_a_image_smaller_than_a_patch(tiny_backbone):
+def test_an_image_smaller_than_a_patch(tiny_backbone):
     with pytest.raises(
         InputError,
         match="an image of 40 x 9 pixels is smaller than a patch of file:.* give a larger image",

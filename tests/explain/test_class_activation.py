@@ -43,21 +43,16 @@ def probes(features):
 
 
 def by_hand(backbone, probe, image, target):
-    """Grad-CAM written out: the activations of the last block's norm1 weighted by their mean gradient."""
-    caught = []
+    """Grad-CAM written out: activations of the last norm1 weighted by their mean gradient."""
+    outputs = []
     hook = backbone.model.blocks[-1].norm1.register_forward_hook(
-        lambda module, args, output: caught.append(output)
+        lambda module, args, output: outputs.append(output)
     )
     score = Scores(backbone, probe)(as_tensor(backbone, image).requires_grad_(True))[0, target]
     hook.remove()
-    gradient = torch.autograd.grad(score, caught[0])[0][0, backbone.num_prefix_tokens :]
-    heat = (
-        (caught[0][0, backbone.num_prefix_tokens :] * gradient.mean(0))
-        .sum(-1)
-        .relu()
-        .detach()
-        .numpy()
-    )
+    prefix = backbone.num_prefix_tokens
+    gradient = torch.autograd.grad(score, outputs[0])[0][0, prefix:]
+    heat = (outputs[0][0, prefix:] * gradient.mean(0)).sum(-1).relu().detach().numpy()
     heat = heat.reshape(backbone.model.patch_embed.grid_size)
     return (heat - heat.min()) / (np.ptp(heat) + 1e-7)
 
@@ -72,17 +67,13 @@ def test_grad_cam_equals_the_definition_on_a_size_that_is_not_square(probes, nam
     with torch.no_grad():
         target = int(Scores(backbone, probes[name])(as_tensor(backbone, IMAGE))[0].argmax())
     heat = grad_cam(backbone, probes[name], IMAGE)
-    assert (
-        heat.shape == (3, 5)
-        and heat.dtype == np.float32
-        and 0 <= heat.min() <= heat.max() <= 1
-        and heat.std() > 0
-    )
+    assert heat.shape == (3, 5) and heat.dtype == np.float32
+    assert 0 <= heat.min() <= heat.max() <= 1 and heat.std() > 0
     np.testing.assert_allclose(heat, by_hand(backbone, probes[name], IMAGE, target), atol=1e-4)
 
 
 def test_the_zero_gradient_trap(tiny_backbone, probes):
-    """At norm2 of the last block, where many examples put Grad-CAM, no patch has a gradient: the map would be empty."""
+    """At norm2 of the last block, where many examples put Grad-CAM, no patch has a gradient."""
     model = Scores(tiny_backbone, probes["linear probe"])
 
     def gradients(layer):
@@ -98,7 +89,7 @@ def test_the_zero_gradient_trap(tiny_backbone, probes):
 
 
 def test_the_frozen_backbone_trap(tiny_backbone, probes):
-    """With frozen weights and a image without gradient there is nothing to differentiate; the image must have one."""
+    """With frozen weights the image must require the gradient."""
     thawed = grad_cam(tiny_backbone, probes["linear probe"], IMAGE, 1)
     assert all(
         parameter.requires_grad and parameter.grad is None
@@ -106,9 +97,8 @@ def test_the_frozen_backbone_trap(tiny_backbone, probes):
     )
     tiny_backbone.model.requires_grad_(False)
     with pytest.raises(RuntimeError, match="does not require grad"):
-        Scores(tiny_backbone, probes["linear probe"])(as_tensor(tiny_backbone, IMAGE))[
-            0, 1
-        ].backward()
+        scores = Scores(tiny_backbone, probes["linear probe"])(as_tensor(tiny_backbone, IMAGE))
+        scores[0, 1].backward()
     np.testing.assert_array_equal(grad_cam(tiny_backbone, probes["linear probe"], IMAGE, 1), thawed)
     assert not any(parameter.requires_grad for parameter in tiny_backbone.model.parameters())
 
@@ -157,8 +147,9 @@ def test_a_target_that_is_not_there(tiny_backbone, probes):
 
 
 def test_the_linear_probe_is_the_logistic_protocol(features):
-    found = LinearProbe(features)(torch.from_numpy(features.embedding("test"))).softmax(-1).numpy()
-    np.testing.assert_allclose(found, classify_logistic(features).probabilities, atol=1e-5)
+    scores = LinearProbe(features)(torch.from_numpy(features.embedding("test")))
+    expected = classify_logistic(features).probabilities
+    np.testing.assert_allclose(scores.softmax(-1).numpy(), expected, atol=1e-5)
 
 
 @given(
@@ -167,12 +158,9 @@ def test_the_linear_probe_is_the_logistic_protocol(features):
 @settings(max_examples=15)
 def test_the_linear_probe_is_the_logistic_protocol_for_any_classes(seed, classes, absent):
     features = synthetic_features(width=6, classes=classes, seed=seed, noise=2.0)
-    if (
-        absent is not None and classes > 2
-    ):  # a class that train lacks; of three classes two are left
-        features.labels["train"][features.labels["train"] == absent % classes] = (
-            absent + 1
-        ) % classes
+    if absent is not None and classes > 2:  # of three classes two are left
+        labels = features.labels["train"]
+        labels[labels == absent % classes] = (absent + 1) % classes
     scores = LinearProbe(features, strengths=(0.01, 1.0))(
         torch.from_numpy(features.embedding("test"))
     )
@@ -196,12 +184,9 @@ def test_votes_that_cannot_be(features, options):
 
 
 def test_similarity_is_the_cosine(probes, features):
-    expected = functional.cosine_similarity(
-        *(torch.from_numpy(features.embedding(s)[:1]) for s in ("val", "test"))
-    )
-    assert probes["similarity"](torch.from_numpy(features.embedding("val")[:1]))[
-        0, 0
-    ] == pytest.approx(float(expected))
+    query, reference = (torch.from_numpy(features.embedding(s)[:1]) for s in ("val", "test"))
+    expected = float(functional.cosine_similarity(query, reference))
+    assert probes["similarity"](query)[0, 0] == pytest.approx(expected)
 
 
 def test_pixels_have_no_grad_cam(probes):

@@ -26,7 +26,7 @@ IMAGE = np.kron(BRIGHT * 200, np.ones((16, 16))).astype(np.uint8) + 20
 
 
 class MeanToken(nn.Module):
-    """The embedding of a image is its mean grey level, so that what a score depends on is known."""
+    """The embedding of an image is its mean grey level, so that what a score depends on is known."""
 
     def forward(self, embeddings):
         return torch.stack([embeddings[:, 0], -embeddings[:, 0]], 1)
@@ -34,7 +34,7 @@ class MeanToken(nn.Module):
 
 @pytest.fixture(scope="module")
 def brightness():
-    """A transformer whose only embedding number is the mean brightness: empty blocks, a constant patch kernel, no norm."""
+    """A transformer with empty blocks, whose embedding holds the mean brightness alone."""
     options = {"class_token": False, "global_pool": "avg", "fc_norm": False, "final_norm": False}
     model = tiny_transformer(img_size=96, **options)
     with torch.no_grad():

@@ -54,38 +54,32 @@ def test_tokens_are_timms_own_on_their_grid(backbone):
 
 def test_colours_are_the_same_at_every_run_and_in_any_order(backbone):
     shown = images(4)
-    first, again, turned = (
-        patch_pca(backbone, shown),
-        patch_pca(backbone, shown),
-        patch_pca(backbone, shown[::-1]),
-    )
+    first, again = patch_pca(backbone, shown), patch_pca(backbone, shown)
+    reverse = patch_pca(backbone, shown[::-1])
     np.testing.assert_array_equal(first.colours, again.colours)
-    np.testing.assert_allclose(turned.colours[::-1], first.colours, atol=1e-4)
-    np.testing.assert_array_equal(turned.foreground[::-1], first.foreground)
+    np.testing.assert_allclose(reverse.colours[::-1], first.colours, atol=1e-4)
+    np.testing.assert_array_equal(reverse.foreground[::-1], first.foreground)
 
 
 def test_the_foreground_is_the_bright_side_and_the_background_black(backbone):
     shown = images()
-    found = patch_pca(backbone, shown)
-    grey = np.stack([one.reshape(6, 16, 6, 16).mean((1, 3)) for one in shown])
-    assert found.foreground[grey > 100].mean() > 0.95 and found.foreground[grey < 30].mean() < 0.05
-    assert not found.colours[~found.foreground].any()
-    assert found.colours.min() >= 0 and found.colours.max() == 1
-    for channel in range(
-        3
-    ):  # red, green and blue grow with brightness, and are in order of variance
-        assert (
-            np.corrcoef(found.colours[found.foreground][:, channel], grey[found.foreground])[0, 1]
-            > -1e-6
-        )
-    assert list(found.shares) == sorted(found.shares, reverse=True)
+    result = patch_pca(backbone, shown)
+    colours, foreground = result.colours, result.foreground
+    grey = np.stack([image.reshape(6, 16, 6, 16).mean((1, 3)) for image in shown])
+    assert foreground[grey > 100].mean() > 0.95 and foreground[grey < 30].mean() < 0.05
+    assert not colours[~foreground].any()
+    assert colours.min() >= 0 and colours.max() == 1
+    for channel in range(3):
+        values = colours[foreground][:, channel]
+        assert np.corrcoef(values, grey[foreground])[0, 1] > -1e-6
+    assert list(result.shares) == sorted(result.shares, reverse=True)
 
 
 def test_the_basis_is_common(backbone):
-    """A image shown twice has the same colours twice, which separate bases would not promise beside other images."""
-    one, other = images(2)
-    found = patch_pca(backbone, [one, other, one])
-    np.testing.assert_allclose(found.colours[0], found.colours[2], atol=1e-6)
+    """An image shown twice has the same colours twice."""
+    first, second = images(2)
+    colours = patch_pca(backbone, [first, second, first]).colours
+    np.testing.assert_allclose(colours[0], colours[2], atol=1e-6)
 
 
 def test_images_that_show_nothing(tiny_backbone):
@@ -96,10 +90,10 @@ def test_images_that_show_nothing(tiny_backbone):
 
 def test_a_patch_is_most_like_itself(backbone):
     shown = images()
-    found = patch_similarity(backbone, shown[0], (50, 20), shown)
-    assert found.shape == (3, 6, 6) and np.abs(found).max() <= 1 + 1e-5
-    assert found[0, 20 // 16, 50 // 16] == pytest.approx(1, abs=1e-5)
-    assert np.unravel_index(found[0].argmax(), (6, 6)) == (1, 3)
+    similarity = patch_similarity(backbone, shown[0], (50, 20), shown)
+    assert similarity.shape == (3, 6, 6) and np.abs(similarity).max() <= 1 + 1e-5
+    assert similarity[0, 20 // 16, 50 // 16] == pytest.approx(1, abs=1e-5)
+    assert np.unravel_index(similarity[0].argmax(), (6, 6)) == (1, 3)
 
 
 @given(size=st.tuples(st.integers(16, 300), st.integers(16, 300)), data=st.data())
