@@ -33,34 +33,33 @@ def road(
     *,
     shares: Sequence[float] = SHARES,
 ) -> float:
-    """Measures how much a target's probability hangs on the patches that a map calls relevant.
+    """Return how much a target's probability depends on the patches that a map ranks highest.
 
-    Patches are removed, the most relevant first and the least relevant first, and filled in from
-    their neighbours; the
-    score is half the difference of the mean probabilities, least minus most: 0 for a map without
-        information, above
-    it for a faithful one. Equal values are ranked at random, by a fixed seed. Unlike the source,
-    the filling-in is solved on
-    4 x 4 points a patch and without noise: fast, and the same at every run.
+    Patches are removed, the most relevant first and the least relevant first, and imputed from
+    their neighbours. The score is half the difference of the mean probabilities, least minus most:
+    0 for a map without information, positive for a faithful one. Equal values are ranked at random,
+    by a fixed seed. Unlike in the source, the imputation is solved on 4 x 4 points per patch and
+    without noise, which makes it fast and repeatable.
 
-    Source: ROAD, Rong et al., ICML 2022 (arXiv:2202.00449), its imputation and combined score by
-        pytorch-grad-cam.
+    Source: ROAD, Rong et al., ICML 2022 (arXiv:2202.00449); imputation and combined score as in
+    pytorch-grad-cam.
 
     Args:
         backbone: Any vision transformer of timm.
-        probe: See `grad_cam`.
+        probe: Module from embeddings [n, width] to scores [n, targets]; see `grad_cam`.
         image: uint8, [height, width] or [height, width, 3].
-        map_: [grid height, grid width].
-        target: Whose probability (softmax of the probe's scores).
-        shares: Of the patches that are removed.
+        map_: Map to score, [grid height, grid width].
+        target: Target whose probability is read, by the softmax of the scores.
+        shares: Shares of the patches that are removed.
 
     Returns:
-        -0.5 to 0.5.
+        The score, -0.5 to 0.5.
 
     Raises:
         InputError: If the map is not on the backbone's grid.
     """
-    if map_.shape != (grid := tuple(backbone.model.patch_embed.grid_size)):
+    grid = tuple(backbone.model.patch_embed.grid_size)
+    if map_.shape != grid:
         raise InputError(f"a map of {map_.shape}: the patch grid of {backbone.name} is {grid}.")
     images = as_tensor(backbone, image)
     order = np.lexsort((np.random.default_rng(0).permutation(map_.size), -map_.ravel()))
@@ -73,26 +72,25 @@ def road(
 
 
 def _imputed(images: torch.Tensor, removed: np.ndarray) -> torch.Tensor:
-    """Fills in the removed patches [grid height, grid width] of a image [1, 3, height, width]."""
+    """Impute the removed patches [grid height, grid width] of an image [1, 3, height, width]."""
     size = tuple(_FINE * edge for edge in removed.shape)
     kept = torch.from_numpy(1 - np.kron(removed, np.ones((_FINE, _FINE)))).float()
-    coarse = NoisyLinearImputer(noise=0)(functional.adaptive_avg_pool2d(images, size)[0], kept)[
-        None
-    ]
+    pooled = functional.adaptive_avg_pool2d(images, size)[0]
+    coarse = NoisyLinearImputer(noise=0)(pooled, kept)[None]
     mask = functional.interpolate(kept[None, None], images.shape[2:])
     smooth = functional.interpolate(coarse, images.shape[2:], mode="bilinear", align_corners=False)
     return torch.where(mask > 0, images, smooth)
 
 
 def mass_share(map_: np.ndarray, mask: np.ndarray) -> float:
-    """The share of a map's mass that lies on a mask; for an even map it is the mask's area.
+    """Return the share of a map's mass that lies on a mask; of an even map, the area of the mask.
 
     Args:
-        map_: Not negative, [grid height, grid width].
-        mask: bool, [height, width], of the same image.
+        map_: Map without negative values, [grid height, grid width].
+        mask: Mask of the same image, bool, [height, width].
 
     Returns:
-        0 to 1; NaN for a map without mass.
+        Share, 0 to 1; NaN for a map without mass.
 
     Raises:
         InputError: If the mask is empty or smaller than the grid.
@@ -103,8 +101,9 @@ def mass_share(map_: np.ndarray, mask: np.ndarray) -> float:
 
 
 def pointing_hit(map_: np.ndarray, mask: np.ndarray) -> float:
-    """The pointing game: whether the map's greatest patch touches the mask; equal greatest patches
-    share the hit.
+    """Return whether the greatest patch of a map touches a mask (the pointing game).
+
+    Patches with the same greatest value share the hit.
 
     Source: Zhang et al., IJCV 126:1084, 2018 (arXiv:1608.00507).
 
@@ -113,7 +112,7 @@ def pointing_hit(map_: np.ndarray, mask: np.ndarray) -> float:
         mask: See `mass_share`.
 
     Returns:
-        1 for a hit and 0 for a miss.
+        1 for a hit, 0 for a miss.
 
     Raises:
         InputError: See `mass_share`.
@@ -122,18 +121,18 @@ def pointing_hit(map_: np.ndarray, mask: np.ndarray) -> float:
 
 
 def _on_grid(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """The share of each patch that the mask covers, [grid height, grid width]."""
+    """Return the share of each patch that the mask covers, [grid height, grid width]."""
     if not mask.any():
         raise InputError(
-            "the mask is empty; a map's mass can only be compared with a structure that is in the image."
+            "the mask is empty; "
+            "a map's mass can only be compared with a structure that is in the image."
         )
     if mask.shape[0] < grid[0] or mask.shape[1] < grid[1]:
         raise InputError(
             f"a mask of {mask.shape} is smaller than the grid of {grid} patches; give it in pixels."
         )
-    return functional.adaptive_avg_pool2d(torch.from_numpy(mask).float()[None, None], grid)[
-        0, 0
-    ].numpy()
+    pixels = torch.from_numpy(mask).float()[None, None]
+    return functional.adaptive_avg_pool2d(pixels, grid)[0, 0].numpy()
 
 
 def explanation_maps(
@@ -144,18 +143,19 @@ def explanation_maps(
     *,
     controls: bool = True,
 ) -> dict[str, np.ndarray]:
-    """Compute every type of map of one image, and the two controls that need no backbone.
+    """Return every type of map of one image, and the two controls that need no backbone.
 
     Args:
         backbone: Any vision transformer of timm.
-        probes: By name, for Grad-CAM.
+        probes: Probes for Grad-CAM by name.
         image: uint8, [height, width] or [height, width, 3].
-        target: See `grad_cam`.
+        target: Target that Grad-CAM explains; see `grad_cam`.
         controls: Whether to add the controls `centre` and `even`.
 
     Returns:
-        By name [grid height, grid width]: `attention` (last block, mean over the heads), `rollout`,
-        `Grad-CAM NAME` for each probe, `centre` (a Gaussian, a fourth of the edge wide) and `even`.
+        Maps by name, [grid height, grid width]: `attention` (last block, mean over the heads),
+        `rollout`, `Grad-CAM NAME` for each probe, `centre` (a Gaussian whose standard deviation is
+        a quarter of the edge) and `even`.
         A probe whose score of the target does not depend on the image (a kNN vote without a
         neighbour of that class) has no map.
 
@@ -171,8 +171,7 @@ def explanation_maps(
             maps[f"Grad-CAM {name}"] = grad_cam(backbone, probe, image, target)
     if not controls:
         return maps
-    down, right = np.meshgrid(
-        *(np.linspace(-1, 1, edge) for edge in backbone.model.patch_embed.grid_size), indexing="ij"
-    )
+    rows, columns = backbone.model.patch_embed.grid_size
+    down, right = np.linspace(-1, 1, rows)[:, None], np.linspace(-1, 1, columns)
     gaussian = np.exp(-2 * (down**2 + right**2))
     return maps | dict(zip(CONTROLS, (gaussian, np.ones_like(gaussian)), strict=True))

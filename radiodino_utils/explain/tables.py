@@ -1,4 +1,4 @@
-"""Tables of explanations: differences between heads, scores of maps, and comparisons with controls."""
+"""Tables of explanations: diversity of heads, scores of maps, comparisons with controls."""
 
 from collections.abc import Mapping, Sequence
 
