@@ -72,36 +72,43 @@ def extract_features(
     )
     declared = _declared(backbone, dataset, engine, precision)
     title = f"{short_name(dataset.name)}_{short_name(backbone.name)}"
-    path = entry_path(
-        Path(folder or features_folder()), title, declared=declared, suffix=".safetensors"
-    )
-
-    def compute() -> dict[str, Any] | None:
-        chunks, unfinished = chunks_of(dataset), path.with_suffix(".partial")
-        images = sum(map(len, dataset.splits.values()))
-        size = 4 * len(backbone.outputs) * backbone.embedding_dim * images
-        require_space(path.parent, 2 * size)  # the chunks and the file
-        runner = make_engine(
-            backbone, engine=engine, precision=precision, device=device, threads=threads
-        )
-        mine = chunks[rank::world]
-        extract_chunks(runner, backbone, dataset, mine, unfinished, batch_size=batch_size)
-        _decided_by_first(None, world)  # waits until every process has its chunks
-        if rank:
-            return None
-        arrays, hashes = join_chunks(chunks, unfinished, dataset, backbone)
-        facts = declared | _write(path, dataset, backbone, arrays, hashes)
-        shutil.rmtree(unfinished)
-        return facts
-
+    folder = Path(folder or features_folder())
+    path = entry_path(folder, title, declared=declared, suffix=".safetensors")
+    options = {"engine": engine, "precision": precision, "device": device, "threads": threads}
     facts = cached(
         *(path.with_suffix(".json"), path, path.with_suffix(".parquet")),
         declared={"key": value_hash(declared)},
-        make=compute,
+        make=partial(_extract, path, backbone, dataset, declared, batch_size, options),
         rank=rank,
         broadcast=partial(_decided_by_first, world=world),
     )
     return _read(path, dataset, facts)
+
+
+def _extract(
+    path: Path,
+    backbone: Backbone,
+    dataset: ImageDataset,
+    declared: dict[str, Any],
+    batch_size: int,
+    options: dict[str, Any],
+) -> dict[str, Any] | None:
+    """Extract this process's chunks; the first process joins all and returns the sidecar."""
+    rank, world, _ = launched()
+    chunks, unfinished = chunks_of(dataset), path.with_suffix(".partial")
+    images = sum(map(len, dataset.splits.values()))
+    size = 4 * len(backbone.outputs) * backbone.embedding_dim * images
+    require_space(path.parent, 2 * size)  # the chunks and the file
+    runner = make_engine(backbone, **options)
+    mine = chunks[rank::world]
+    extract_chunks(runner, backbone, dataset, mine, unfinished, batch_size=batch_size)
+    _decided_by_first(None, world)  # waits until every process has its chunks
+    if rank:
+        return None
+    arrays, hashes = join_chunks(chunks, unfinished, dataset, backbone)
+    facts = declared | _write(path, dataset, backbone, arrays, hashes)
+    shutil.rmtree(unfinished)
+    return facts
 
 
 def _declared(
