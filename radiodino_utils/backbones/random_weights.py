@@ -21,7 +21,7 @@ def draw(shape: tuple[int, ...], *, std: float, seed: int, name: str) -> torch.T
     Philox, keyed by seed and name, so that no value depends on what else is drawn.
 
     Args:
-        shape: Of the tensor.
+        shape: Shape of the tensor.
         std: Standard deviation.
         seed: Seed.
         name: Name of the tensor, such as that of a parameter.

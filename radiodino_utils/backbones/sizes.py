@@ -48,7 +48,7 @@ def require_multiple(size: tuple[int, int], patch: int, name: str) -> None:
     Args:
         size: Height and width in pixels.
         patch: Edge of a patch in pixels.
-        name: Of the backbone, for the message.
+        name: Name of the backbone, for the message.
 
     Raises:
         InputError: If the size is smaller than a patch or no multiple of it.

@@ -67,8 +67,8 @@ def extract_chunks(
         engine: Runs the backbone.
         backbone: Backbone of the engine.
         dataset: Dataset of the chunks.
-        chunks: What to extract.
-        folder: Where to; made if it is missing.
+        chunks: Chunks to extract.
+        folder: Folder of the chunk files; created if it is missing.
         batch_size: Images per forward pass.
 
     Raises:
@@ -128,7 +128,7 @@ def join_chunks(
 
     Args:
         chunks: All chunks, see `chunks_of`.
-        folder: Where their files are.
+        folder: Folder of their files.
         dataset: Dataset of the chunks.
         backbone: Backbone of the chunks.
 

@@ -23,8 +23,8 @@ class Features:
         caveat: Caveat to display with every result.
         arrays: By split and output (`class_token`, `mean_patch_token`, `pixels`; see
             `with_blocks`): float32, [n, width].
-        labels: By split: int64, [n].
-        ids: By split: n names, in the order of the rows.
+        labels: Labels of each split, int64, [n].
+        ids: Names of each split, n, in the order of the rows.
         sidecar: Backbone, preprocessing, data, engine, versions, revision, time.
         path: The safetensors file.
         positive: The positive class of two; see `ImageDataset`.

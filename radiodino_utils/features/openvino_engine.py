@@ -99,7 +99,7 @@ def compiled_by_openvino(
     Args:
         model: Traced in evaluation mode.
         example: An input.
-        shape: Of the input, -1 for axes that may vary.
+        shape: Shape of the input, -1 for axes that may vary.
         precision: "fp32" or "bf16".
         threads: Number of processors; all by default.
         hint: "THROUGHPUT" (several batches at once) or "LATENCY".

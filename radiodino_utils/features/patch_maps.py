@@ -38,7 +38,7 @@ class DenseFeatures:
         maps: float16, [n, blocks x width, grid, grid], a memory map.
         path: The file.
         engine: Engine that ran the backbone: torch or openvino.
-        precision: Of the backbone: fp32, bf16 or fp16; the maps are rounded to float16.
+        precision: Precision of the backbone: fp32, bf16 or fp16; the maps are rounded to float16.
         seen_in_pretraining: See `Prediction`.
     """
 
