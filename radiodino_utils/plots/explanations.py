@@ -277,8 +277,8 @@ def score_intervals(results: pd.DataFrame, *, caveat: str = "") -> Figure:
         for i, backbone in enumerate(backbones):
             scores = of_metric[of_metric["backbone"] == backbone].set_index("protocol")
             positions = series_positions(len(maps), i, len(backbones), width=0.5)
-            look = {"i": i, "label": label_of(backbone), "scale": 1}
-            draw_intervals(axis, scores.reindex(maps), positions, **look)
+            label = label_of(backbone)
+            draw_intervals(axis, scores.reindex(maps), positions, i=i, label=label, scale=1)
         axis.set(title=name, xlabel="probability" if metric == "road" else "share")
         axis.axvline(0, color="0.6", lw=0.8)
         label_rows(axis, names)
