@@ -146,7 +146,7 @@ def test_describe_is_json(tiny_backbone):
         ),
         (
             (100, 33),
-            r"^size 100 x 33: no multiple of the patch of file:.*tiny.safetensors \(16\); take 96 x 32\.$",
+            r"^size 100 x 33: no multiple of the patch of file:.*safetensors \(16\); take 96 x 32\.$",
         ),
     ],
 )

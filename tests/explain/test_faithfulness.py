@@ -26,7 +26,7 @@ IMAGE = np.kron(BRIGHT * 200, np.ones((16, 16))).astype(np.uint8) + 20
 
 
 class MeanToken(nn.Module):
-    """The embedding of an image is its mean grey level, so that what a score depends on is known."""
+    """The embedding of an image is its mean grey level: what a score depends on is known."""
 
     def forward(self, embeddings):
         return torch.stack([embeddings[:, 0], -embeddings[:, 0]], 1)

@@ -409,7 +409,8 @@ import torch
 torch.set_num_threads(1)
 
 def anonymous():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1e3
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(status["RssAnon"].split()[0]) / 1e3
 
 backbone, sets = load_backbone(sys.argv[1]), [load_dataset("npz:" + path) for path in sys.argv[2:]]
 extract_features(backbone, sets[0], engine="torch", precision="fp32")
@@ -423,7 +424,8 @@ def watch():
 threading.Thread(target=watch).start()
 features = extract_features(backbone, sets[1], engine="torch", precision="fp32")
 stop.set()
-print(peak - before, sum(array.nbytes for part in features.arrays.values() for array in part.values()) / 1e6)
+held = sum(array.nbytes for split in features.arrays.values() for array in split.values())
+print(peak - before, held / 1e6)
 """
 
 

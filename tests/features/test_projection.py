@@ -114,12 +114,14 @@ def test_neither_the_environment_nor_the_home_need_be_writable(tmp_path, data_is
     closed.mkdir()
     for folder in (closed, *(path for path in packages.rglob("*") if path.is_dir())):
         folder.chmod(0o555)
-    command = [
-        sys.executable,
-        "-c",
-        "from tests.synthetic import synthetic_features; from radiodino_utils.features.projection import project\n",
-    ]
-    command[-1] += "project(synthetic_features()); import umap; print(umap.__file__)"
+    code = """
+from tests.synthetic import synthetic_features
+from radiodino_utils.features.projection import project
+project(synthetic_features())
+import umap
+print(umap.__file__)
+"""
+    command = [sys.executable, "-c", code]
     if os.geteuid() == 0:  # root without its powers
         if not shutil.which("setpriv"):
             pytest.skip(
