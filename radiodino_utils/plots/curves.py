@@ -1,6 +1,7 @@
 """Curves of classification: over k, labels per class, epochs and thresholds."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,7 +68,7 @@ def _draw_k_curve(
 ) -> None:
     """Draw the curves of one backbone on the validation and the test split."""
     colour = colour_of(i)
-    look = {"color": colour, "marker": marker_of(i), "ms": 3.5}
+    look: dict[str, Any] = {"color": colour, "marker": marker_of(i), "ms": 3.5}
     val, test = (curve[curve["split"] == split] for split in ("val", "test"))
     axis.plot(val["k"], 100 * val["value"], "--", **look)
     best = val[val["k"] == chosen]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -134,7 +135,10 @@ def _draw_panel(axis: Axes, panel: Panel, low: float, high: float) -> ScalarMapp
     axis.imshow(image, cmap="gray", vmin=0, vmax=255)
     if panel.map is not None:
         grid = panel.map.shape[:2]
-        look = {"extent": (-0.5, width - 0.5, height - 0.5, -0.5), "interpolation": "nearest"}
+        look: dict[str, Any] = {
+            "extent": (-0.5, width - 0.5, height - 0.5, -0.5),
+            "interpolation": "nearest",
+        }
         if panel.scalar_map is None:
             axis.imshow(panel.map, **look)
         else:

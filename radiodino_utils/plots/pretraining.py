@@ -1,6 +1,7 @@
 """Figures of pre-training: the monitor of a run, its schedules and the views of images."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,7 +69,7 @@ def _draw_run(axis: Axes, rows: pd.DataFrame, columns: Mapping[str, str], line: 
         values = pd.to_numeric(rows[column]).dropna()
         if values.empty:
             continue
-        look = {"color": colour, "lw": 1.2, "label": label if line == "-" else None}
+        look: dict[str, Any] = {"color": colour, "lw": 1.2, "label": label if line == "-" else None}
         if len(values) < _FEW_POINTS:
             look |= {"marker": "o", "ms": 3}
         axis.plot(rows.loc[values.index, "images"] / 1000, values, line, **look)

@@ -1,5 +1,7 @@
 """Figures of segmentations: cases with their errors, Dice by class and size, learning curves."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -221,11 +223,11 @@ def dice_by_size(
     figure, axes = plt.subplots(1, len(backbones), figsize=size, sharey=True, squeeze=False)
     for axis, backbone in zip(axes[0], backbones, strict=True):
         of_backbone = shown[shown["backbone"] == backbone]
-        look = {"ms": 3, "alpha": 0.6, "mew": 0}
         for i, name in enumerate(names):
             points = of_backbone[of_backbone[hue] == name]
-            look |= {"color": _class_colour(i), "label": name or "foreground"}
-            axis.plot(points["size"], points["dice"], "o", **look)
+            look: dict[str, Any] = {"color": _class_colour(i), "ms": 3, "alpha": 0.6, "mew": 0}
+            label = name or "foreground"
+            axis.plot(points["size"], points["dice"], "o", **look, label=label)
         rank = of_backbone[["size", "dice"]].corr("spearman").iloc[0, 1]
         axis.set_title(f"{label_of(backbone)}\nSpearman {rank:.2f}")
         axis.set(xscale="log", ylim=(-0.03, 1.03))

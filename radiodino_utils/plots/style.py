@@ -119,8 +119,8 @@ def draw_intervals(
     """
     low, high = scale * results["ci_low"], scale * results["ci_high"]
     axis.hlines(positions, low, high, color=colour_of(i), lw=1.5)
-    look = {"color": colour_of(i), "ms": size, "label": label}
-    axis.plot(scale * results["value"], positions, marker_of(i), **look)
+    values, colour = scale * results["value"], colour_of(i)
+    axis.plot(values, positions, marker_of(i), color=colour, ms=size, label=label)
 
 
 def label_rows(axis: Axes, names: Sequence[str]) -> None:
