@@ -1,20 +1,19 @@
-"""Times feature extraction three ways, interleaved: the public example notebook's loop, ours, and
-the bare engine.
+"""Time feature extraction beside the loop of the public example notebook and the bare engine.
 
-`python benchmarks/feature_extraction.py [--images N] [--rounds N] [--backbones random-t16 ...]
-[--out FILE.csv]`
+    python benchmarks/feature_extraction.py [--images N] [--rounds N] [--backbones random-t16 ...]
+                                            [--out FILE.csv]
 
-Every round runs each way once on the same images, so that whatever else the machine does meets all
-of them alike:
+Every round runs each way once on the same images, so that other load of the machine affects all of
+them alike:
 
 1. `public`: fp32 eager torch, a DataLoader, one torchvision transform per image (resize, ToTensor,
-    Normalize).
+   Normalize).
 2. `ours`: `extract_features` into a fresh folder, from call to return: hashes, resizing, engine,
-    files and check.
-3. `engine`: the engine that ours uses, on ready uint8 batches, neither read nor written.
+   files and check.
+3. `engine`: the engine of ours, on prepared uint8 batches, without reading and writing.
 
-Models are built before the clock starts in all three; the engine's own set-up, done once a process,
-is in its column.
+Models are built before the clock starts in all three. The set-up of the engine, done once per
+process, has a column of its own.
 """
 
 import argparse
@@ -84,7 +83,7 @@ def bare_engine(engine, batches: list[np.ndarray]) -> np.ndarray:
 
 
 def time_backbone(name: str, dataset: ImageDataset, rounds: int) -> dict:
-    """Images a second of each way, the median over the rounds, and their ratios (the median of each round's ratio)."""
+    """Return images per second of each way and their ratios, medians over the rounds."""
     backbone, images = load_backbone(name), np.asarray(dataset.splits["all"].images)
     batches = [images[start : start + BATCH, ..., None] for start in range(0, len(images), BATCH)]
     start = time.perf_counter()

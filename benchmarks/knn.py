@@ -1,12 +1,12 @@
-"""Times and weighs the kNN search beside faiss and scikit-learn, and writes `knn.csv` beside this
-file.
+"""Measure time and memory of the kNN search, and write `knn.csv` beside this file.
 
     python benchmarks/knn.py                 both cases
-    python benchmarks/knn.py --only speed    bank of 90 000 x 384, 7200 queries: ours, faiss
-    IndexFlatIP, scikit-learn brute python benchmarks/knn.py --only memory   bank of 1.35 million x
-    384 as a float16 memory map, 1000 queries, ours
+    python benchmarks/knn.py --only speed    bank of 90 000 x 384, 7200 queries
+    python benchmarks/knn.py --only memory   bank of 1.35 million x 384 as a float16 memory map,
+                                             1000 queries, ours alone
 
-All three take raw float32 features and give cosine similarities and rows. In a round they run one
+The search of this package runs beside IndexFlatIP of faiss and brute force of scikit-learn. All
+three take raw float32 features and return cosine similarities and rows. In a round they run one
 after the other, in turning order; a ratio is the median over the rounds. Memory is the peak beyond
 the arguments, in a process of its own.
 """
@@ -67,7 +67,7 @@ METHODS = {"ours": ours, "faiss IndexFlatIP": faiss_flat, "scikit-learn brute": 
 
 
 class PeakMemory:
-    """Samples the private memory of this process (a memory map's pages are not in it) while a block runs."""
+    """Sample the private memory of this process, without memory maps, while a block runs."""
 
     def __enter__(self) -> "PeakMemory":
         self._over = threading.Event()
@@ -150,8 +150,9 @@ def speed(rounds: int, threads: int) -> list[dict[str, object]]:
                 f"{name} finds other neighbours: {same}"
             )
             ratio = (table[name] / best).median()
+            seconds = table[name].median()
             print(
-                f"k = {k:3d}  {name:18}  {table[name].median():6.2f} s  {ratio:.2f} of the best other",
+                f"k = {k:3d}  {name:18}  {seconds:6.2f} s  {ratio:.2f} of the best other",
                 flush=True,
             )
             lines.append(
@@ -179,7 +180,8 @@ def memory(threads: int) -> list[dict[str, object]]:
         bank.flush()
         measured = in_own_process("memory map", max(KS), threads, folder)
     print(
-        f"1.35 million from a memory map: {measured['seconds']:.1f} s, {measured['peak_mb']:.0f} MB",
+        f"1.35 million from a memory map: {measured['seconds']:.1f} s, "
+        f"{measured['peak_mb']:.0f} MB",
         flush=True,
     )
     line = {

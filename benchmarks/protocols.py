@@ -1,14 +1,13 @@
-"""Times the protocols at the size of the published datasets, on made features, and writes
-`protocols.csv` beside this file.
+"""Time the protocols at the size of the published datasets, and write `protocols.csv` beside it.
 
     python benchmarks/protocols.py                      all cases
-    python benchmarks/protocols.py --only logistic      90 000 x 384 over the grid of 45 C, 11
-    classes python benchmarks/protocols.py --only organamnist   kNN, bank of 34 561 x 384, 17 778
-    queries python benchmarks/protocols.py --only radimagenet   kNN, bank of 1.08 million x 192, 10
-    000 queries; extrapolated to 135 000
+    python benchmarks/protocols.py --only logistic      90 000 x 384, the grid of 45 C, 11 classes
+    python benchmarks/protocols.py --only organamnist   kNN, bank of 34 561 x 384, 17 778 queries
+    python benchmarks/protocols.py --only radimagenet   kNN, bank of 1.08 million x 192,
+                                                        10 000 queries; extrapolated to 135 000
 
-Each case runs in a process of its own; its peak memory is that of the whole process. `--scale 0.1`
-shrinks everything.
+The features are synthetic. Each case runs in a process of its own; its peak memory is that of the
+whole process. `--scale 0.1` shrinks everything.
 """
 
 import argparse
@@ -153,7 +152,8 @@ def main() -> None:
         out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         lines.append(json.loads(out.splitlines()[-1]))
         print(
-            f"{name}: {lines[-1]['seconds']:.1f} s, {lines[-1]['peak_mb']:.0f} MB, {lines[-1]['result']}",
+            f"{name}: {lines[-1]['seconds']:.1f} s, {lines[-1]['peak_mb']:.0f} MB, "
+            f"{lines[-1]['result']}",
             flush=True,
         )
     of_all = ", ".join(

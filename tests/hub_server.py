@@ -1,4 +1,4 @@
-"""A small server on 127.0.0.1 that serves repositories as the Hub does, large files from a second address."""
+"""A small server on 127.0.0.1 that serves repositories as the Hub does."""
 
 import hashlib
 import json
@@ -87,10 +87,11 @@ def hub_server(repositories, *, cut=None, corrupt=False, busy=0, retry_after=Non
             elif name.endswith(
                 ".safetensors"
             ):  # large files lie elsewhere, under the SHA-256 of their content
+                folder = "older" if self.commit(revision) == OLDER else "main"
                 headers |= {
                     "X-Linked-Etag": f'"{hashlib.sha256(files[name]).hexdigest()}"',
                     "X-Linked-Size": str(len(files[name])),
-                    "Location": f"{seen.cdn}/cdn/{repository}/{'older' if self.commit(revision) == OLDER else 'main'}/{name}",
+                    "Location": f"{seen.cdn}/cdn/{repository}/{folder}/{name}",
                 }
                 self.send(302, b"", headers)
             else:

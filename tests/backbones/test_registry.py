@@ -63,7 +63,8 @@ def test_the_checksum_file_is_read():
 
 
 def test_neither_help_nor_the_list_needs_torch():
-    code = "import sys; from radiodino_utils.backbones import registry as models; models.list_models(); print('torch' in sys.modules)"
+    code = "import sys; from radiodino_utils.backbones.registry import list_models; "
+    code += "list_models(); print('torch' in sys.modules)"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
