@@ -3,6 +3,7 @@
 import math
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -80,7 +81,7 @@ def settings_by_size(images: int) -> dict[str, float]:
     }
 
 
-def _read(name: str | Path) -> dict[str, object]:
+def _read(name: str | Path) -> dict[str, Any]:
     path = Path(name)
     if str(name) in config_names():
         path = Path(str(resources.files(__package__) / "configs" / f"{name}.yaml"))

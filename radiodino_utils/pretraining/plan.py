@@ -31,33 +31,34 @@ class RunOptions(Config):
     """How a run is carried out; none of it changes the backbone that comes out."""
 
     precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="auto: bf16 where the processor or GPU computes in it."
+        default="auto", description="auto: bf16 where the processor or GPU computes in it."
     )
     accelerator: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto: GPUs where there are any."
+        default="auto", description="auto: GPUs where there are any."
     )
     devices: int | None = Field(
-        None, description="GPUs of this machine; by default one, or what torchrun started."
+        default=None, description="GPUs of this machine; by default one, or what torchrun started."
     )
     strategy: Literal["auto", "ddp", "fsdp"] = Field(
-        "auto",
+        default="auto",
         description="Of several processes: ddp keeps a whole model in each, fsdp shares a large "
         "one among GPUs; auto: ddp.",
     )
     workers: int = Field(
-        0,
+        default=0,
         description="Processes that prepare views beside the steps; 0 prepares them between the "
         "steps, best on two cores.",
     )
     loader_seconds: float = Field(
-        600.0, description="Longest wait for a batch of the workers before the run ends."
+        default=600.0, description="Longest wait for a batch of the workers before the run ends."
     )
-    monitor_every: int = Field(10, description="Steps between two rows of monitor.csv.")
-    save_minutes: float = Field(5.0, description="Minutes between two checkpoints.")
-    probe_minutes: float = Field(15.0, description="Minutes between two probes.")
+    monitor_every: int = Field(default=10, description="Steps between two rows of monitor.csv.")
+    save_minutes: float = Field(default=5.0, description="Minutes between two checkpoints.")
+    probe_minutes: float = Field(default=15.0, description="Minutes between two probes.")
     stop_after: float | None = Field(
-        None, description="Save and stop after so many minutes; resume continues."
+        default=None, description="Save and stop after so many minutes; resume continues."
     )
     stop_at: int | None = Field(
-        None, description="Save and stop after so many steps of the whole run; resume continues."
+        default=None,
+        description="Save and stop after so many steps of the whole run; resume continues.",
     )

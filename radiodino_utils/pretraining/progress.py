@@ -115,5 +115,5 @@ def stop_signals() -> Iterator[list[int]]:
     try:
         yield received
     finally:
-        for number, handler in handlers_before.items():
-            signal.signal(number, handler)
+        for earlier, handler in handlers_before.items():
+            signal.signal(earlier, handler)

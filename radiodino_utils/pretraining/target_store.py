@@ -78,6 +78,7 @@ class TargetStore:
             for teacher in teachers
         }
         self._scales: dict[str, dict[str, np.ndarray]] = {}
+        self._arrays: dict[str, np.memmap]
         if (self.folder / STORE).is_file():
             self._open()
         else:
@@ -219,7 +220,7 @@ class TargetStore:
         return self._scales[name]
 
 
-def _mapped(path: Path) -> np.ndarray:
+def _mapped(path: Path) -> np.memmap:
     try:
         np.load(path, mmap_mode="r")  # in mode r+ numpy lengthens a file that was cut short
         return np.load(path, mmap_mode="r+")
