@@ -119,14 +119,29 @@ def test_notebooks_are_prose_and_calls_executed_once(path: Path) -> None:
     assert cells[0]["source"][0].startswith(f"# {path.stem[:2]} ·")
     sources = ["".join(cell["source"]) for cell in code]
     assert not [source for source in sources if re.search(r"^\s*(def|class) ", source, re.M)]
-    assert (
-        max(len(source.splitlines()) for source in sources[2:]) <= 18
-    )  # the first two: parameters, imports
-    parameters = next(
-        "".join(c["source"]) for c in code if "parameters" in c["metadata"].get("tags", [])
-    )
-    assert all(re.fullmatch(r"\w+ = .+  # .+", line) for line in parameters.splitlines())
-    assert "print_configuration(" in sources[1].splitlines()[-1]
+    assert all(re.fullmatch(r"\w+ = .+  # .+", line) for line in sources[0].splitlines())
+    assert "parameters" in code[0]["metadata"]["tags"]
+    *imports, opened, printed = [line for line in sources[1].splitlines() if line]
+    assert opened == "results = rd.Results(profile)"
+    assert printed.startswith("results.print_configuration(")
+    assert "import radiodino_utils as rd" in imports
+    assert len([line for line in imports if "radiodino_utils" in line]) <= 3 and len(imports) <= 4
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_cells_of_notebooks_are_one_idea_each(path: Path) -> None:
+    cells = json.loads(path.read_text())["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert max(len(source.splitlines()) for source in sources[1:]) <= 15
+    assert max(len(line) for source in sources for line in source.splitlines()) <= 100
+    assert not re.search(r"save_figure|write_table|plt\.show", "\n".join(sources))
+    loops = [
+        node
+        for source in sources
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ListComp | ast.DictComp | ast.GeneratorExp)
+    ]
+    assert all(len(node.generators) <= 2 for node in loops)
 
 
 def test_layers_import_only_what_stands_below_them() -> None:
