@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
-from typing import TypeVar, overload
+from typing import overload
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,6 @@ from .predictions import Prediction, without_rows
 
 # suffixes of the name of a protocol
 DEDUPLICATED, TRAIN_DEDUPLICATED = " (deduplicated)", " (train-deduplicated)"
-Data = TypeVar("Data", ImageDataset, Features)
 
 
 def find_twins(
@@ -188,7 +187,7 @@ def train_deduplicated(prediction: Prediction, twins: Mapping[str, np.ndarray]) 
 
 def three_ways(
     fit: Callable[..., Prediction | list[Prediction]],
-    data: Iterable[Data],
+    data: Iterable[ImageDataset | Features],
     twins: Mapping[str, Mapping[str, np.ndarray]],
     **options: object,
 ) -> list[Prediction]:
@@ -209,26 +208,33 @@ def three_ways(
         same without the test images that have a twin) and `(train-deduplicated)` (fitted without
         the train and validation images that have a twin in test).
     """
-
-    def fit_all(group: Iterable[Data]) -> list[Prediction]:
-        predictions = []
-        for member in group:
-            result = fit(member, **options)
-            predictions += result if isinstance(result, list) else [result]
-        return predictions
-
-    groups: dict[str, list[Data]] = {}
+    groups: dict[str, list[ImageDataset | Features]] = {}
     for member in data:
         name = member.name if isinstance(member, ImageDataset) else member.dataset
         groups.setdefault(name, []).append(member)
     results: list[Prediction] = []
     for name, group in groups.items():
-        official = fit_all(group)
+        official = _fit_all(fit, group, options)
         results += [*official, *deduplicated(official, twins)]
         if own_twins := twins.get(name):
-            cleaned = fit_all([without_twins(member, own_twins) for member in group])
-            results += [train_deduplicated(prediction, own_twins) for prediction in cleaned]
+            cleaned = [without_twins(member, own_twins) for member in group]
+            results += [
+                train_deduplicated(prediction, own_twins)
+                for prediction in _fit_all(fit, cleaned, options)
+            ]
     return results
+
+
+def _fit_all(
+    fit: Callable[..., Prediction | list[Prediction]],
+    group: Sequence[ImageDataset | Features],
+    options: Mapping[str, object],
+) -> list[Prediction]:
+    predictions: list[Prediction] = []
+    for member in group:
+        result = fit(member, **options)
+        predictions += result if isinstance(result, list) else [result]
+    return predictions
 
 
 def class_mix(predictions: Iterable[Prediction]) -> pd.DataFrame:
