@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +11,7 @@ from tests.data.test_duplicates import blocks
 from ..synthetic import synthetic_features
 
 
-def made(**images):
+def made(*, classes=("a", "b"), **images):
     """Make a dataset of named splits from (image, label) pairs."""
     splits = {
         name: Split(
@@ -23,7 +21,7 @@ def made(**images):
         )
         for name, part in images.items()
     }
-    return ImageDataset("made", ("a", "b"), splits, "digest")
+    return ImageDataset("made", classes, splits, "digest")
 
 
 def darker(image):
@@ -102,7 +100,7 @@ def test_embeddings_find_what_the_hash_does_not():
     images["val"] = [(darker(image), label) for image, label in images["train"][:12]]
     tokens = features.arrays["train"]["class_token"]
     features.arrays["val"] = {"class_token": tokens[:12] + np.float32(0.02)}
-    result = audit(replace(made(**images), classes=features.classes), features=features)
+    result = audit(made(classes=features.classes, **images), features=features)
     alike = result.pairs[result.pairs["kind"] == "embedding"]
     assert len(alike) and not alike["across_labels"].any()  # a class is one place in the embedding
     assert alike["bits"].isna().all() and (alike["similarity"] > 0.99).all()
