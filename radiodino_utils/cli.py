@@ -64,9 +64,9 @@ def list_(profile: ProfileName = "demo") -> None:
 def backbones() -> None:
     """List the backbones.
 
-    Each line shows source, size, patch size, licence, and whether the weights are here.
+    Each line shows source, parameters, size, patch, licence, and whether the weights are here.
     """
-    from .backbones.registry import list_models
+    from .backbones.presence import list_models
 
     print(list_models())
 

@@ -23,14 +23,15 @@ class Backbone:
     Attributes:
         name: As given to `load_backbone`.
         model: In evaluation mode, float32, on the CPU; for `pixels` a module that flattens.
-        preprocessing: The exact preprocessing.
-        patch_size: In pixels; 0 for `pixels`.
-        num_prefix_tokens: Class and register tokens before the patch tokens.
-        embedding_dim: Width of a token.
+        preprocessing: Preprocessing of the images.
+        patch_size: Edge of a patch in pixels, or stride of the last stage of a convolutional
+            network; 0 for `pixels`.
+        num_prefix_tokens: Number of class and register tokens before the patch tokens.
+        embedding_dim: Width of a feature.
         source: Where the weights come from.
         outputs: Names of the features, the embedding first. The embedding is what `model` itself
             pools: `class_token`, `mean_patch_token` (with the norm behind it, if there is one),
-            or `pooled_token` (any other pooling).
+            `pooled_token` (any other pooling), or `pooled` (a convolutional network).
     """
 
     name: str
@@ -54,7 +55,7 @@ class Backbone:
 
     @property
     def structure(self) -> str:
-        """Identify what the model computes beside its weights; see `checkpoints.structure`."""
+        """Fingerprint of what the model computes beside its weights."""
         return structure(self.model)
 
     def seen(self, image: np.ndarray) -> np.ndarray:
@@ -67,7 +68,7 @@ class Backbone:
             uint8, of the preprocessing's height and width.
 
         Raises:
-            InputError: If the image is no such array, or smaller than a patch.
+            InputError: If the image is not such an array, or is smaller than a patch.
         """
         shape = image.shape if isinstance(image, np.ndarray) else None
         if shape is None or len(shape) not in (2, 3):
@@ -92,7 +93,7 @@ class Backbone:
 
 
 class Pixels(nn.Module):
-    """The baseline without a network: the grey image as a vector."""
+    """Baseline without a network: the grey image as a vector."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Flatten the mean over the channels: [n, 3, height, width] to [n, height x width]."""
@@ -140,7 +141,7 @@ def with_all_blocks(backbone: Backbone) -> Backbone:
 def for_training(model: Any) -> Any:
     """Prepare a vision transformer for training, in place.
 
-    The fused backward pass of torch is several times slower on a CPU.
+    On a CPU the fused attention is switched off: its backward pass is several times slower.
     """
     for block in model.blocks if hasattr(model, "patch_embed") else ():
         block.attn.fused_attn = torch.cuda.is_available()
@@ -150,17 +151,17 @@ def for_training(model: Any) -> Any:
 def from_model(
     name: str, model: Any, source: str, preprocessing: Preprocessing | None = None
 ) -> Backbone:
-    """Make a backbone of a vision transformer or convolutional network of timm.
+    """Return a vision transformer or convolutional network of timm as a backbone.
 
     Args:
-        name: For tables and figures.
-        model: Without a classifier (`num_classes=0`).
+        name: Name in tables and figures.
+        model: Model without a classifier (`num_classes=0`).
         source: Where the weights come from.
         preprocessing: By default the size of the model (224 pixels for a convolutional network),
             bilinear, and the mean and standard deviation of ImageNet.
 
     Raises:
-        InputError: If the model is neither of them.
+        InputError: If the model is neither.
     """
     if is_convolutional(model):
         return Backbone(
@@ -169,11 +170,11 @@ def from_model(
             preprocessing=preprocessing or _imagenet(224),
             patch_size=model.feature_info[-1]["reduction"],
             num_prefix_tokens=0,
-            embedding_dim=model.num_features,
+            embedding_dim=getattr(model, "head_hidden_size", model.num_features),
             source=source,
             outputs=("pooled",),
         )
-    require_transformer(name, model)
+    require_supported(name, model)
     height, width = model.patch_embed.img_size
     return Backbone(
         name=name,
@@ -202,25 +203,28 @@ def _outputs(model: Any) -> tuple[str, ...]:
     return ("mean_patch_token",) if pooling == "avg" and not with_prefix else ("pooled_token",)
 
 
-def require_transformer(name: str, model: Any) -> None:
-    """Check that a model is a vision transformer of timm.
+def require_supported(name: str, model: Any) -> None:
+    """Check that a model is a vision transformer or convolutional network of timm.
+
+    Args:
+        name: Of the backbone, for the message.
+        model: A model.
 
     Raises:
-        InputError: If it is not.
+        InputError: If it is neither. Transformers in stages, such as Swin, are neither.
     """
     needed = ("blocks", "num_prefix_tokens", "embed_dim", "forward_head")
-    if not hasattr(getattr(model, "patch_embed", None), "img_size") or not all(
+    is_transformer = hasattr(getattr(model, "patch_embed", None), "img_size") and all(
         hasattr(model, part) for part in needed
-    ):
+    )
+    if not is_transformer and not is_convolutional(model):
         raise InputError(
-            f"{name}: {type(model).__name__} is no vision transformer; give one of timm."
+            f"{name}: {type(model).__name__} is no vision transformer; give one of timm, or a "
+            "convolutional network."
         )
 
 
 def is_convolutional(model: nn.Module) -> bool:
     """Return whether a model is a convolutional network of timm: stages, a global average pool."""
-    return (
-        hasattr(model, "feature_info")
-        and hasattr(model, "global_pool")
-        and not hasattr(model, "patch_embed")
-    )
+    pools = hasattr(model, "global_pool") or hasattr(getattr(model, "head", None), "global_pool")
+    return pools and hasattr(model, "feature_info") and not hasattr(model, "patch_embed")

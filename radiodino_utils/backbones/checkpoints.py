@@ -37,6 +37,26 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         InputError: If the file is missing, damaged, or holds anything but tensors.
     """
+    state = read_tensors(path)
+    networks = {name: match[1] for name in state if (match := _NETWORK.match(name))}
+    if "teacher" in networks.values():  # DINOv2 keeps both networks in one flat dict
+        state = {name: state[name] for name, network in networks.items() if network == "teacher"}
+    renamed = {
+        _CHUNKED.sub(r"blocks.\1.", _WRAPPERS.sub("", name)): value for name, value in state.items()
+    }
+    return {name: value for name, value in renamed.items() if not _DROPPED.match(name)}
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a weights file by the names that they have in it.
+
+    Args:
+        path: `.safetensors`, or anything that `torch.save` wrote, read with `weights_only=True`;
+            of a training checkpoint the network is taken.
+
+    Raises:
+        InputError: If the file is missing, damaged, or holds anything but tensors.
+    """
     if not path.is_file():
         raise InputError(f"{path}: there is no such weights file.")
     state = _innermost(_loaded(path))
@@ -46,13 +66,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(
             f"{path}: holds no state dict of tensors (looked for {', '.join(_PARTS)})."
         )
-    networks = {name: match[1] for name in state if (match := _NETWORK.match(name))}
-    if "teacher" in networks.values():  # DINOv2 keeps both networks in one flat dict
-        state = {name: state[name] for name, network in networks.items() if network == "teacher"}
-    renamed = {
-        _CHUNKED.sub(r"blocks.\1.", _WRAPPERS.sub("", name)): value for name, value in state.items()
-    }
-    return {name: value for name, value in renamed.items() if not _DROPPED.match(name)}
+    return state
 
 
 def _loaded(path: Path) -> Any:

@@ -9,18 +9,15 @@ from torch import nn
 def fingerprint(model: nn.Module) -> str:
     """Return 12 hexadecimal digits of a SHA-256 over all saved tensors of a model.
 
-    Names, types, shapes and bytes of the tensors count.
+    Names, types, shapes and bytes of the tensors are hashed.
     """
     return _hashed(model.state_dict()).hexdigest()[:12]
 
 
 def structure(model: nn.Module) -> str:
-    """Identify what a model computes beside its saved tensors.
+    """Return 12 hexadecimal digits that identify what a model computes beside its saved tensors.
 
-    Layers, their options (such as heads and pooling) and the buffers that are not saved count.
-
-    Returns:
-        12 hexadecimal digits.
+    Layers, their options (such as heads and pooling) and buffers that are not saved are hashed.
     """
     saved = model.state_dict()
     digest = _hashed({name: tensor for name, tensor in model.named_buffers() if name not in saved})

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,33 +31,56 @@ from .registry import known_sha256
 _HINT = "run once with internet, or use random-t16"
 
 
-def fetch_weights(repository: str, revision: str | None = None) -> tuple[Path, str]:
-    """Return the configuration and weights of a repository, downloaded if they are not cached.
+class _NoSuchFile(InputError):
+    """A repository that lacks a file."""
+
+
+def fetch_weights(
+    repository: str,
+    revision: str | None = None,
+    *,
+    names: Sequence[str] = ("model.safetensors",),
+    with_config: bool = True,
+) -> tuple[Path, str]:
+    """Return the weights of a repository, downloaded if they are not cached.
 
     Args:
         repository: On the Hub, such as `Snarcy/RadioDino-s16`.
         revision: Branch, tag or commit; `main` by default.
+        names: What the file may be called, the best first.
+        with_config: Whether `config.json` is needed too; it lies beside the weights.
 
     Returns:
-        The folder with `config.json` and `model.safetensors`, and the first ten digits of the
-        commit.
+        The weights file, and the first ten digits of the commit.
 
     Raises:
         InputError: If a file is neither cached nor to be downloaded, or the weights have another
             SHA-256 than `weights_sha256.csv` lists.
     """
-    source = f"{repository}@{revision or 'main'}"
-    config, weights = (
-        _file(repository, name, revision or "main", source)
-        for name in ("config.json", "model.safetensors")
-    )
+    revision = revision or "main"
+    source = f"{repository}@{revision}"
+    if with_config:
+        _file(repository, "config.json", revision, source)
+    weights = _first_file(repository, names, revision, source)
     commit = weights.parent.name
     if (known := known_sha256(repository, commit)) and (digest := file_hash(weights)) != known:
         raise InputError(
-            f"{source}: model.safetensors has the SHA-256 {digest}, not {known} as "
+            f"{source}: {weights.name} has the SHA-256 {digest}, not {known} as "
             "weights_sha256.csv lists for this commit; do not use it: fetch it from the Hub itself."
         )
-    return config.parent, commit[:10]
+    return weights, commit[:10]
+
+
+def _first_file(repository: str, names: Sequence[str], revision: str, source: str) -> Path:
+    """Return the first file that is cached, or else the first that the repository has."""
+    names = [name for name in names if _cached(repository, name, revision)] or names
+    for name in names:
+        try:
+            return _file(repository, name, revision, source)
+        except _NoSuchFile:
+            if len(names) == 1:
+                raise
+    raise _NoSuchFile(f"{source}: the repository has none of {', '.join(names)}.")
 
 
 def _file(repository: str, name: str, revision: str, source: str) -> Path:
@@ -119,7 +143,7 @@ def _facts(
     """
     if constants.HF_HUB_OFFLINE:
         return None, f"the Hub is not asked (HF_HUB_OFFLINE is set); {_HINT}"
-    # to connect, read, write, and for a free connection; passed to httpx
+    # to connect, read, write, and for a free connection; the client's hint says float only
     timeout: Any = (2.5, *[float(constants.HF_HUB_ETAG_TIMEOUT)] * 3)
     try:
         url = hf_hub_url(repository, name, revision=revision)
@@ -127,9 +151,7 @@ def _facts(
     except RevisionNotFoundError as error:
         raise InputError(f"{source}: the Hub knows no such revision.") from error
     except EntryNotFoundError as error:
-        raise InputError(
-            f"{source}: the repository lacks config.json or model.safetensors."
-        ) from error
+        raise _NoSuchFile(f"{source}: the repository has no {name}.") from error
     except Exception as error:  # a broken connection: the class depends on the HTTP library
         return None, _trouble(error)
     if not facts.commit_hash or not re.fullmatch(r"[\w.-]+", facts.etag or ""):

@@ -1,39 +1,37 @@
-"""Load backbones by registered name."""
+"""Load backbones by name."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
-from timm.models.vision_transformer import checkpoint_filter_fn
 
 from ..core.errors import InputError, unknown_name, wrong_type
-from .architecture import load_strictly, vision_transformer
-from .backbone import Backbone, Pixels, from_model, require_transformer
+from .architecture import vision_transformer
+from .backbone import Backbone, Pixels, from_model
 from .checkpoints import read_state_dict, saved_num_heads
-from .hub import fetch_weights
 from .preprocessing import Preprocessing
 from .random_weights import redraw
 from .reference_weights import reference_model
-from .registry import REGISTRY, Model, bundled_file
+from .registry import OPEN_NAMES, REGISTRY, Model, bundled_file, find_model
+from .timm_models import load_from_hub
 
 
 def load_backbone(
     name: str, *, revision: str | None = None, seed: int = 0, num_heads: int | None = None
 ) -> Backbone:
-    """Load a backbone by its registered name.
+    """Load a backbone by name.
 
     Args:
-        name: `radiodino-s16`, `-b16`, `-s8` (the released weights), `radiodino-mini` (bundled),
-            `dino-s16`, `dino-b16`, `dinov2-s14`, `dinov2-b14` (for comparison), `random-t16`,
-            `-s16`, `-b16` (seeded random weights), `pixels` (the 32 x 32 grey image),
-            `file:PATH` (a weights file, see `num_heads`), or a name of `register_backbone`.
+        name: A registered name (`backbone_names` lists them), or an open one: `hub:ORG/NAME` for a
+            repository of timm's models on the Hub, `timm:NAME` for a model whose weights timm
+            knows, both with `@REVISION` if it is to be pinned, and `file:PATH` for a weights file.
         revision: Branch, tag or commit on the Hub; `main` by default. `HF_HUB_OFFLINE` and
-            `HF_ENDPOINT` are honoured.
-        seed: Of the random weights, which are bit-equal on every processor (see `random_weights`).
-        num_heads: Of `file:PATH`: attention heads per block, if the metadata of the file does not
-            name them; `file:PATH?heads=N` does the same.
+            `HF_ENDPOINT` are respected.
+        seed: Seed of random weights, which are bit-equal on every processor.
+        num_heads: Attention heads per block of `file:PATH`, if the metadata of the file does not
+            state them; `file:PATH?heads=N` does the same.
 
     Returns:
         The backbone; its name loads it again.
@@ -48,14 +46,27 @@ def load_backbone(
         return _from_file(name, num_heads)
     if num_heads is not None:
         raise InputError(f"num_heads {num_heads}: is an option of file:PATH; {name} has its own.")
-    if name not in REGISTRY:
-        raise unknown_name("backbone", name, [*REGISTRY, "file:PATH"])
-    entry = REGISTRY[name]
+    entry = find_model(name)
+    if entry is None:
+        raise unknown_name("backbone", name, [*REGISTRY, *OPEN_NAMES])
     if entry.kind == "hub":
-        return _from_hub(name, entry, revision)
+        return load_from_hub(*_pinned(name, entry, revision))
     if entry.kind == "random":
         return _random(name, entry, seed)
     return _LOADERS[entry.kind](name, entry)
+
+
+def _pinned(name: str, entry: Model, revision: str | None) -> tuple[str, Model]:
+    """Return the name and entry at a revision; of an open name, the name tells it."""
+    if revision is None:
+        return name, entry
+    if entry.revision not in ("", revision):
+        raise InputError(
+            f"{name}: names another revision than revision={revision}; give only one of them."
+        )
+    if name not in REGISTRY and not entry.revision:
+        name = f"{name}@{revision}"
+    return name, replace(entry, revision=revision)
 
 
 def as_backbone(backbone: Backbone | str) -> Backbone:
@@ -119,36 +130,6 @@ def _random(name: str, entry: Model, seed: int) -> Backbone:
         model = timm.create_model(entry.model, num_classes=0)
         model = redraw(model, seed=seed, linear_std=0.02)
     return from_model(name, model, f"random weights, seed {seed}")
-
-
-def _from_hub(name: str, entry: Model, revision: str | None) -> Backbone:
-    folder, commit = fetch_weights(entry.model, revision)
-    source, options = f"{entry.model}@{commit}", dict(entry.options)
-    model = _configured(name, folder, options)
-    state = read_state_dict(folder / "model.safetensors")
-    if "img_size" in options:  # trained at another size: timm resamples the position embedding
-        state = checkpoint_filter_fn(state, model)
-    load_strictly(model, state, source)
-    config = timm.data.resolve_data_config(model=model) | dict(entry.preprocessing)
-    preprocessing = Preprocessing(
-        model.patch_embed.img_size[0], config["interpolation"], config["mean"], config["std"]
-    )
-    return from_model(name, model, source, preprocessing)
-
-
-def _configured(name: str, folder: Path, options: dict[str, Any]) -> Any:
-    """Build the model that a `config.json` describes, without weights."""
-    try:
-        model = timm.create_model(f"local-dir:{folder}", pretrained=False, num_classes=0, **options)
-        require_transformer(name, model)
-    except InputError:
-        raise
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{folder / 'config.json'}: not a configuration that timm can build a model from "
-            f"({error})."
-        ) from error
-    return model
 
 
 def _from_file(name: str, num_heads: int | None) -> Backbone:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..core.errors import InputError
 from ..data.images import padded, resized
 
 
@@ -37,7 +38,15 @@ class Preprocessing:
 
         Returns:
             uint8, of this height and width.
+
+        Raises:
+            InputError: If the image is padded and larger than the square, or this is no square.
         """
         if self.interpolation == "pad":
-            return padded(image, self.shape[0], self.mean)
+            height, width = self.shape
+            if height != width:
+                raise InputError(
+                    f"padding fits images into a square, not into {height} x {width}; resize them."
+                )
+            return padded(image, height, self.mean)
         return resized(image, self.size, self.interpolation)

@@ -15,10 +15,10 @@ _TOKENS = {"pos_embed": 0.02, "cls_token": 1e-6, "reg_token": 1e-6}
 def draw(shape: tuple[int, ...], *, std: float, seed: int, name: str) -> torch.Tensor:
     """Draw a bell-shaped tensor with mean 0 whose bits are the same everywhere.
 
-    They depend on neither processor, thread count nor library version. Each value is the sum of the
-    four 16-bit parts of a 64-bit integer (Irwin-Hall: no value beyond 3.47 standard deviations),
-    centred and scaled in float64 and rounded once to float32. The integers are those of numpy's
-    Philox, keyed by seed and name, so that no value depends on what else is drawn.
+    They depend on neither processor, thread count nor library version. Each value is the sum of
+    the four 16-bit parts of a 64-bit integer (Irwin-Hall: no value beyond 3.47 standard
+    deviations), centred and scaled in float64 and rounded once to float32. The integers are those
+    of numpy's Philox, keyed by seed and name, so that no value depends on what else is drawn.
 
     Args:
         shape: Shape of the tensor.
@@ -27,7 +27,7 @@ def draw(shape: tuple[int, ...], *, std: float, seed: int, name: str) -> torch.T
         name: Name of the tensor, such as that of a parameter.
 
     Returns:
-        float32, of the shape.
+        float32, of that shape.
 
     Source:
         Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
@@ -48,16 +48,16 @@ def redraw(
 ) -> nn.Module:
     """Replace the random initial weights of a network, in place, by those of `draw`.
 
-    Linear and convolution layers get the standard deviation of torch's own initialisation, 1 /
-    sqrt(3 x fan-in), for weights and biases; what torch sets to constants (norms) stays as it is.
+    Linear and convolution layers get the standard deviation of torch's own initialisation,
+    1 / sqrt(3 x fan-in), for weights and biases; what torch sets to constants (norms) stays.
 
     Args:
-        network: Just made; of linear, convolution and norm layers, and the tokens of a timm vision
-            transformer.
+        network: Newly built, of linear, convolution and norm layers, and the tokens of a timm
+            vision transformer.
         seed: Seed.
-        linear_std: Standard deviation of linear layers instead, whose biases are then 0; timm's
-            vision transformers have .02.
-        only: Part of the name of the layers that are redrawn; all by default.
+        linear_std: Standard deviation of linear layers, whose biases are then 0, in place of
+            torch's; timm's vision transformers have .02.
+        only: Part of the name of the layers to redraw; all by default.
 
     Returns:
         The network.

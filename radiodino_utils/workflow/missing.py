@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..backbones.registry import missing_weights
+from ..backbones.presence import missing_weights
 from ..core.downloads import Missing, is_reachable
 from ..core.errors import InputError
 from ..data.registry import missing_dataset

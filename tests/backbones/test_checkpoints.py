@@ -27,7 +27,7 @@ def wrapped(state, prefix):
 
 
 def dino(state, other):
-    """DINO: both networks, wrapped for parallel training, optimizer and arguments."""
+    """DINO: both networks, wrapped for parallel training, beside optimizer and arguments."""
     headed = state | {
         "head.mlp.0.weight": torch.zeros(2, 2),
         "head.last_layer.weight_v": torch.zeros(2, 2),
@@ -117,13 +117,15 @@ def test_safetensors(tmp_path):
 )
 def test_the_architecture_is_found_in_the_tensors(options):
     model = tiny_transformer(**options)
-    found = vision_transformer(model.state_dict(), "made", num_heads=options.get("num_heads", 2))
+    loaded = vision_transformer(
+        model.state_dict(), "this test", num_heads=options.get("num_heads", 2)
+    )
     size = options.get("img_size", 32)
     image = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        torch.testing.assert_close(found.forward_features(image), model.forward_features(image))
-    assert found.num_prefix_tokens == model.num_prefix_tokens
-    assert not found.training
+        torch.testing.assert_close(loaded.forward_features(image), model.forward_features(image))
+    assert loaded.num_prefix_tokens == model.num_prefix_tokens
+    assert not loaded.training
 
 
 def test_registers_in_dinov2s_own_layout():
@@ -135,11 +137,11 @@ def test_registers_in_dinov2s_own_layout():
     state["register_tokens"] = state.pop("reg_token")
     state["pos_embed"] = torch.cat([position, state["pos_embed"]], dim=1)
     state["cls_token"] = state["cls_token"] - position
-    found = vision_transformer(state, "made", num_heads=2)
+    loaded = vision_transformer(state, "this test", num_heads=2)
     image = torch.randn(1, 3, 56, 56)
     with torch.inference_mode():
         torch.testing.assert_close(
-            found.forward_features(image), model.forward_features(image), atol=1e-4, rtol=1e-4
+            loaded.forward_features(image), model.forward_features(image), atol=1e-4, rtol=1e-4
         )
 
 
@@ -165,7 +167,7 @@ def test_nothing_is_loaded_from_a_faulty_state_dict():
     before = fingerprint(model)
     with pytest.raises(InputError, match="unexpected more"):
         load_strictly(
-            model, tiny_transformer(seed=1).state_dict() | {"more": torch.zeros(1)}, "made"
+            model, tiny_transformer(seed=1).state_dict() | {"more": torch.zeros(1)}, "this test"
         )
     assert fingerprint(model) == before
 
@@ -289,8 +291,8 @@ def test_the_number_of_heads_is_named_or_refused(tmp_path, width, heads):
         assert by_name.name == by_option.name == f"file:{tmp_path / name}?heads={heads}"
     by_metadata = load_backbone(f"file:{tmp_path / 'named.safetensors'}")
     with torch.inference_mode():
-        for one in (by_name, by_option, by_metadata):
-            torch.testing.assert_close(one.model(image), model(image))
+        for backbone in (by_name, by_option, by_metadata):
+            torch.testing.assert_close(backbone.model(image), model(image))
 
 
 def test_heads_that_cannot_be(tmp_path):

@@ -53,7 +53,7 @@ def halves(tmp_path):
 
 def test_features_are_the_global_average_pool_on_both_engines(network):
     batch = network.seen(IMAGE)[None, ..., None].copy()
-    one, other = (
+    by_torch, by_openvino = (
         make_engine(network, engine=engine, precision="fp32")(batch)
         for engine in ("torch", "openvino")
     )
@@ -63,9 +63,12 @@ def test_features_are_the_global_average_pool_on_both_engines(network):
             for values in (network.preprocessing.mean, network.preprocessing.std)
         )
         pooled = network.model((as_tensor(network, IMAGE) / 255 - mean) / std)
-    assert len(one) == len(other) == 1 and one[0].shape == (1, network.embedding_dim)
-    np.testing.assert_allclose(one[0], pooled, atol=1e-4)
-    np.testing.assert_allclose(one[0], other[0], atol=1e-3)
+    assert len(by_torch) == len(by_openvino) == 1 and by_torch[0].shape == (
+        1,
+        network.embedding_dim,
+    )
+    np.testing.assert_allclose(by_torch[0], pooled, atol=1e-4)
+    np.testing.assert_allclose(by_torch[0], by_openvino[0], atol=1e-3)
 
 
 def test_probes_and_knn_read_its_features(network, halves):
@@ -105,12 +108,14 @@ def test_grad_cam_weighs_its_last_stage(network):
 
 def test_dense_maps_are_its_stage_of_stride_16(network):
     dense = dense_backbone(network, size=96)
-    width = next(one["num_chs"] for one in network.model.feature_info if one["reduction"] == 16)
+    width = next(
+        stage["num_chs"] for stage in network.model.feature_info if stage["reduction"] == 16
+    )
     features = extract_patch_maps(network, synthetic_segmentation(), size=96, **FP32)
     assert features.maps.shape == (13, width, 6, 6) and dense.patch_size == 16
     with torch.inference_mode():
         final, stages = network.model.forward_intermediates(torch.ones(1, 3, 96, 96))
-        stage = next(one for one in stages if one.shape[-1] == 6)
+        stage = next(stage for stage in stages if stage.shape[-1] == 6)
         np.testing.assert_allclose(dense.model(torch.ones(1, 3, 96, 96)), stage, atol=1e-5)
     with pytest.raises(InputError, match="has no blocks but one map, of stride 16; take one block"):
         dense_backbone(network, size=96, blocks=(-2, -1))

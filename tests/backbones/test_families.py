@@ -1,4 +1,4 @@
-"""Families of timm's vision transformers: pooling, LoRA, and explanations or their refusal."""
+"""Every family of timm's vision transformers: its own pooling, LoRA, explanations."""
 
 import numpy as np
 import pytest
@@ -22,6 +22,8 @@ from ..conftest import tiny_transformer
 SMALL = {"depth": 2, "img_size": 32}
 FAMILIES = {
     "vit_tiny_patch16_224": {},
+    "vit_small_patch8_224": {"embed_dim": 192, "num_heads": 3},
+    "vit_small_patch14_dinov2": {"img_size": 28},
     "vit_small_patch14_reg4_dinov2": {"img_size": 28},
     "vit_small_patch16_dinov3": {},
     "vit_small_patch16_dinov3_qkvb": {},
@@ -47,7 +49,7 @@ FAMILIES = {
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 36), np.uint8)
 
 
-def made(name, **options):
+def random_model(name, **options):
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=0, **(SMALL | FAMILIES[name] | options)).eval()
     with torch.no_grad():
@@ -62,15 +64,18 @@ def embedding(backbone):
 
 
 def expected(backbone):
-    how = backbone.preprocessing
-    mean, std = (torch.tensor(one).view(1, 3, 1, 1) * 255 for one in (how.mean, how.std))
+    preprocessing = backbone.preprocessing
+    mean, std = (
+        torch.tensor(values).view(1, 3, 1, 1) * 255
+        for values in (preprocessing.mean, preprocessing.std)
+    )
     with torch.inference_mode():
         return backbone.model((as_tensor(backbone, IMAGE) - mean) / std)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_embedding_is_what_the_model_gives(name):
-    backbone = from_model(name, made(name), "made")
+def test_the_embedding_is_what_the_model_returns(name):
+    backbone = from_model(name, random_model(name), "random")
     torch.testing.assert_close(embedding(backbone), expected(backbone), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(
         embedding(with_blocks(backbone, 2)), expected(backbone), atol=1e-5, rtol=1e-5
@@ -85,7 +90,7 @@ def test_the_embedding_is_what_the_model_gives(name):
     final_norm=st.booleans(),
     include_prefix=st.booleans(),
 )
-def test_the_embedding_is_what_the_model_gives_for_every_pooling(
+def test_the_embedding_is_what_the_model_returns_for_every_pooling(
     pooling, class_token, registers, fc_norm, final_norm, include_prefix
 ):
     options = {
@@ -98,17 +103,17 @@ def test_the_embedding_is_what_the_model_gives_for_every_pooling(
         "final_norm": final_norm,
         "pool_include_prefix": include_prefix,
     }
-    backbone = from_model("tiny", tiny_transformer(**options), "made")
-    found, wanted = embedding(backbone), expected(backbone)
+    backbone = from_model("tiny", tiny_transformer(**options), "random")
+    wanted = expected(backbone)
     if wanted.ndim == 3:  # pools nothing
         prefix = backbone.num_prefix_tokens
         wanted = wanted[:, 0] if options["class_token"] else wanted[:, prefix:].mean(1)
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(embedding(backbone), wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_maps_follow_the_embedding_or_are_refused(name):
-    backbone = from_model(name, made(name), "made")
+    backbone = from_model(name, random_model(name), "random")
     heat = grad_cam(backbone, Similarity(np.ones(backbone.embedding_dim, np.float32)), IMAGE, 0)
     assert heat.shape == tuple(backbone.model.patch_embed.grid_size)
     if backbone.outputs[0] == "pooled_token":
@@ -123,8 +128,8 @@ def test_maps_follow_the_embedding_or_are_refused(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_lora_reaches_every_block_of_every_family(name, halves):  # noqa: F811
-    backbone = from_model(name, made(name), "made")
-    before = {key: one.clone() for key, one in backbone.model.state_dict().items()}
+    backbone = from_model(name, random_model(name), "random")
+    before = {key: value.clone() for key, value in backbone.model.state_dict().items()}
     config = FinetuneConfig(
         lr=1e-2,
         lora_rank=2,
@@ -136,7 +141,8 @@ def test_lora_reaches_every_block_of_every_family(name, halves):  # noqa: F811
     )
     run = finetune(backbone, halves, config=config)
     state = load_file(run.checkpoint)
-    assert all(torch.equal(one, before[key]) for key, one in backbone.model.state_dict().items())
+    now = backbone.model.state_dict()
+    assert all(torch.equal(value, before[key]) for key, value in now.items())
     changed = {key for key in before if not torch.equal(before[key], state[key])}
     projections = {
         key
@@ -148,7 +154,7 @@ def test_lora_reaches_every_block_of_every_family(name, halves):  # noqa: F811
     ) in (2, 6)
     reloaded = timm.create_model(name, num_classes=2, **(SMALL | FAMILIES[name])).eval()
     reloaded.load_state_dict(state)
-    tuned = from_model("tuned", reloaded, "made")
+    tuned = from_model("tuned", reloaded, "random")
     assert (embedding(tuned) - embedding(backbone)).abs().max() > 1e-4
     again = finetune(backbone, halves, config=config)
     np.testing.assert_array_equal(again.prediction.probabilities, run.prediction.probabilities)
@@ -163,15 +169,19 @@ def test_a_run_that_would_change_nothing_is_refused(rank, halves):  # noqa: F811
     with pytest.raises(
         InputError, match=f"^{name}: a step trains none of the .* since lr 0 is too small"
     ):
-        finetune(from_model(name, made(name), "made"), halves, config=config.with_changes(lr=0.0))
-    frozen = from_model(name, made(name).requires_grad_(False), "made")
+        finetune(
+            from_model(name, random_model(name), "random"),
+            halves,
+            config=config.with_changes(lr=0.0),
+        )
+    frozen = from_model(name, random_model(name).requires_grad_(False), "random")
     if rank:
         finetune(frozen, halves, config=config)
     else:
         with pytest.raises(InputError, match=f"^{name}: every tensor of the backbone is frozen"):
             finetune(frozen, halves, config=config)
-    deaf = made(name)
+    deaf = random_model(name)
     deaf.norm.weight.data.zero_()  # the embedding no longer depends on the blocks
     deaf.norm.requires_grad_(False)
     with pytest.raises(InputError, match="get no gradient|no gradient reaches them"):
-        finetune(from_model(name, deaf, "made"), halves, config=config)
+        finetune(from_model(name, deaf, "random"), halves, config=config)

