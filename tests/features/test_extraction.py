@@ -362,8 +362,9 @@ def test_two_gloo_processes_write_what_one_writes(inputs, tmp_path):
     script = tmp_path / "extract.py"
     script.write_text(
         FOUR_A_CHUNK
-        + "cli.app(standalone_mode=False); extraction.extract_chunks = None; cli.app(standalone_mode=False)"
-    )  # writes, then reads
+        + "cli.app(standalone_mode=False); extraction.extract_chunks = None; "  # writes
+        + "cli.app(standalone_mode=False)"  # reads
+    )
     subprocess.run([sys.executable, script, *alone], env=environment(), check=True)
     torchrun = [
         sys.executable,
