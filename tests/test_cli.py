@@ -45,7 +45,6 @@ def test_help_is_quick_and_imports_neither_torch_nor_pandas(command):
     code = """
 import sys, time
 from radiodino_utils import cli
-from radiodino_utils.features.engines import ENGINES, PRECISIONS
 try:
     cli.main(sys.argv[1:])
 finally:
