@@ -26,7 +26,7 @@ def test_the_table_keeps_what_it_has(run, tmp_path, capsys):
     probe, table = f"npz:{synthetic_npz(tmp_path / 'labelled.npz')}", tmp_path / "trials.csv"
     main([str(run), "--probe", probe, "--crossed", probe, "--out", str(table)])
     first = pd.read_csv(table)
-    assert first[["trial", "steps", "images seen"]].values.tolist() == [
+    assert first[["trial", "steps", "crops seen"]].values.tolist() == [
         ["first", 2, 2 * smallest().batch_size]
     ]
     assert first.filter(like="val").to_numpy().min() >= 0 and first.filter(
@@ -38,7 +38,7 @@ def test_the_table_keeps_what_it_has(run, tmp_path, capsys):
 
 def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(InputError, match="holds no run.json"):
-        trial_row(tmp_path, [])
+        trial_row(str(tmp_path), [])
     with pytest.raises(SystemExit, match="2"):
         main(
             [
