@@ -30,6 +30,19 @@ _PANELS = {
     "teacher momentum": {"momentum": ""},
     "images per second": {"images_per_second": ""},
 }
+# the same of a distillation
+_DISTILLATION_PANELS = {
+    "loss": {"loss": "weighted sum"},
+    "cosine distance": {
+        "class_token": "class token",
+        "mean_patch_token": "mean patch token",
+        "map": "map",
+    },
+    "similarity in the batch": {"similarity": ""},
+    "gradient norm": {"gradient_norm": ""},
+    "learning rate": {"lr": ""},
+    "edge of the crops (px)": {"size": ""},
+}
 _FEW_POINTS = 12  # below it the points of a line are marked
 
 
@@ -38,12 +51,15 @@ def training_curves(monitor: pd.DataFrame, *, title: str) -> Figure:
     """Draw the monitor of a pre-training: losses, signs of a collapse, schedules and speed.
 
     Args:
-        monitor: Rows of a `monitor.csv`; with a column `run`, a line per run, up to three.
+        monitor: Rows of a `monitor.csv`, or of a distillation; with a column `run`, a line per
+            run, up to three.
         title: Title of the figure.
     """
     runs = dict(list(monitor.groupby("run", sort=False))) if "run" in monitor else {"": monitor}
-    figure, axes = plt.subplots(3, 3, figsize=(8.6, 6.2), sharex=True)
-    for axis, (name, columns) in zip(axes.flat, _PANELS.items(), strict=True):
+    panels = _DISTILLATION_PANELS if "class_token" in monitor else _PANELS
+    lines = len(panels) // 3
+    figure, axes = plt.subplots(lines, 3, figsize=(8.6, 0.2 + 2 * lines), sharex=True)
+    for axis, (name, columns) in zip(axes.flat, panels.items(), strict=True):
         for rows, line in zip(runs.values(), ("-", "--", ":"), strict=False):
             _draw_run(axis, rows, columns, line)
         axis.set_title(name)

@@ -49,3 +49,12 @@ def test_schedules_and_views_are_drawn(tmp_path):
         figure.axes[0].images[0].get_array() * 255,
         images[np.argsort(-views.masks[:8].sum((1, 2)))[0]],
     )
+
+
+def test_curves_of_a_distillation_have_panels_of_their_own():
+    names = ["loss", "class_token", "mean_patch_token", "map", "similarity", "lr", "size"]
+    rows = pd.DataFrame({name: [1.0, 0.5] for name in names}).assign(images=[64, 128])
+    figure = training_curves(rows.assign(gradient_norm=1.0), title="distilled")
+    titles = [axis.get_title() for axis in figure.axes]
+    assert "cosine distance" in titles and "teacher momentum" not in titles
+    assert all(axis.lines for axis in figure.axes)
