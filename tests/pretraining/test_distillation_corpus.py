@@ -67,7 +67,7 @@ def test_nothing_of_the_ct_of_the_demo(listed):
 
 def test_the_two_folders_of_sources_share_no_image(listed):
     digests, hashes = listed
-    arguments = bundled_file("distillation.args").read_text().splitlines()
+    arguments = bundled_file("radiodino-mini.args").read_text().splitlines()
     sources = [
         after for option, after in zip(arguments, arguments[1:], strict=False) if option == "--data"
     ]
