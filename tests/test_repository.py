@@ -72,7 +72,8 @@ def test_every_import_is_a_declared_dependency(path: str) -> None:
         "yaml": "pyyaml",
         "faiss": "faiss-cpu",
     }
-    names |= {"IPython": "ipython", "imagehash": "ImageHash", "pytorch_grad_cam": "grad-cam"}
+    names |= {"gdcm": "python-gdcm", "IPython": "ipython"}
+    names |= {"imagehash": "ImageHash", "pytorch_grad_cam": "grad-cam"}
     wanted = {names.get(name, name).replace("_", "-") for name in imported - own}
     assert wanted <= {name.replace("_", "-") for name in PINS}
 
