@@ -19,10 +19,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 DatasetName = Annotated[
-    str, typer.Argument(metavar="DATASET", help="Registered name, npz:PATH or folder:PATH.")
+    str, typer.Argument(metavar="DATASET", help="Registered name, folder:, dicom: or npz:PATH.")
 ]
 BackboneName = Annotated[
-    str, typer.Option("--backbone", metavar="NAME", help="Registered name or file:PATH.")
+    str,
+    typer.Option(
+        "--backbone", metavar="NAME", help="Registered name, file:PATH, hub:ORG/NAME or timm:NAME."
+    ),
 ]
 Revision = Annotated[
     str | None, typer.Option(help="Branch, tag or commit of the weights on the Hub. [main]")
@@ -117,7 +120,7 @@ def extract(
 @app.command()
 def embed(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER...", help="Image files and folders.")
+        list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER", help="Image files and folders.")
     ],
     backbone: BackboneName,
     out: Annotated[Path, typer.Option(help="File to write: .csv, .parquet or .npz.")],
