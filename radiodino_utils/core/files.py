@@ -53,6 +53,19 @@ def results_folder(profile: str) -> Path:
     return REPOSITORY / "results" / profile
 
 
+def require_checkout(folder: Path) -> None:
+    """Require a folder of the checkout, which an installed package lacks.
+
+    Raises:
+        InputError: If there is no such folder.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: there is no such folder; notebooks and results come with the checkout of "
+            "the project: run the command there."
+        )
+
+
 def make_folder(folder: Path) -> Path:
     """Create a folder and its parents unless they exist, and return it.
 

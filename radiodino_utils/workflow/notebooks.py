@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError, unknown_name
-from ..core.files import REPOSITORY, results_folder
+from ..core.files import REPOSITORY, require_checkout, results_folder
 from ..core.states import read_state
 
 FOLDER = REPOSITORY / "notebooks"
@@ -69,7 +69,12 @@ def code_of(path: Path) -> list[str]:
 
 
 def profile_names() -> list[str]:
-    """Return the names of the profiles in `notebooks/profiles`."""
+    """Return the names of the profiles in `notebooks/profiles`.
+
+    Raises:
+        InputError: If the package is installed without its checkout.
+    """
+    require_checkout(FOLDER)
     return sorted(path.stem for path in (FOLDER / "profiles").glob("*.yaml"))
 
 

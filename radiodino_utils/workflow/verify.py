@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..backbones.bundled import evaluation_rows
 from ..core.errors import InputError
-from ..core.files import REPOSITORY, results_folder
+from ..core.files import REPOSITORY, require_checkout, results_folder
 from ..evaluation.results import read_table
 from .differences import as_text, contradictions, differences
 from .notebook_numbers import unknown_intervals
@@ -70,8 +70,10 @@ def verify_profiles(profiles: Sequence[str] = ()) -> list[str]:
         A sentence for each difference.
 
     Raises:
-        InputError: If a results folder holds no tables.
+        InputError: If a results folder holds no tables, or the package is installed without its
+            checkout.
     """
+    require_checkout(REPOSITORY / "results")
     if not profiles:
         folders = (REPOSITORY / "results").iterdir()
         profiles = sorted(path.name for path in folders if path.is_dir())

@@ -7,6 +7,7 @@ import pytest
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.core.files import results_folder
 from radiodino_utils.workflow import notebooks as sequence
+from radiodino_utils.workflow import verify
 from radiodino_utils.workflow.missing import without_missing_inputs
 from radiodino_utils.workflow.notebooks import Notebook, outline
 from radiodino_utils.workflow.profiles import load_profile, require_parts
@@ -131,3 +132,12 @@ def test_a_profile_cannot_lead_out_of_results(name, monkeypatch):
     monkeypatch.delenv("RADIODINO_RESULTS", raising=False)
     with pytest.raises(InputError, match="names a folder of results"):
         results_folder(name)
+
+
+def test_without_the_checkout_one_sentence_says_where_to_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(sequence, "FOLDER", tmp_path / "notebooks")
+    with pytest.raises(InputError, match="notebooks: there is no such folder; .* the checkout"):
+        sequence.list_notebooks("demo")
+    monkeypatch.setattr(verify, "REPOSITORY", tmp_path)
+    with pytest.raises(InputError, match="results: there is no such folder; .* the checkout"):
+        verify.verify_profiles()
