@@ -1,6 +1,7 @@
 """Checks of labels and numbers before any native code receives them."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -78,6 +79,24 @@ def checked_embeddings(values: ArrayLike, *, what: str = "embeddings") -> np.nda
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(f"the {what} hold NaN or infinite features; extract them again.")
     return array
+
+
+def checked_count(number: int, *, what: str) -> int:
+    """Check a number of things, such as the images of a batch.
+
+    Args:
+        number: A whole number of at least 1.
+        what: Name of the option for the error.
+
+    Returns:
+        The number.
+
+    Raises:
+        InputError: If it is no whole number, or below 1.
+    """
+    if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
+        raise InputError(f"{what} is {number!r}; it needs a whole number of at least 1.")
+    return int(number)
 
 
 def checked_temperature(temperature: float) -> float:

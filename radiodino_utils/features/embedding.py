@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from ..backbones.backbone import Backbone
 from ..backbones.loading import as_backbone
+from ..core.checks import checked_count
 from ..core.errors import InputError
 from ..core.files import atomic, make_folder
 from ..data.images import SUFFIXES, read_image, stacked
@@ -104,9 +105,10 @@ def embed_images(
         The embeddings, in the order of the paths.
 
     Raises:
-        InputError: If the backbone, the engine or the precision is unknown, or no image can be
-            embedded.
+        InputError: If the backbone, the engine or the precision is unknown, `batch_size` is below
+            1, or no image can be embedded.
     """
+    batch_size = checked_count(batch_size, what="batch_size")
     backbone = as_backbone(backbone)
     runner = make_engine(backbone, engine=engine, precision=precision, threads=threads)
     embedded: list[str] = []

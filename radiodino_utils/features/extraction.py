@@ -18,6 +18,7 @@ from ..backbones.backbone import Backbone
 from ..backbones.loading import as_backbone
 from ..backbones.seen import seen_images, seen_in_pretraining
 from ..core.cache import cached, entry_path
+from ..core.checks import checked_count
 from ..core.environment import git_revision, launched, versions
 from ..core.files import atomic, features_folder, require_space, value_hash
 from ..data.dataset import ImageDataset
@@ -59,9 +60,10 @@ def extract_features(
         The features, in dataset order.
 
     Raises:
-        InputError: If a label stands for no class, an image cannot be read, a feature is not
-            finite, or the disk is full.
+        InputError: If `batch_size` is below 1, a label stands for no class, an image cannot be
+            read, a feature is not finite, or the disk is full.
     """
+    batch_size = checked_count(batch_size, what="batch_size")
     backbone, dataset = as_backbone(backbone), as_dataset(dataset)
     for split in dataset.splits:
         dataset.checked_labels(split)

@@ -12,6 +12,7 @@ from ..backbones.backbone import Backbone
 from ..backbones.loading import as_backbone
 from ..backbones.seen import seen_images, seen_in_pretraining
 from ..core.cache import cached, entry_path
+from ..core.checks import checked_count
 from ..core.environment import git_revision, versions
 from ..core.errors import InputError
 from ..core.files import atomic, features_folder, require_space
@@ -105,9 +106,10 @@ def extract_patch_maps(
         The maps, in the order of the dataset.
 
     Raises:
-        InputError: See `dense_backbone`; or if an image is smaller than a patch, a value is not
-            finite, or the disk is full.
+        InputError: See `dense_backbone`; or if `batch_size` is below 1, an image is smaller than a
+            patch, a value is not finite, or the disk is full.
     """
+    batch_size = checked_count(batch_size, what="batch_size")
     backbone, dataset = as_backbone(backbone), as_segmentation_datasets(dataset)[0]
     dense = dense_backbone(backbone, size=size, blocks=tuple(blocks))
     engine, precision, device = choose_engine(dense, engine=engine, precision=precision)

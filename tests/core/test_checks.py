@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radiodino_utils.core.checks import (
+    checked_count,
     checked_embeddings,
     checked_ks,
     checked_labels,
@@ -192,3 +193,15 @@ def test_invalid_ks(ks):
 def test_invalid_embeddings(values):
     with pytest.raises(InputError, match="^the embeddings"):
         checked_embeddings(values)
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.5, True, "3", None, np.nan])
+def test_invalid_counts(number):
+    with pytest.raises(
+        InputError, match="^batch_size is .*; it needs a whole number of at least 1"
+    ):
+        checked_count(number, what="batch_size")
+
+
+def test_whole_numbers_are_counts():
+    assert [checked_count(number, what="images") for number in (1, np.int64(4))] == [1, 4]

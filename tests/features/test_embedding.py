@@ -39,6 +39,12 @@ def test_embeddings_are_those_of_a_dataset_with_the_same_images(
     assert (embeddings.engine, embeddings.precision) == ("torch", "fp32")
 
 
+@pytest.mark.parametrize("batch_size", [0, "16"])
+def test_a_batch_holds_a_whole_number_of_images(batch_size, images):
+    with pytest.raises(InputError, match="^batch_size is "):
+        embed_images(images, "pixels", batch_size=batch_size, **FP32)
+
+
 def test_an_image_that_cannot_be_used_is_named_and_left_out(images, tmp_path):
     small = tmp_path / "small.png"
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(small)
