@@ -12,9 +12,11 @@ import pandas as pd
 import pytest
 
 import radiodino_utils as rd
+from radiodino_utils.pretraining.plan import Plan
 
 from .conftest import REPOSITORY
 from .synthetic import synthetic_features
+from .synthetic_corpus import smallest
 from .synthetic_segmentation import synthetic_segmentation
 
 PACKAGE = REPOSITORY / "radiodino_utils"
@@ -169,6 +171,7 @@ WRONG = {
     "extract_patch_maps, dataset": lambda: rd.extract_patch_maps("pixels", 3),
     "classify": lambda: rd.classify("pixels", "knn"),
     "classify, protocol": lambda: rd.classify(synthetic_features(), 20),
+    "classify, protocols": lambda: rd.classify(synthetic_features(), ["knn"]),
     "classify_few_shot": lambda: rd.classify_few_shot("pixels"),
     "finetune, backbone": lambda: rd.finetune(None, "busi-fold0"),
     "finetune, dataset": lambda: rd.finetune("random-t16", 0),
@@ -182,6 +185,10 @@ WRONG = {
     "patch_pca": lambda: rd.patch_pca([], [np.zeros((32, 32), np.uint8)]),
     "project": lambda: rd.project("pixels"),
     "audit": lambda: rd.audit(12),
+    "audit, features": lambda: rd.audit("organct-axial", features="radiodino-mini"),
+    "pretrain, plan": lambda: rd.pretrain("dino", "images", "run"),
+    "pretrain, corpus": lambda: rd.pretrain(Plan("t16", smallest()), "images", "run"),
+    "Results": lambda: rd.Results(3),
 }
 
 

@@ -14,7 +14,7 @@ from ..core.environment import git_revision
 from ..core.extras import extra
 from ..data.duplicates import DISTANCE, near_pairs, perceptual_hashes, pixel_hashes
 from ..data.registry import ImageDataset, as_dataset
-from ..features.features import Features
+from ..features.features import Features, require_features
 from .neighbours import nearest
 from .results import write_table
 from .twins import find_twins
@@ -91,7 +91,12 @@ def audit(
 
     Returns:
         Tables and a summary.
+
+    Raises:
+        InputError: If the dataset or the features are of another type, or an image cannot be read.
     """
+    if features is not None:
+        require_features(features)
     dataset = as_dataset(dataset)
     images = _measure(dataset)
     pairs, bits = near_pairs(np.stack(images.pop("hash")), distance=distance)

@@ -65,7 +65,7 @@ def classify(
             cannot use them.
     """
     require_features(features)
-    if protocol not in _protocols:
+    if not isinstance(protocol, str) or protocol not in _protocols:
         raise unknown_name("protocol", protocol, _protocols)
     function = _protocols[protocol]
     declared = inspect.signature(function).parameters

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..core.errors import InputError
+from ..core.errors import InputError, wrong_type
 from ..core.fabric import make_fabric
 from ..core.files import make_folder
 from .config import PretrainConfig
@@ -20,7 +20,7 @@ from .run_files import another_run, holds_run, read_run, sole_user
 def pretrain(
     plan: Plan,
     corpus: Corpus,
-    folder: Path,
+    folder: str | Path,
     *,
     options: RunOptions | None = None,
     resume: bool = False,
@@ -49,10 +49,16 @@ def pretrain(
         State of the run at the end.
 
     Raises:
-        InputError: If the folder holds another run, another process writes into it, one of its
-            files is damaged, the corpus is smaller than a batch, the disk or the shared memory of
-            the workers is full, the loss is not finite, or the run collapses.
+        InputError: If plan or corpus are of another type, the folder holds another run, another
+            process writes into it, one of its files is damaged, the corpus is smaller than a
+            batch, the disk or the shared memory of the workers is full, the loss is not finite, or
+            the run collapses.
     """
+    if not isinstance(plan, Plan):
+        raise wrong_type("plan", plan, "a Plan of radiodino_utils.pretraining.plan")
+    if not isinstance(corpus, Corpus):
+        raise wrong_type("corpus", corpus, "the result of load_corpus")
+    folder = Path(folder)
     options = options or RunOptions()
     if len(corpus) < plan.config.batch_size:
         raise InputError(
