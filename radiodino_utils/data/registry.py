@@ -124,11 +124,24 @@ def load_dataset(
         dataset = _registered[name].load(name, folder)
         dataset = dataset if dataset.name == name else replace(dataset, name=name)
     else:
-        raise unknown_name("dataset", name, [*_registered, "npz:PATH", "folder:PATH", "dicom:PATH"])
+        raise _unknown_dataset(name)
     if on_error not in ("raise", "skip"):
         raise unknown_name("on_error", on_error, ("raise", "skip"))
     dataset = replace(dataset, positive=positive) if positive else dataset
     return without_unreadable(dataset).dataset if on_error == "skip" else dataset
+
+
+def _unknown_dataset(name: str) -> InputError:
+    """Return the error for a name that is not registered, which may be a path or have masks."""
+    if name.startswith(("masks:", "volumes:")):
+        return InputError(f"{name}: is a segmentation dataset; use load_segmentation_dataset.")
+    try:
+        is_path = bool(name) and Path(name).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long, no home folder, or a null character
+        is_path = False
+    if is_path:
+        return InputError(f"{name}: is a path; write folder:{name}, or npz: or dicom: before it.")
+    return unknown_name("dataset", name, [*_registered, "npz:PATH", "folder:PATH", "dicom:PATH"])
 
 
 def as_dataset(dataset: str | ImageDataset) -> ImageDataset:

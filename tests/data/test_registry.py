@@ -87,3 +87,14 @@ def test_places_of_the_datasets_of_the_package(busi_folder, monkeypatch):
     monkeypatch.setenv("BUSI", str(busi_folder))
     assert dataset_place("busi-folds") == dataset_place("busi") == (busi_folder,)
     assert missing_dataset("busi-fold0") is None
+
+
+def test_a_path_and_a_folder_with_masks_are_told_how_to_be_named(tmp_path):
+    with pytest.raises(InputError, match=f"^{tmp_path}: is a path; write folder:{tmp_path}, or"):
+        load_dataset(str(tmp_path))
+    for name in ("masks:lesions", "volumes:ct"):
+        with pytest.raises(InputError, match=f"^{name}: .*; use load_segmentation_dataset"):
+            load_dataset(name)
+    for name in ("", "x" * 5000, "a\0b", "~nobody-here/images"):
+        with pytest.raises(InputError, match="^unknown dataset"):
+            load_dataset(name)
