@@ -66,9 +66,8 @@ def missing_inputs(parameters: Iterable[Mapping[str, Any]]) -> list[Missing]:
         What is missing, each name once. A server is asked only where something would be downloaded
         from it.
     """
-    names = dict.fromkeys(
-        name for values in parameters for value in values.values() for name in _texts(value)
-    )
+    values = [value for notebook in parameters for value in notebook.values()]
+    names = dict.fromkeys(name for value in values for name in _texts(value))
     missing = []
     for name in names:
         problem = missing_dataset(name) or missing_weights(name) or _missing_path(name)

@@ -1,5 +1,6 @@
 """Every probe runs on all patch maps, and a table says what each chose."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,8 @@ def test_segmentations_come_by_features_then_probe_then_seed() -> None:
     features = [patch_maps("first", 0), patch_maps("second", 1)]
     training = Training(learning_rates=(1e-2,), epochs=1)
     runs = segment_all(features, probes=["linear", "knn"], training=training, seeds=[0, 3])
-    assert [(run.backbone, run.probe, run.seed) for run in runs] == [
-        (backbone, probe, seed)
-        for backbone in ("first", "second")
-        for probe in ("linear", "knn")
-        for seed in (0, 3)
-    ]
+    order = product(("first", "second"), ("linear", "knn"), (0, 3))
+    assert [(run.backbone, run.probe, run.seed) for run in runs] == list(order)
     alone = segment(features[1], probe="linear", training=training, seed=3)
     assert np.array_equal(runs[5].scores, alone.scores)
 
