@@ -37,9 +37,10 @@ def read_table(
     if not path.is_file():
         raise InputError(f"{path}: there is no such CSV file.")
     try:
-        text = _decoded(path.read_bytes())
-        separator = max(",;\t", key=text.partition("\n")[0].count)
-        table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False)
+        text = decoded_text(path.read_bytes())
+        table = pd.read_csv(
+            io.StringIO(text), sep=separator_of(text), dtype=str, keep_default_na=False
+        )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: not a CSV file that can be read ({str(error).strip()})."
@@ -61,7 +62,12 @@ def read_table(
     return table
 
 
-def _decoded(content: bytes) -> str:
+def separator_of(text: str) -> str:
+    """Return what separates the columns of a table: comma, semicolon or tab."""
+    return max(",;\t", key=text.partition("\n")[0].count)
+
+
+def decoded_text(content: bytes) -> str:
     """Decode the text of a table; see `read_table`."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16")

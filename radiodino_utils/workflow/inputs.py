@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -9,10 +10,14 @@ from pathlib import Path
 
 from ..backbones.presence import weights_files
 from ..core.files import REPOSITORY, file_hash
+from ..data.folders import SYNONYMS
 from ..data.registry import dataset_place
+from ..data.tables import decoded_text, separator_of
 
 _CONTENT_LIMIT = 256e6  # bytes whose content is hashed; beyond, sizes and times are
-_OPEN_NAMES = re.compile(r"(npz|folder|masks|file):(?=.)")
+_OPEN_NAMES = re.compile(r"(npz|folder|masks|volumes|dicom|file):(?=.)")
+_OPTIONS = re.compile(r"\?(heads|window|slices)=.*")  # behind the path of an open name
+_TABLES = (".csv", ".tsv")
 _WEIGHTED = re.compile(r"(.+)=[\d.eE+-]+")  # a source of a corpus
 
 
@@ -23,8 +28,8 @@ def fingerprints(
 
     Args:
         parameters: Parameters of notebooks; every text counts, also inside lists and mappings:
-            names of datasets and backbones, `npz:`, `folder:`, `masks:` and `file:`, `PATH=WEIGHT`,
-            and plain paths.
+            names of datasets and backbones, the open names of `open_path`, `PATH=WEIGHT`, and plain
+            paths.
         folder: Folder from which relative paths start: where notebooks run.
 
     Returns:
@@ -47,6 +52,17 @@ def texts(value: object) -> Iterator[str]:
             yield from texts(member)
 
 
+def open_path(text: str) -> str:
+    """Return the path in an open name, or an empty text for any other text.
+
+    Args:
+        text: Such as `folder:PATH`, `npz:PATH`, `masks:PATH`, `volumes:PATH`,
+            `dicom:PATH?window=lung` or `file:PATH?heads=6`.
+    """
+    prefix = _OPEN_NAMES.match(text)
+    return _OPTIONS.sub("", text[prefix.end() :]) if prefix else ""
+
+
 def _places(text: str, folder: Path) -> tuple[Path, ...] | None:
     """Return the files and folders that a text names.
 
@@ -57,14 +73,14 @@ def _places(text: str, folder: Path) -> tuple[Path, ...] | None:
         return place
     if (files := weights_files(text)) is not None:
         return files
-    prefix = _OPEN_NAMES.match(text)
-    path = text[prefix.end() :] if prefix else text
+    named = open_path(text)
+    path = named or text
     weighted = _WEIGHTED.fullmatch(path)
     for name in (path, weighted[1] if weighted else ""):
         candidate = folder / Path(name).expanduser() if name else folder
         if candidate != folder and _exists(candidate):
             return (candidate,)
-    return () if prefix else None
+    return () if named else None
 
 
 def _exists(path: Path) -> bool:
@@ -111,25 +127,23 @@ def _members(path: Path) -> Iterator[tuple[str, Path]]:
                     yield str(file.relative_to(path)), file
     elif path.is_file():
         yield path.name, path
-        for name in _listed(path):
+        for name in filter(None, _listed(path)):
             if _exists(file := path.parent / name) and file.is_file():
                 yield name, file
 
 
 def _listed(path: Path) -> list[str]:
-    if path.suffix.lower() not in (".csv", ".txt"):
+    """Return the names in a list of files, as the datasets and sources of a corpus read it."""
+    is_table = path.suffix.lower() in _TABLES
+    if not is_table and path.suffix.lower() != ".txt":
         return []
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            if path.suffix.lower() == ".txt":
-                return file.read().splitlines()
-            return sorted(
-                {
-                    name
-                    for row in csv.DictReader(file)
-                    for key in ("path", "filename")
-                    if (name := row.get(key))
-                }
-            )
+        text = decoded_text(path.read_bytes())
+        if not is_table:
+            return [line.strip() for line in text.splitlines()]
+        rows = csv.reader(io.StringIO(text), delimiter=separator_of(text))
+        names = [column.strip().lower() for column in next(rows, [])]
+        columns = [number for number, name in enumerate(names) if name in SYNONYMS["path"]]
+        return sorted({row[column] for row in rows for column in columns if column < len(row)})
     except (OSError, ValueError, csv.Error):  # the notebook says what is wrong with it
         return []

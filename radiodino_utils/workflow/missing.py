@@ -10,6 +10,7 @@ from ..core.downloads import Missing, is_reachable
 from ..core.errors import InputError
 from ..data.registry import missing_dataset
 from . import notebooks as sequence
+from .inputs import open_path
 from .notebooks import Notebook, with_needed
 
 
@@ -109,8 +110,8 @@ def without_missing(
 
 
 def _missing_path(name: str) -> Missing | None:
-    kind, _, place = name.partition(":")
-    if kind not in ("npz", "folder", "masks", "file"):
+    place = open_path(name)
+    if not place:
         return None
     path = sequence.FOLDER / Path(place).expanduser()  # where the notebooks run
     return None if path.exists() else Missing(name, "", f"{path} does not exist; correct the path")

@@ -23,6 +23,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "linked" / "b").symlink_to(tmp_path / "elsewhere")
     (folder / "linked" / "back").symlink_to(folder)
     (folder / "list.csv").write_text("path,label\n../elsewhere/2.png,x\n")
+    (folder / "list.tsv").write_text("label\tPath\nx\t../elsewhere/2.png\n")
+    (folder / "semicolons.csv").write_text("image;label\n../elsewhere/2.png;x\n")
+    (folder / "utf16.csv").write_text("path,label\n../elsewhere/2.png,x\n", encoding="utf-16")
+    (folder / "windows.csv").write_text("path,label\n../elsewhere/2.png,ä\n", encoding="cp1252")
     (folder / "list.txt").write_text("../elsewhere/2.png\n")
     (folder / "one.npz").write_bytes(b"npz")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -39,7 +43,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("masks:pics", "notebooks/pics/a/1.png"),
         ("npz:one.npz", "notebooks/one.npz"),
         ("file:~/notebooks/one.npz", "notebooks/one.npz"),
+        ("dicom:pics", "notebooks/pics/a/1.png"),
+        ("dicom:pics?window=lung&slices=3", "notebooks/pics/a/1.png"),
+        ("volumes:pics", "notebooks/pics/a/1.png"),
+        ("file:one.npz?heads=6", "notebooks/one.npz"),
         ("folder:list.csv", "elsewhere/2.png"),
+        ("folder:list.tsv", "elsewhere/2.png"),
+        ("folder:semicolons.csv", "elsewhere/2.png"),
+        ("folder:utf16.csv", "elsewhere/2.png"),
+        ("folder:windows.csv", "elsewhere/2.png"),
         ("folder:linked", "elsewhere/2.png"),
         ("list.txt", "elsewhere/2.png"),
         ("pics=2.5", "notebooks/pics/a/1.png"),
@@ -62,7 +74,7 @@ def test_a_change_is_noticed_by_content_whatever_the_times_say(
 def test_large_data_are_known_by_size_and_times(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inputs, "_CHEAP", 1)
+    monkeypatch.setattr(inputs, "_CONTENT_LIMIT", 1)
     before = fingerprints({"data": "folder:pics"}, folder=place)
     assert fingerprints({"data": "folder:pics"}, folder=place) == before
     (place / "pics" / "a" / "1.png").write_bytes(b"12")
