@@ -239,3 +239,16 @@ def test_damage_is_an_input_error_or_harmless(tmp_path, name):
             assert "broken.dcm: " in str(error)
         else:
             assert image.dtype == np.uint8 and image.ndim in (2, 3)
+
+
+def test_an_interruption_leaves_no_answer_for_the_next_image(monkeypatch):
+    def interrupted(worker, request):
+        worker.stdin.write(request)
+        worker.stdin.flush()
+        raise KeyboardInterrupt
+
+    worker, header = isolated._worker(), pydicom.dcmread(FILES / "CT_small.dcm")
+    monkeypatch.setattr(isolated, "_asked", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        isolated.decode_isolated(header, 0)
+    assert worker.poll() is not None and isolated._worker() is not worker

@@ -41,9 +41,11 @@ def decode_isolated(header: "Dataset", frame: int) -> np.ndarray:
         worker = _worker()
         try:
             status, answer = _asked(worker, REQUEST.pack(frame, len(content)) + content)
-        except (OSError, EOFError) as error:
+        except BaseException as error:  # an interruption leaves an answer that the next would get
             worker.kill()
             worker.wait()
+            if not isinstance(error, (OSError, EOFError)):
+                raise
             raise ValueError("GDCM broke off while it decoded the pixels") from error
     if status:
         raise ValueError(answer.decode())
