@@ -10,6 +10,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..core.environment import git_revision, versions
+from ..core.errors import InputError
 from ..core.files import atomic, make_folder, write_json
 from .distillation_config import DistillationConfig
 from .distillation_run import DistillationRun
@@ -116,7 +117,7 @@ def _facts(
     identity = json.loads(json.dumps({"config": settings, "targets": store.identity}))
     lengths: list[dict[str, int]] = []
     if holds_run(folder, resume=resume):
-        kept = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        kept = _read_facts(folder / RUN)
         kept_settings = kept.get("config", {})
         differing = [
             name for name, value in identity["config"].items() if kept_settings.get(name) != value
@@ -133,6 +134,17 @@ def _facts(
         "versions": versions(_PACKAGES),
         "git": git_revision(),
     }
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    """Return the content of `run.json`."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(facts, dict) and isinstance(facts.get("config"), dict):
+            return facts | {"lengths": [*facts.get("lengths", [])]}
+    except (ValueError, TypeError):
+        pass
+    raise InputError(f"{path}: damaged, or not of a distillation; put back a copy.")
 
 
 def _cut_monitor(path: Path, step: int) -> None:

@@ -1,6 +1,7 @@
 """A distillation run: student, optimizer, steps and checkpoints."""
 
 import pickle
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from ..core.errors import InputError
 from ..core.files import atomic, require_space
 from .distillation_config import DistillationConfig
 from .progress import Clock
-from .run_files import BACKBONE, STATE
+from .run_files import BACKBONE, STATE, require_intact
 from .student import Student, standardised
 from .target_store import TargetStore
 
@@ -138,6 +139,7 @@ class DistillationRun:
         """
         path = self.folder / STATE
         try:
+            require_intact(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
             self.student.load_state_dict(state["student"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -149,11 +151,13 @@ class DistillationRun:
             pickle.UnpicklingError,
             RuntimeError,
             EOFError,
+            zipfile.BadZipFile,
         ) as error:
             raise InputError(
                 f"{path}: not the state of such a run ({str(error).splitlines()[0]}); "
                 "start again elsewhere."
             ) from error
+        self._export()  # a run that was killed between the two files has an older one
 
     def save(self) -> None:
         """Write the state and the student's vision transformer."""
@@ -164,6 +168,10 @@ class DistillationRun:
         }
         with atomic(self.folder / STATE) as temporary:
             torch.save(state, temporary)
+        self._export()
+
+    def _export(self) -> None:
+        """Write the student's vision transformer."""
         vit = self.student.vit
         weights = {name: tensor.float().contiguous() for name, tensor in vit.state_dict().items()}
         with atomic(self.folder / BACKBONE) as temporary:

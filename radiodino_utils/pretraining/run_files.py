@@ -140,7 +140,7 @@ def read_state(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; name the {STATE} of a run.")
     try:
-        _require_intact(path)
+        require_intact(path)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         modules = [state[name] for name in ("student", "teacher", "criterion")]
         is_state = all(isinstance(module, dict) for module in modules) and state["step"] >= 0
@@ -156,7 +156,12 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _require_intact(path: Path) -> None:
+def require_intact(path: Path) -> None:
+    """Check each record of a checkpoint against its checksum, which `torch.load` does not.
+
+    Raises:
+        InputError: If a record fails it; zipfile raises other errors on other damage.
+    """
     with zipfile.ZipFile(path) as records:
         if damaged := records.testzip():
             raise InputError(

@@ -84,3 +84,20 @@ def test_another_run_in_the_folder_is_left_alone(store, tmp_path):
 def test_a_diverging_run_stops_with_a_sentence(store, tmp_path):
     with pytest.raises(InputError, match=r"^crop \d+: the loss is nan: the run diverges; lower lr"):
         distill(QUICK.with_changes(lr=float("inf")), store, tmp_path / "run")
+
+
+def test_damage_and_a_kill_between_two_files_are_noticed(store, tmp_path):
+    folder = tmp_path / "run"
+    distill(QUICK, store, folder)
+    backbone, state = (folder / BACKBONE).read_bytes(), (folder / STATE).read_bytes()
+    (folder / BACKBONE).unlink()
+    distill(QUICK, store, folder, resume=True)
+    assert (folder / BACKBONE).read_bytes() == backbone
+    flipped = bytearray(state)
+    flipped[len(state) // 2] ^= 1
+    (folder / STATE).write_bytes(flipped)
+    with pytest.raises(InputError, match="last.ckpt: damaged .* fails its checksum"):
+        distill(QUICK, store, folder, resume=True)
+    (folder / RUN).write_text("{")
+    with pytest.raises(InputError, match="run.json: damaged, or not of a distillation"):
+        distill(QUICK, store, folder, resume=True)
