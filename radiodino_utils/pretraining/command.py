@@ -94,11 +94,18 @@ def parsed_settings(pairs: Sequence[str]) -> dict[str, Any]:
     """Return the settings of `KEY=VALUE` pairs, values as in YAML.
 
     Raises:
-        InputError: If a pair has no equals sign.
+        InputError: If a pair has no equals sign, or its value is no YAML.
     """
     if wrong := [pair for pair in pairs if "=" not in pair]:
         raise InputError(f"--set {wrong[0]}: write KEY=VALUE.")
-    return {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in pairs)}
+    settings = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {pair}: the value cannot be read; quote it.") from error
+    return settings
 
 
 def _pretrained(
@@ -241,4 +248,7 @@ def _expanded(argument: str) -> list[str]:
     path = Path(argument[1:])
     if not path.is_file():
         raise InputError(f"{path}: there is no such file of arguments.")
-    return path.read_text(encoding="utf-8").splitlines()
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file in UTF-8; save it as one.") from error

@@ -79,6 +79,8 @@ def test_from_the_command_line_and_on(tmp_path, capsys):
         ([], "the corpus is empty"),
         (["--data", "nowhere"], "no such source"),
         (["--data", "{images}", "--set", "lr"], "write KEY=VALUE"),
+        (["--data", "{images}", "--set", "lr=["], "--set lr=[: the value cannot be read"),
+        (["@{images}/even/000.png"], "000.png: not a text file in UTF-8"),
         (["--data", "{images}", "--set", "lrr=3"], "did you mean"),
         (["--data", "{images}", "--config", "tiny"], "unknown configuration"),
         (["--data", "{images}", "--hold-out", "chestmnist-2"], "unknown dataset"),
