@@ -45,6 +45,7 @@ class CommandOptions(Config):
     )
     threads: int | None = Field(
         None,
+        ge=0,
         description="Processors of each process; by default all, shared evenly, or 1 with "
         "teachers.",
     )

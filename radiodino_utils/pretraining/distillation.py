@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..core.files import atomic, make_folder, write_json
 from .distillation_config import DistillationConfig
 from .distillation_run import DistillationRun
 from .progress import Clock, Progress, Timer, stop_signals
-from .run_files import RUN, another_run, holds_run
+from .run_files import RUN, another_run, holds_run, sole_user
 from .target_store import TargetStore
 
 MONITOR = "monitor.jsonl"
@@ -61,15 +62,14 @@ def distill(
     Raises:
         InputError: If the folder holds another run, the disk is full, or the loss is not finite.
     """
-    run = _set_up(config, store, folder, resume=resume, precision=precision)
-    position, clock = run.position, Clock()
-    steps = position.step + math.ceil((1 - position.progress) * config.crops / config.batch_size)
-    progress = Progress(folder, position.step, steps)
-    end, next_save, next_probe = Timer(stop_after), Timer(save_minutes), Timer(probe_minutes)
-    with (
-        stop_signals() as signals,
-        tqdm(total=steps, initial=position.step, desc="distilling", unit="step") as bar,
-    ):
+    make_folder(folder)
+    with _sole_user_of(folder, store.folder), stop_signals() as signals:
+        run = _set_up(config, store, folder, resume=resume, precision=precision)
+        position, clock = run.position, Clock()
+        left = math.ceil((1 - position.progress) * config.crops / config.batch_size)
+        progress = Progress(folder, position.step, position.step + left)
+        end, next_save, next_probe = Timer(stop_after), Timer(save_minutes), Timer(probe_minutes)
+        bar = tqdm(total=progress.steps, initial=position.step, desc="distilling", unit="step")
         while not position.is_end:
             result = run.training_step()
             progress.step, clock.images = position.step, clock.images + config.batch_size
@@ -89,16 +89,27 @@ def distill(
                 next_save.restart()
             if stops:
                 break
+        bar.close()
     if signals:
         raise SystemExit(128 + signals[0])
     return progress
+
+
+@contextmanager
+def _sole_user_of(folder: Path, targets: Path) -> Iterator[None]:
+    """Keep other runs out of the folders of a run and of its targets."""
+    with sole_user(folder):
+        if targets.resolve() == folder.resolve():
+            yield
+        else:
+            with sole_user(targets):
+                yield
 
 
 def _set_up(
     config: DistillationConfig, store: TargetStore, folder: Path, *, resume: bool, precision: str
 ) -> DistillationRun:
     """Return a new or resumed run, its facts written and its monitor cut to its state."""
-    make_folder(folder)
     facts = _facts(config, store, folder, resume)
     run = DistillationRun(config, store, folder, precision=precision)
     if resume:
@@ -151,7 +162,12 @@ def _cut_monitor(path: Path, step: int) -> None:
     """Drop the rows after a step, of a run that was interrupted between two checkpoints."""
     if not path.is_file():
         return
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:  # the line that a killed run was writing
+            break
     kept = "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step)
     with atomic(path) as temporary:
         temporary.write_text(kept, encoding="utf-8")

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import pandas as pd
 
 from ..core.errors import InputError
 from ..core.files import require_inside
 from ..data.dataset import ImageDataset
 from ..data.images import SUFFIXES
 from ..data.registry import dataset_names, load_dataset
+from ..data.tables import decoded_text, read_table
 from .archives import ARCHIVES, archive_readers, is_image
 from .readers import FileReader, Reader, RowReader
 
@@ -119,15 +119,11 @@ def _training_images(dataset: ImageDataset) -> list[tuple[str, Reader]]:
 
 def _listed(path: Path) -> list[str]:
     """Return the file names of a list."""
-    if path.suffix == ".txt":
-        lines = path.read_text(encoding="utf-8").splitlines()
+    if path.suffix.lower() == ".txt":
+        lines = decoded_text(path.read_bytes()).splitlines()
         return [line.strip() for line in lines if line.strip()]
-    table = pd.read_csv(path)
-    if "filename" not in table:
-        raise InputError(
-            f"{path}: has no column 'filename'; RadImageNet's split CSV has filename and label."
-        )
-    return table["filename"].astype(str).tolist()
+    synonyms = {"filename": ("file", "image", "path")}
+    return list(read_table(path, ["filename"], synonyms=synonyms)["filename"])
 
 
 def draw_shares(sources: Sequence[Source], counts: Sequence[int]) -> np.ndarray:

@@ -1,6 +1,9 @@
 """Crops of a corpus with the teachers' targets, computed once and kept in memory-mapped files."""
 
+import hashlib
 import json
+import warnings
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +13,7 @@ import torch
 
 from ..backbones.backbone import Backbone
 from ..core.errors import InputError
-from ..core.files import make_folder, require_space, write_json
+from ..core.files import file_hash, make_folder, require_space, value_hash, write_json
 from .corpus import Corpus
 from .crops import SIZE, CropSettings, random_crop
 from .teachers import Targets, compiled_teacher
@@ -23,9 +26,10 @@ _BATCH = 32
 class TargetStore:
     """Crops and targets of a run, computed in chunks when they are needed, and kept.
 
-    The files are `targets.json` (what they depend on, and how many crops are done), `crops.npy`
-    (uint8) and, for each teacher, `NAME-whole.npy` and `NAME-map.npy` (float16) and
-    `NAME-scale.npz` (mean and deviation of each dimension over the first chunk).
+    The files are `targets.json` (what they depend on, and the SHA-256 of each chunk that is done),
+    `crops.npy` (uint8) and, for each teacher, `NAME-whole.npy` and `NAME-map.npy` (float16) and
+    `NAME-scale.npz` (mean and deviation of each dimension over the first chunk). A chunk is
+    verified at its first reading, and a damaged one is computed again.
 
     Args:
         folder: Folder of the files.
@@ -78,35 +82,27 @@ class TargetStore:
             for teacher in teachers
         }
         self._scales: dict[str, dict[str, np.ndarray]] = {}
+        self._chunks: list[str] = []  # SHA-256 of each
+        self._scale_hashes: dict[str, str] = {}
+        self._verified: set[int] = set()
         self._arrays: dict[str, np.memmap]
         if (self.folder / STORE).is_file():
             self._open()
         else:
             self._create()
 
+    @property
+    def done(self) -> int:
+        """Crops that are kept."""
+        return CHUNK * len(self._chunks)
+
     def extend(self) -> None:
         """Compute one more chunk, unless the store is full."""
         if self.done >= self.capacity:
             return
-        chunk = slice(self.done, self.done + CHUNK)
-        crops = self._crops(np.arange(chunk.start, chunk.stop))
-        self._arrays["crops"][chunk] = crops
-        for name, model in self._models.items():
-            batches = [model(crops[start : start + _BATCH]) for start in range(0, CHUNK, _BATCH)]
-            whole, maps = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-            self._arrays[f"{name}-whole"][chunk] = whole
-            self._arrays[f"{name}-map"][chunk] = maps
-            if self.done == 0:
-                np.savez(
-                    self._scale_path(name),
-                    whole_mean=whole.mean(0),
-                    whole_std=whole.std(0),
-                    map_mean=maps.mean((0, 2, 3)),
-                    map_std=maps.std((0, 2, 3)),
-                )
-        for array in self._arrays.values():
-            array.flush()
-        self.done += CHUNK
+        number = len(self._chunks)
+        self._chunks.append(self._compute(number))
+        self._verified.add(number)
         self._write()
 
     def read(self, start: int, count: int) -> tuple[np.ndarray, dict[str, Targets]]:
@@ -124,6 +120,8 @@ class TargetStore:
         rows = np.arange(start, start + count) % self.capacity
         while self.done <= rows.max():
             self.extend()
+        for number in sorted({int(row) // CHUNK for row in rows} - self._verified):
+            self._verify(number)
         targets = {name: self._targets(name, rows) for name in self.names}
         return np.asarray(self._arrays["crops"][rows]), targets
 
@@ -135,14 +133,17 @@ class TargetStore:
         }
 
     def _open(self) -> None:
-        path = self.folder / STORE
+        path, cause = self.folder / STORE, None
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
-            self.done = int(known.pop("done"))
-        except (ValueError, KeyError) as error:
+            is_whole = known.pop("checksum") == value_hash(known)
+            self._chunks, self._scale_hashes = known["chunks"], known["scales"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            is_whole, cause = False, error
+        if not is_whole:
             raise InputError(
                 f"{path}: the list of targets is damaged; remove the folder to compute them again."
-            ) from error
+            ) from cause
         differing = [name for name, value in self.identity.items() if known.get(name) != value]
         if differing:
             raise InputError(
@@ -174,16 +175,63 @@ class TargetStore:
             )
             for name, shape in shapes.items()
         }
-        self.done = 0
         self._write()
 
     def _write(self) -> None:
-        write_json(self.folder / STORE, self.identity | {"done": self.done})
+        state = self.identity | {"chunks": self._chunks, "scales": self._scale_hashes}
+        write_json(self.folder / STORE, state | {"checksum": value_hash(state)})
 
-    def _crops(self, rows: np.ndarray) -> np.ndarray:
+    def _compute(self, number: int) -> str:
+        """Compute a chunk, write it into the arrays and return its SHA-256."""
+        rows = _rows(number)
+        crops = self._crops(number)
+        self._arrays["crops"][rows] = crops
+        for name, model in self._models.items():
+            batches = [model(crops[start : start + _BATCH]) for start in range(0, CHUNK, _BATCH)]
+            whole, maps = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+            self._arrays[f"{name}-whole"][rows] = whole
+            self._arrays[f"{name}-map"][rows] = maps
+            if number == 0:
+                self._write_scale(name, whole, maps)
+        for array in self._arrays.values():
+            array.flush()
+        return self._hash(number)
+
+    def _verify(self, number: int) -> None:
+        """Compute a chunk again if it is damaged."""
+        if self._hash(number) != self._chunks[number]:
+            warnings.warn(
+                f"{self.folder}: crops {CHUNK * number} to {CHUNK * (number + 1) - 1} are damaged "
+                "and are computed again.",
+                stacklevel=3,
+            )
+            self._chunks[number] = self._compute(number)
+            self._write()
+        self._verified.add(number)
+
+    def _hash(self, number: int) -> str:
+        digest = hashlib.sha256()
+        for name in sorted(self._arrays):
+            digest.update(np.ascontiguousarray(self._arrays[name][_rows(number)]).data)
+        return digest.hexdigest()
+
+    def _write_scale(self, name: str, whole: np.ndarray, maps: np.ndarray) -> None:
+        """Write mean and deviation of each dimension over the first chunk."""
+        path = self._scale_path(name)
+        np.savez(
+            path,
+            whole_mean=whole.mean(0),
+            whole_std=whole.std(0),
+            map_mean=maps.mean((0, 2, 3)),
+            map_std=maps.std((0, 2, 3)),
+        )
+        self._scale_hashes[name] = file_hash(path)
+
+    def _crops(self, number: int) -> np.ndarray:
         """Return the crops of a chunk, each from a generator of its own number."""
-        images = self.corpus.draw(self.done // CHUNK, CHUNK, seed=self.seed)
-        generators = [np.random.default_rng([self.seed, int(row)]) for row in rows]
+        images = self.corpus.draw(number, CHUNK, seed=self.seed)
+        rows = range(CHUNK * number, CHUNK * (number + 1))
+        generators = [np.random.default_rng([self.seed, row]) for row in rows]
         return np.stack(
             [
                 random_crop(self.corpus[image], generator, self.settings)
@@ -206,9 +254,11 @@ class TargetStore:
         if name not in self._scales:
             path = self._scale_path(name)
             try:
-                with np.load(path) as file:
+                if file_hash(path) != self._scale_hashes[name]:
+                    raise ValueError("another file")
+                with np.load(path, allow_pickle=False) as file:
                     scale = {key: file[key] for key in file.files}
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
                 raise InputError(
                     f"{path}: is missing or damaged; remove the folder to compute the targets "
                     "again."
@@ -218,6 +268,11 @@ class TargetStore:
                 scale[key] = np.maximum(scale[key], scale[key].mean() / 10)
             self._scales[name] = scale
         return self._scales[name]
+
+
+def _rows(number: int) -> slice:
+    """Return the rows of a chunk."""
+    return slice(CHUNK * number, CHUNK * (number + 1))
 
 
 def _mapped(path: Path) -> np.memmap:

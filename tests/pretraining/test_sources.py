@@ -103,7 +103,7 @@ def test_bad_sources(tmp_path):
     (tmp_path / "notes.md").write_text("x")
     (tmp_path / "half.zip").write_bytes(b"PK\x03\x04 and no more")
     (tmp_path / "half.tar").write_bytes(b"x" * 700)
-    (tmp_path / "bad.csv").write_text("file,label\na,b\n")
+    (tmp_path / "bad.csv").write_text("patient,label\na,b\n")
     cases = [
         ([], "corpus is empty"),
         ([Source(tmp_path / "empty")], "corpus is empty"),
@@ -111,7 +111,7 @@ def test_bad_sources(tmp_path):
         ([Source(tmp_path / "notes.md")], "not a source of images"),
         ([Source(tmp_path / "half.zip")], "damaged or truncated"),
         ([Source(tmp_path / "half.tar")], "damaged or truncated"),
-        ([Source(tmp_path / "bad.csv")], "no column 'filename'"),
+        ([Source(tmp_path / "bad.csv")], "the columns filename are missing"),
         ([Source(tmp_path / "good", 1.0), Source(tmp_path / "good")], "every source a weight"),
     ]
     for sources, hint in cases:

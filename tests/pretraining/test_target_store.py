@@ -118,7 +118,7 @@ def test_targets_of_another_run_are_left_alone(store, teachers, tmp_path):
         ):
             store(**options)
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
-    assert json.loads((folder / STORE).read_text())["done"] == 8
+    assert len(json.loads((folder / STORE).read_text())["chunks"]) == 1
 
 
 def test_no_room_for_the_targets(store, monkeypatch):
@@ -136,3 +136,37 @@ def test_a_corpus_of_one_image_and_no_teacher(store, tmp_path):
         store(corpus=synthetic_corpus(tmp_path / "one", 1))
     with pytest.raises(InputError, match="^no teacher is named"):
         store(teachers=[])
+
+
+def test_flipped_bits_are_found_and_computed_again(store):
+    crops, targets = store().read(0, 16)
+    folder = store().folder
+    generator = np.random.default_rng(0)
+    for path in sorted(folder.glob("*.npy")) * 4:
+        content = bytearray(path.read_bytes())
+        position = int(generator.integers(200, len(content)))
+        content[position] ^= 1 << int(generator.integers(8))
+        path.write_bytes(content)
+        with pytest.warns(UserWarning, match="are damaged and are computed again"):
+            again, others = store().read(0, 16)
+        assert np.array_equal(again, crops)
+        for name, one in targets.items():
+            assert torch.equal(others[name].whole, one.whole)
+            assert torch.equal(others[name].maps, one.maps)
+
+
+@pytest.mark.parametrize("name", [STORE, "net-scale.npz"])
+def test_flipped_bits_of_small_files_are_named(store, name):
+    folder = store().folder
+    store().read(0, 8)
+    path = folder / name
+    whole = path.read_bytes()
+    generator = np.random.default_rng(0)
+    for position in generator.integers(0, len(whole), 50):
+        path.write_bytes(
+            whole[:position]
+            + bytes([whole[position] ^ 1 << int(generator.integers(8))])
+            + whole[position + 1 :]
+        )
+        with pytest.raises(InputError, match=f"{name}|holds the targets of another run"):
+            store().read(0, 8)
