@@ -111,10 +111,10 @@ REGISTRY: dict[str, Model] = {
     "dino-s16": Model("hub", "timm/vit_small_patch16_224.dino", 21.7, 16, "Apache 2.0"),
     "dino-b16": Model("hub", "timm/vit_base_patch16_224.dino", 85.8, 16, "Apache 2.0"),
     "dinov2-s14": Model(
-        "hub", "timm/vit_small_patch14_dinov2.lvd142m", 22.1, 14, "Apache 2.0", options=_AT_224
+        "hub", "timm/vit_small_patch14_dinov2.lvd142m", 21.6, 14, "Apache 2.0", options=_AT_224
     ),
     "dinov2-b14": Model(
-        "hub", "timm/vit_base_patch14_dinov2.lvd142m", 86.6, 14, "Apache 2.0", options=_AT_224
+        "hub", "timm/vit_base_patch14_dinov2.lvd142m", 85.7, 14, "Apache 2.0", options=_AT_224
     ),
     "dinov3-s16": Model(
         "hub", "timm/vit_small_patch16_dinov3.lvd1689m", 21.6, 16, "DINOv3 License"
