@@ -1,9 +1,13 @@
 """Verification of committed results: every number follows from the prediction files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from ..backbones.bundled import evaluation_rows
+from ..core.environment import cpu_count
 from ..core.errors import InputError
 from ..core.files import REPOSITORY, require_checkout, results_folder
 from ..evaluation.results import read_table
@@ -75,15 +79,14 @@ def verify_profiles(profiles: Sequence[str] = ()) -> list[str]:
     """
     require_checkout(REPOSITORY / "results")
     if not profiles:
-        folders = (REPOSITORY / "results").iterdir()
-        profiles = sorted(path.name for path in folders if path.is_dir())
-    faults = []
-    for profile in profiles:
-        folder = results_folder(profile)
-        differences, not_covered = verify_results(folder, notebooks=REPOSITORY / "notebooks")
+        paths = (REPOSITORY / "results").iterdir()
+        profiles = sorted(path.name for path in paths if path.is_dir())
+    faults: list[str] = []
+    folders = [results_folder(profile) for profile in profiles]
+    for folder, (found, not_covered) in zip(folders, _verified(folders), strict=True):
         covered = f"not covered: {', '.join(not_covered) or 'nothing'}; all figures"
-        print(f"{folder}: {len(differences)} differences; {covered}")
-        faults += [f"{profile}: {difference}" for difference in differences]
+        print(f"{folder}: {len(found)} differences; {covered}")
+        faults += [f"{folder.name}: {difference}" for difference in found]
     readme = (REPOSITORY / "results" / "README.md").read_text(encoding="utf-8")
     if readme_with_tables(readme, REPOSITORY) != readme:
         faults.append(
@@ -95,3 +98,11 @@ def verify_profiles(profiles: Sequence[str] = ()) -> list[str]:
         "numbers of notebooks without an interval"
     )
     return faults
+
+
+def _verified(folders: Sequence[Path]) -> Iterator[tuple[list[str], list[str]]]:
+    """Return what `verify_results` returns of each folder, in a process each."""
+    verify = partial(verify_results, notebooks=REPOSITORY / "notebooks")
+    workers = max(1, min(len(folders), cpu_count()))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(verify, folders)
