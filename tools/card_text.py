@@ -25,6 +25,7 @@ def markdown(facts: dict[str, Any]) -> str:
         teacher_names=" and ".join(f"`{teacher['name']}`" for teacher in facts["teachers"]),
         teacher=facts["teachers"][0]["name"],
         start=run["config"]["start"],
+        lengths=", ".join(f"{part['crops']} from {part['from_crops']}" for part in run["lengths"]),
         capacity=run["targets"]["capacity"],
         corpus_table=_corpus_table(facts["corpus"]),
         teachers_table=_teachers_table(facts["teachers"]),
