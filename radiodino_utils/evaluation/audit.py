@@ -1,6 +1,5 @@
 """Audit of a dataset: duplicates, leaks, label conflicts, faulty images and drift."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -17,7 +16,6 @@ from ..data.registry import ImageDataset, as_dataset
 from ..features.features import Features, require_features
 from .neighbours import nearest
 from .results import write_table
-from .twins import find_twins
 
 SATURATED = 0.1  # share of pixels at 255 from which an image counts as saturated
 NEIGHBOURS = 5  # nearest neighbours of each image that are compared with it
@@ -120,30 +118,6 @@ def audit(
         digest=dataset.digest,
         weights=features.sidecar["backbone"]["fingerprint"] if features else "",
     )
-
-
-def leaked_rows(
-    dataset: ImageDataset,
-    split: str = "test",
-    *,
-    known: Sequence[str] = ("train", "val"),
-    distance: int = DISTANCE,
-) -> np.ndarray:
-    """Find the images of a split that have a twin in the splits that are learnt or chosen from.
-
-    For results with and without them see `twins.three_ways`.
-
-    Args:
-        dataset: Dataset returned by `load_dataset`.
-        split: Split that is evaluated.
-        known: Splits whose images must not occur in it; those that the dataset lacks are ignored.
-        distance: See `audit`.
-
-    Returns:
-        Rows of the split, int64, sorted.
-    """
-    twins = find_twins(dataset, split, known=known, distance=distance)
-    return twins.get(split, np.empty(0, np.int64))
 
 
 def _measure(dataset: ImageDataset) -> pd.DataFrame:

@@ -179,26 +179,6 @@ def mean_interval(values: np.ndarray, *, resamples: int = 1000, seed: int = 0) -
     return Interval(float(np.mean(values)), *map(float, result.confidence_interval))
 
 
-def confusion_matrix(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return the numbers of images by true class (row) and predicted class (column).
-
-    Args:
-        labels: Integers, [n].
-        probabilities: Probabilities of the classes, [n, classes].
-
-    Returns:
-        int64, [classes, classes].
-
-    Raises:
-        InputError: See `classification_metrics`.
-    """
-    labels, probabilities = _checked(labels, probabilities)
-    classes = probabilities.shape[1]
-    return np.bincount(labels * classes + probabilities.argmax(1), minlength=classes**2).reshape(
-        classes, classes
-    )
-
-
 def _metrics(
     labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, positive: int
 ) -> dict[str, np.ndarray]:

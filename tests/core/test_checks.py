@@ -107,7 +107,6 @@ CASES = {
     "few-shot test": of_features(few, "test"),
     "metrics": metric_table,
     "paired": differences,
-    "confusion": lambda bad: metrics.confusion_matrix(spoiled(labels, bad), scores),
     "reliability": lambda bad: metrics.reliability(spoiled(labels, bad), scores),
     "mean_dice": dice,
     "class_weights": weights,

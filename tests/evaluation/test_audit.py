@@ -4,8 +4,9 @@ import pytest
 from PIL import Image
 
 from radiodino_utils.data.registry import ImageDataset, Split, load_dataset
-from radiodino_utils.evaluation.audit import audit, leaked_rows
+from radiodino_utils.evaluation.audit import audit
 from radiodino_utils.evaluation.predictions import prediction, without_rows
+from radiodino_utils.evaluation.twins import find_twins
 from tests.data.test_duplicates import blocks
 
 from ..synthetic import synthetic_features
@@ -43,13 +44,13 @@ def test_duplicates_within_and_across_splits_and_labels():
     ]
 
 
-def test_leaked_rows_are_those_with_a_duplicate_in_the_known_splits():
-    assert leaked_rows(LEAKY).tolist() == [0, 1, 2]
-    assert leaked_rows(LEAKY, known=("train",)).tolist() == [1, 2]
-    assert leaked_rows(LEAKY, "val", known=("train",)).tolist() == []
+def test_twins_are_the_rows_with_a_duplicate_in_the_known_splits():
+    assert find_twins(LEAKY)["test"].tolist() == [0, 1, 2]
+    assert find_twins(LEAKY, known=("train",))["test"].tolist() == [1, 2]
+    assert "val" not in find_twins(LEAKY, "val", known=("train",))
 
 
-def test_predictions_without_leaked_rows():
+def test_predictions_without_some_rows():
     features = synthetic_features()
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), 30)
     every = prediction(features, protocol="knn", split="test", probabilities=probabilities)

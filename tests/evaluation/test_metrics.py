@@ -12,7 +12,6 @@ from radiodino_utils.evaluation.metrics import (
     BINS,
     METRICS,
     classification_metrics,
-    confusion_matrix,
     paired_differences,
     reliability,
 )
@@ -177,13 +176,6 @@ def test_one_image_has_no_auc_and_all_else():
 def test_bad_input_is_one_sentence(labels, scores, message):
     with pytest.raises(InputError, match=message):
         classification_metrics(np.array(labels), np.array(scores))
-
-
-@given(seed=st.integers(0, 10**6), classes=st.integers(2, 6))
-def test_confusion_matrix_is_scikit_learns(seed, classes):
-    labels, scores = problem(seed, classes=classes)
-    expected = sk.confusion_matrix(labels, scores.argmax(1), labels=range(classes))
-    np.testing.assert_array_equal(confusion_matrix(labels, scores), expected)
 
 
 def test_calibration_error_is_torchmetrics():
