@@ -1,5 +1,6 @@
 """Checks of labels and numbers before any native code receives them."""
 
+import re
 from collections.abc import Sequence
 from numbers import Integral
 
@@ -7,6 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .errors import InputError
+
+# what begins a cell that a spreadsheet computes (OWASP, "CSV Injection")
+FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
 def checked_labels(

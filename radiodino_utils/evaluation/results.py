@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..core.checks import FORMULA
 from ..core.environment import git_revision
 from ..core.errors import InputError
 from ..core.files import atomic
@@ -152,7 +153,6 @@ def read_table(path: Path, **options: Any) -> pd.DataFrame:
     return table.assign(**{name: table[name].map(_bare) for name in texts})
 
 
-_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _RETURN = "\u240d"  # the symbol for a carriage return
 # formatted numbers, such as "-1.2 [-3.0, 0.5] mm"
 _HARMLESS = re.compile(
@@ -163,7 +163,7 @@ _HARMLESS = re.compile(
 def _guarded(cell: object) -> object:
     if not isinstance(cell, str):
         return cell
-    guarded = f"'{cell}" if _FORMULA.match(cell) and not _HARMLESS.fullmatch(cell) else cell
+    guarded = f"'{cell}" if FORMULA.match(cell) and not _HARMLESS.fullmatch(cell) else cell
     # pandas does not quote a carriage return, so that it would begin a new line
     return guarded.replace("\r", _RETURN)
 
@@ -172,7 +172,7 @@ def _bare(cell: object) -> object:
     if not isinstance(cell, str):
         return cell
     cell = cell.replace(_RETURN, "\r")
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def collect_rows(folder: Path) -> pd.DataFrame:

@@ -10,13 +10,11 @@ from tqdm.auto import tqdm
 
 from ..backbones.backbone import Backbone
 from ..backbones.loading import as_backbone
-from ..core.checks import checked_count
+from ..core.checks import FORMULA, checked_count
 from ..core.errors import InputError
 from ..core.files import atomic, make_folder
 from ..data.images import SUFFIXES, read_image, stacked
 from .engines import make_engine
-
-_FORMULA = ("=", "+", "-", "@")  # a spreadsheet would compute such a cell
 
 
 @dataclass(frozen=True)
@@ -194,7 +192,7 @@ def write_embeddings(embeddings: Embeddings, path: Path) -> Path:
 
 def _write_csv(embeddings: Embeddings, path: Path) -> None:
     table = embeddings.table()
-    risky = table["path"].str.startswith(_FORMULA)
+    risky = table["path"].map(lambda path: FORMULA.match(path) is not None)
     table["path"] = table["path"].where(~risky, "./" + table["path"])
     table.to_csv(path, index=False, lineterminator="\n")
 

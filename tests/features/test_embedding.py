@@ -76,9 +76,11 @@ def test_files_are_found_once_sorted_and_without_hidden_ones(images, tmp_path):
 
 def test_a_path_is_never_a_formula_of_a_spreadsheet(images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    images[0].rename("=1+1.png")
-    write_embeddings(embed_images(["=1+1.png"], "pixels", **FP32), tmp_path / "out.csv")
-    assert pd.read_csv("out.csv")["path"].tolist() == ["./=1+1.png"]
+    names = ["=1+1.png", "\tx.png", "\uff1d1.png"]
+    for image, name in zip(images, names, strict=False):
+        image.rename(name)
+    write_embeddings(embed_images(names, "pixels", **FP32), tmp_path / "out.csv")
+    assert pd.read_csv("out.csv")["path"].tolist() == [f"./{name}" for name in names]
 
 
 def test_a_failed_write_leaves_the_old_file(images, tmp_path, monkeypatch):
