@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -38,8 +39,11 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     return {package: version(package) for package in packages}
 
 
+@cache
 def git_revision(folder: Path = REPOSITORY) -> str:
     """Return the short git revision of the code, followed by "+" if the package differs from it.
+
+    It is that of the first call: what a process has imported does not change.
 
     Args:
         folder: Root of the checkout.

@@ -35,7 +35,8 @@ def git(folder, *arguments):
 
 
 def test_git_revision(tmp_path):
-    assert git_revision(tmp_path) == "unversioned"
+    revision_of = git_revision.__wrapped__  # each call asks git
+    assert revision_of(tmp_path) == "unversioned"
     git(tmp_path, "init")
     package = tmp_path / "radiodino_utils" / "core"
     package.mkdir(parents=True)
@@ -43,14 +44,14 @@ def test_git_revision(tmp_path):
     (tmp_path / "other.txt").write_text("1")
     git(tmp_path, "add", "other.txt")
     git(tmp_path, "commit", "-m", "another project, around an environment that holds the package")
-    assert git_revision(tmp_path) == "unversioned"
+    assert revision_of(tmp_path) == "unversioned"
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-m", "this project")
-    assert re.fullmatch(r"[0-9a-f]{10}", revision := git_revision(tmp_path))
+    assert re.fullmatch(r"[0-9a-f]{10}", revision := revision_of(tmp_path))
     (tmp_path / "other.txt").write_text("2")
-    assert git_revision(tmp_path) == revision
+    assert revision_of(tmp_path) == revision
     (package / "environment.py").write_text("2")
-    assert git_revision(tmp_path) == revision + "+"
+    assert revision_of(tmp_path) == revision + "+"
 
 
 def test_threads(capsys):
