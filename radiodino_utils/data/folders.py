@@ -8,6 +8,7 @@ from ..core.errors import InputError
 from .dataset import SPLITS, ImageDataset
 from .folder_layout import SPLIT_NAMES, image_files, is_ignored, split_folders
 from .labels import require_distinct_labels
+from .open_names import UNLABELLED, OpenName
 from .tables import dataset_from_table, read_table, require_disjoint, require_trained_labels
 
 SYNONYMS = {
@@ -17,6 +18,52 @@ SYNONYMS = {
     "group": ("group", "patient", "patient_id", "patientid", "subject", "subject_id"),
     "positive": ("positive",),
 }
+
+
+def read_images(opened: OpenName, name: str) -> ImageDataset:
+    """Read the images of an open name such as `folder:PATH?labels=LIST.csv`.
+
+    Args:
+        opened: A folder or a list; the option `labels` names a list of the images in the folder, or
+            says that they are unlabelled.
+        name: Name of the dataset.
+
+    Returns:
+        See `read_folder`, `read_list` and `read_unlabelled`.
+
+    Raises:
+        InputError: See these, or if an option is unknown.
+    """
+    opened.require_options(("labels",))
+    root = opened.root
+    if opened.is_unlabelled:
+        return read_unlabelled(root, name)
+    if opened.labels:
+        return read_list(opened.labels, name, root=root)
+    is_list = root.suffix.lower() in (".csv", ".tsv") and not root.is_dir()
+    return read_list(root, name) if is_list else read_folder(root, name)
+
+
+def read_unlabelled(root: Path, name: str) -> ImageDataset:
+    """Read all images of a folder and its subfolders, without labels.
+
+    Args:
+        root: The folder.
+        name: Name of the dataset.
+
+    Returns:
+        The dataset with the one split "all" and the one class `UNLABELLED`.
+
+    Raises:
+        InputError: If the folder is missing or holds no image files.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: there is no such folder.")
+    paths = [path.relative_to(root).as_posix() for path in image_files(root)]
+    if not paths:
+        raise InputError(f"{root}: holds no image files.")
+    table = pd.DataFrame({"path": paths, "label": UNLABELLED, "split": "all"})
+    return dataset_from_table(table, root, name, source=root)
 
 
 def read_folder(root: Path, name: str) -> ImageDataset:
@@ -71,19 +118,20 @@ def _require_equal_classes(table: pd.DataFrame, root: Path) -> None:
             )
 
 
-def read_list(path: Path, name: str) -> ImageDataset:
+def read_list(path: Path, name: str, *, root: Path | None = None) -> ImageDataset:
     """Read a CSV list with the columns path and label, and optionally split, group and positive.
 
     Columns may have another name of `SYNONYMS`, in any case.
 
     Args:
-        path: The CSV file, see `tables.read_table`. Its paths are relative to its folder and stay
+        path: The CSV file, see `tables.read_table`. Its paths are relative to `root` and stay
             inside it, unless the environment variable RADIODINO_OUTSIDE_PATHS is 1. A `split` is
             train, val or test, or another name of `folder_layout.SPLIT_NAMES`; without the column
             the only split is "all". Images of one `group`, such as a patient, must be in one split.
             The column `positive` names the positive class of two, in one row or in all; without it
             the last class in sorted order is positive.
         name: Name of the dataset.
+        root: Folder of the images; by default that of the list.
 
     Returns:
         The dataset; images are read when needed.
@@ -113,4 +161,5 @@ def read_list(path: Path, name: str) -> ImageDataset:
             "only one class can be the positive one."
         )
     positive = declared[0] if declared else ""
-    return dataset_from_table(table, path.parent, name, source=path, positive=positive)
+    folder = root or path.parent
+    return dataset_from_table(table, folder, name, source=path, positive=positive)

@@ -9,8 +9,9 @@ from ..core.downloads import Missing
 from ..core.errors import InputError, unknown_name, wrong_type
 from . import busi, busi_splits, medmnist, organct, radimagenet, studies
 from .dataset import SPLITS, ImageDataset, Split, summary
-from .folders import read_folder, read_list
+from .folders import read_images
 from .npz import read_npz
+from .open_names import OpenName, parse_open_name
 from .readability import without_unreadable
 
 __all__ = [
@@ -90,7 +91,9 @@ def load_dataset(
             `folder:PATH` (one folder per class, or those inside train / val / test, or a CSV list
             with path, label, split and group); `dicom:PATH` (a folder of DICOM studies with
             `labels.csv`, see `studies.read_studies`; options follow as in
-            `dicom:PATH?window=lung&slices=3`); or one added by `register_dataset`.
+            `dicom:PATH?window=lung&slices=3`); or one added by `register_dataset`. Of `folder:`
+            and `dicom:` the option `labels` names another list (`folder:PATH?labels=LIST.csv`),
+            or is `unlabelled`. `NAME=folder:PATH` and the like give the dataset a short name.
         folder: Folder of the files of MedMNIST, BUSI or RadImageNet; by default `$MEDMNIST`,
             `$BUSI` or `$RADIMAGENET`, else the data folder's `medmnist`, `busi` or `radimagenet`.
             Missing files of MedMNIST are downloaded.
@@ -110,16 +113,9 @@ def load_dataset(
     """
     if not isinstance(name, str):
         raise wrong_type("dataset", name, "a registered name")
-    kind, _, path = name.partition(":")
-    if kind == "npz" and path:
-        dataset = read_npz(Path(path).expanduser(), name)
-    elif kind == "folder" and path:
-        root = Path(path).expanduser()
-        is_list = root.suffix.lower() in (".csv", ".tsv") and not root.is_dir()
-        dataset = read_list(root, name) if is_list else read_folder(root, name)
-    elif kind == "dicom" and path:
-        root, window, slices = studies.parse_studies(path)
-        dataset = studies.read_studies(root, name, window=window, slices=slices)
+    opened = parse_open_name(name)
+    if opened and opened.kind in _readers:
+        dataset = _readers[opened.kind](opened, opened.alias or name)
     elif name in _registered:
         dataset = _registered[name].load(name, folder)
         dataset = dataset if dataset.name == name else replace(dataset, name=name)
@@ -223,6 +219,18 @@ def _find_radimagenet(_: str) -> Path | None:
 
 def _missing_radimagenet(name: str) -> Missing | None:
     return None if radimagenet.find_radimagenet() else Missing(name, "", radimagenet.HINT)
+
+
+def _read_npz(opened: OpenName, name: str) -> ImageDataset:
+    opened.require_options(())
+    return read_npz(opened.root, name)
+
+
+_readers: dict[str, Callable[[OpenName, str], ImageDataset]] = {
+    "npz": _read_npz,
+    "folder": read_images,
+    "dicom": studies.read_dicom_studies,
+}
 
 
 def _load_organct(name: str, _: str | Path | None) -> ImageDataset:

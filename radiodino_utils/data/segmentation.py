@@ -1,6 +1,6 @@
 """Registered segmentation datasets: slices of the demo's CT, BUSI, a folder of one's own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from .busi import CLASSES, read_busi
 from .dataset import SPLITS
 from .images import ImageFiles
 from .masks import Colour, MaskFiles, pair_masks
+from .open_names import parse_open_name
 from .segmentation_dataset import SegmentationDataset, segmentation_summary, with_labelled
 from .volumes import volume_segmentation
 
@@ -44,7 +45,8 @@ def load_segmentation_dataset(
             gap); `busi-breastmnist`, `busi-folds`, `busi-lesions` (BUSI by three split protocols,
             see `busi_splits.busi_splits`); `masks:PATH` (a folder with `images/` and `masks/`, see
             `folder_segmentation`); `volumes:PATH` (the same with NIfTI volumes, see
-            `volumes.volume_segmentation`).
+            `volumes.volume_segmentation`). `masks:PATH?images=FOLDER` names both folders, and
+            `NAME=masks:PATH` gives the dataset a short name.
         folds: Number of folds of `busi-folds`, the first ones of five; all five test every image
             once.
         seed: Seed of a random split.
@@ -58,13 +60,14 @@ def load_segmentation_dataset(
     """
     if not isinstance(name, str):
         raise wrong_type("segmentation dataset", name, "a registered name")
-    kind, _, path = name.partition(":")
-    if kind == "masks" and path:
-        root = Path(path).expanduser()
-        return [folder_segmentation(root / "images", root / "masks", seed=seed)]
-    if kind == "volumes" and path:
-        root = Path(path).expanduser()
-        return [volume_segmentation(root / "images", root / "masks", seed=seed)]
+    opened = parse_open_name(name)
+    if opened and opened.kind in _READERS:
+        opened.require_options(("images",))
+        images, masks = opened.root / "images", opened.root / "masks"
+        if "images" in opened.options:
+            images, masks = Path(opened.options["images"]).expanduser(), opened.root
+        dataset = _READERS[opened.kind](images, masks, seed=seed)
+        return [replace(dataset, name=opened.alias) if opened.alias else dataset]
     if name == "organct-seg":
         return [_organct()]
     if name in BUSI_PROTOCOLS:
@@ -186,3 +189,9 @@ def folder_segmentation(
         spacing_mm=None,
         digest=files_digest(images, files),
     )
+
+
+_READERS: dict[str, Callable[..., SegmentationDataset]] = {
+    "masks": folder_segmentation,
+    "volumes": volume_segmentation,
+}

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from .folder_layout import SPLIT_NAMES, visible_files
 from .images import LazyImages
 from .intensity import WINDOWS, Window
 from .labels import require_distinct_labels
+from .open_names import UNLABELLED, OpenName
 from .tables import read_table, require_disjoint, require_trained_labels
 
 LABELS = "labels.csv"
@@ -70,15 +70,43 @@ def index_studies(root: str | Path, *, progress: bool = True) -> DicomIndex:
     return index
 
 
+def read_dicom_studies(opened: OpenName, name: str) -> ImageDataset:
+    """Read the studies of an open name such as `dicom:PATH?window=lung&slices=3`.
+
+    Args:
+        opened: A folder; the options are `window` (a key of `intensity.WINDOWS`, or a lower and an
+            upper value with a comma), `slices` (see `read_studies`) and `labels`: a list in place
+            of `labels.csv`, or "unlabelled".
+        name: Name of the dataset.
+
+    Returns:
+        See `read_studies`.
+
+    Raises:
+        InputError: See `read_studies`, or if an option is unknown or has no such value.
+    """
+    opened.require_options(("window", "slices", "labels"))
+    window = parse_window(opened.options["window"]) if "window" in opened.options else None
+    labels = None if opened.is_unlabelled else opened.labels or opened.root / LABELS
+    slices = opened.options.get("slices", "middle")
+    return read_studies(opened.root, name, labels=labels, window=window, slices=slices)
+
+
 def read_studies(
-    root: Path, name: str, *, window: Window | None = None, slices: str = "middle"
+    root: Path,
+    name: str,
+    *,
+    labels: Path | None,
+    window: Window | None = None,
+    slices: str = "middle",
 ) -> ImageDataset:
     """Read a folder of DICOM studies with their labels.
 
     Args:
-        root: Folder of any structure with `labels.csv`: the column label, one of path, accession,
-            study and patient (see `KEYS`) that says what it is the label of, and optionally split.
+        root: Folder of any structure.
         name: Name of the dataset.
+        labels: List with the column label, one of path, accession, study and patient (see `KEYS`)
+            that says what it is the label of, and optionally split; `None` for no labels.
         window: Window of all images; by default each file's own.
         slices: Which images of a series are taken: `middle`, `all`, or a number of them, evenly
             from the first to the last.
@@ -91,14 +119,18 @@ def read_studies(
             is in two splits.
     """
     images = select_slices(index_studies(root).images, slices)
-    table = _labelled(images, root)
-    require_trained_labels(table, root / LABELS)
-    require_disjoint(table[table["group"] != ""], "group", root / LABELS)
+    images["group"] = [value_hash(patient) if patient else "" for patient in images["patient"]]
+    if labels is None:
+        table = images.assign(label=UNLABELLED, split="all")
+    else:
+        table = _labelled(images, labels)
+        require_trained_labels(table, labels)
+        require_disjoint(table[table["group"] != ""], "group", labels)
     classes = sorted(set(table["label"]))
     splits = {}
     for split in [split for split in (*SPLITS, "all") if split in set(table["split"])]:
         part = table[table["split"] == split]
-        labels = pd.Categorical(part["label"], categories=classes).codes.astype(np.int64)
+        numbers = pd.Categorical(part["label"], categories=classes).codes.astype(np.int64)
         frames = part["frame"].tolist()
         ids = [
             f"{path}#{frame}" if total > 1 else path
@@ -106,7 +138,7 @@ def read_studies(
         ]
         groups = part["group"].tolist() if (part["group"] != "").all() else None
         images_of = DicomFrames(root, part["path"].tolist(), frames, window)
-        splits[split] = Split(images_of, labels, ids, groups)
+        splits[split] = Split(images_of, numbers, ids, groups)
     content = files_digest(root, list(dict.fromkeys(table["path"])))
     rows = table[["path", "frame", "label", "split"]].to_numpy().tolist()
     return ImageDataset(name, tuple(classes), splits, value_hash([content, window, *rows]))
@@ -139,25 +171,6 @@ def select_slices(images: pd.DataFrame, slices: str) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def parse_studies(text: str) -> tuple[Path, Window | None, str]:
-    """Return the folder, window and slices of a name such as `PATH?window=lung&slices=3`.
-
-    Args:
-        text: Folder, and after a question mark `window` (a key of `intensity.WINDOWS`, or a lower
-            and an upper value with a comma) and `slices` (see `read_studies`).
-
-    Raises:
-        InputError: If an option is unknown or has no such value.
-    """
-    path, _, query = text.partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    for option in options:
-        if option not in ("window", "slices"):
-            raise unknown_name("option of dicom:", option, ("window", "slices"))
-    window = parse_window(options["window"]) if "window" in options else None
-    return Path(path).expanduser(), window, options.get("slices", "middle")
-
-
 def parse_window(text: str) -> Window:
     """Return a window by its name or as two numbers with a comma.
 
@@ -175,9 +188,8 @@ def parse_window(text: str) -> Window:
     return low, high
 
 
-def _labelled(images: pd.DataFrame, root: Path) -> pd.DataFrame:
-    """Join images and their labels; add the columns label, split and group."""
-    source = root / LABELS
+def _labelled(images: pd.DataFrame, source: Path) -> pd.DataFrame:
+    """Join images and their labels; add the columns label and split."""
     table = read_table(source, ("label",), synonyms=KEYS | _COLUMNS)
     key = next((key for key in KEYS if key in table), None)
     if key is None:
@@ -200,5 +212,4 @@ def _labelled(images: pd.DataFrame, root: Path) -> pd.DataFrame:
     if without := int(joined["label"].isna().sum()):
         warnings.warn(f"{source}: {without} images have no label and are left out.", stacklevel=3)
         joined = joined[joined["label"].notna()]
-    groups = [value_hash(patient) if patient else "" for patient in joined["patient"]]
-    return joined.assign(group=groups).reset_index(drop=True)
+    return joined.reset_index(drop=True)

@@ -11,12 +11,12 @@ from pathlib import Path
 from ..backbones.presence import weights_files
 from ..core.files import REPOSITORY, file_hash
 from ..data.folders import SYNONYMS
+from ..data.open_names import parse_open_name
 from ..data.registry import dataset_place
 from ..data.tables import decoded_text, separator_of
 
 _CONTENT_LIMIT = 256e6  # bytes whose content is hashed; beyond, sizes and times are
-_OPEN_NAMES = re.compile(r"(npz|folder|masks|volumes|dicom|file):(?=.)")
-_OPTIONS = re.compile(r"\?(heads|window|slices)=.*")  # behind the path of an open name
+_WEIGHTS = re.compile(r"file:(.+?)(\?heads=.*)?")
 _TABLES = (".csv", ".tsv")
 _WEIGHTED = re.compile(r"(.+)=[\d.eE+-]+")  # a source of a corpus
 
@@ -28,8 +28,8 @@ def fingerprints(
 
     Args:
         parameters: Parameters of notebooks; every text counts, also inside lists and mappings:
-            names of datasets and backbones, the open names of `open_path`, `PATH=WEIGHT`, and plain
-            paths.
+            names of datasets and backbones, the open names of `open_paths`, `PATH=WEIGHT`, and
+            plain paths.
         folder: Folder from which relative paths start: where notebooks run.
 
     Returns:
@@ -52,15 +52,17 @@ def texts(value: object) -> Iterator[str]:
             yield from texts(member)
 
 
-def open_path(text: str) -> str:
-    """Return the path in an open name, or an empty text for any other text.
+def open_paths(text: str) -> list[str]:
+    """Return the paths in an open name; none for any other text.
 
     Args:
         text: Such as `folder:PATH`, `npz:PATH`, `masks:PATH`, `volumes:PATH`,
-            `dicom:PATH?window=lung` or `file:PATH?heads=6`.
+            `dicom:PATH?window=lung&labels=PATH` or `file:PATH?heads=6`.
     """
-    prefix = _OPEN_NAMES.match(text)
-    return _OPTIONS.sub("", text[prefix.end() :]) if prefix else ""
+    if weights := _WEIGHTS.fullmatch(text):
+        return [weights[1]]
+    opened = parse_open_name(text)
+    return opened.paths() if opened else []
 
 
 def _places(text: str, folder: Path) -> tuple[Path, ...] | None:
@@ -73,14 +75,21 @@ def _places(text: str, folder: Path) -> tuple[Path, ...] | None:
         return place
     if (files := weights_files(text)) is not None:
         return files
-    named = open_path(text)
-    path = named or text
-    weighted = _WEIGHTED.fullmatch(path)
-    for name in (path, weighted[1] if weighted else ""):
+    named = open_paths(text)
+    found = [_existing(path, folder) for path in named or [text]]
+    if None in found:
+        return () if named else None
+    return tuple(path for path in found if path)
+
+
+def _existing(text: str, folder: Path) -> Path | None:
+    """Return the file or folder of a path, or of `PATH=WEIGHT`, if there is one."""
+    weighted = _WEIGHTED.fullmatch(text)
+    for name in (text, weighted[1] if weighted else ""):
         candidate = folder / Path(name).expanduser() if name else folder
         if candidate != folder and _exists(candidate):
-            return (candidate,)
-    return () if named else None
+            return candidate
+    return None
 
 
 def _exists(path: Path) -> bool:

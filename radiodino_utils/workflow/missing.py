@@ -10,7 +10,7 @@ from ..core.downloads import Missing, is_reachable
 from ..core.errors import InputError
 from ..data.registry import missing_dataset
 from . import notebooks as sequence
-from .inputs import open_path
+from .inputs import open_paths
 from .notebooks import Notebook, with_needed
 
 
@@ -110,11 +110,11 @@ def without_missing(
 
 
 def _missing_path(name: str) -> Missing | None:
-    place = open_path(name)
-    if not place:
-        return None
-    path = sequence.FOLDER / Path(place).expanduser()  # where the notebooks run
-    return None if path.exists() else Missing(name, "", f"{path} does not exist; correct the path")
+    for place in open_paths(name):
+        path = sequence.FOLDER / Path(place).expanduser()  # where the notebooks run
+        if not path.exists():
+            return Missing(name, "", f"{path} does not exist; correct the path")
+    return None
 
 
 def _texts(value: object) -> list[str]:

@@ -362,3 +362,22 @@ def test_missing_labels_are_no_class(listed, label):
 def test_two_columns_for_one_thing(listed):
     with pytest.raises(InputError, match="the columns class, diagnosis could all be the label"):
         load_dataset(listed([("a.png", "x", "y")], "path class diagnosis"))
+
+
+def test_a_list_elsewhere_names_the_images_of_a_folder(folder, tmp_path):
+    root = folder(["1.png", "deep/2.png"])
+    (tmp_path / "labels.csv").write_text("image,diagnosis\ndeep/2.png,a\n1.png,b\n")
+    dataset = load_dataset(f"mystudy=folder:{root}?labels={tmp_path / 'labels.csv'}")
+    assert dataset.name == "mystudy" and dataset.classes == ("a", "b")
+    assert dataset.splits["all"].ids == ["deep/2.png", "1.png"]
+    assert [int(image[0, 0]) for image in dataset.splits["all"].images[:]] == [1, 0]
+
+
+def test_images_without_labels_have_one_class(folder, tmp_path):
+    dataset = load_dataset(f"folder:{folder(['b/1.png', '2.png'])}?labels=unlabelled")
+    assert dataset.classes == ("unlabelled",)
+    assert dataset.splits["all"].ids == ["2.png", "b/1.png"]
+    with pytest.raises(InputError, match="unknown option of folder: 'label'; did you mean labels"):
+        load_dataset(f"folder:{tmp_path}?label=x")
+    with pytest.raises(InputError, match="npz: takes no option"):
+        load_dataset("npz:a.npz?labels=x")

@@ -43,7 +43,10 @@ def folders(tmp_path):
 
 
 def test_a_folder_of_images_and_a_folder_of_masks(folders):
-    (dataset,) = load_segmentation_dataset(f"masks:{folders()}")
+    root = folders()
+    (dataset,) = load_segmentation_dataset(f"masks:{root}")
+    (named,) = load_segmentation_dataset(f"lesions=masks:{root / 'masks'}?images={root / 'images'}")
+    assert named.name == "lesions" and named.ids == dataset.ids
     assert {split: len(rows) for split, rows in dataset.splits.items()} == {
         "train": 7,
         "val": 1,

@@ -9,7 +9,7 @@ import pytest
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.registry import load_dataset
-from radiodino_utils.data.studies import index_studies, parse_studies, parse_window, select_slices
+from radiodino_utils.data.studies import index_studies, parse_window, select_slices
 
 from .test_dicom import dicom
 
@@ -132,11 +132,19 @@ def test_frames_of_one_file_are_slices(tmp_path):
 
 
 def test_options_of_the_name():
-    assert parse_studies("a/b?window=-10,20&slices=all") == (Path("a/b"), (-10.0, 20.0), "all")
-    assert parse_studies("a/b") == (Path("a/b"), None, "middle")
     with pytest.raises(InputError, match="unknown option of dicom: 'windows'; did you mean window"):
-        parse_studies("a?windows=lung")
+        load_dataset("dicom:a?windows=lung")
     with pytest.raises(InputError, match="unknown window 'lang'; did you mean lung"):
         parse_window("lang")
     with pytest.raises(InputError, match="window 3,2: the upper value must be greater"):
         parse_window("3,2")
+
+
+def test_labels_may_lie_elsewhere_or_be_absent(study, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("lists") / "a list.csv"
+    elsewhere.write_text("patient,label\nanna,x\nberta,y")
+    dataset = load_dataset(f"mystudy=dicom:{study}?labels={elsewhere}")
+    assert (dataset.name, dataset.classes) == ("mystudy", ("x", "y"))
+    dataset = load_dataset(f"dicom:{study}?labels=unlabelled&slices=2")
+    assert dataset.classes == ("unlabelled",)
+    assert len(dataset.splits["all"]) == 4 and len(set(dataset.splits["all"].groups)) == 2
