@@ -38,6 +38,23 @@ def checked_window(window: Window | str | None, name: Path | str) -> Window | No
     return window
 
 
+def parse_window(text: str) -> Window:
+    """Return a window by its name or as two numbers with a comma.
+
+    Raises:
+        InputError: If the text is neither, or the upper number is not greater.
+    """
+    if text in WINDOWS:
+        return WINDOWS[text]
+    try:
+        low, high = (float(number) for number in text.split(","))
+    except ValueError:
+        raise unknown_name("window", text, [*WINDOWS, "LOWER,UPPER"]) from None
+    if not low < high:
+        raise InputError(f"window {text}: the upper value must be greater than the lower one.")
+    return low, high
+
+
 def windowed(values: np.ndarray, window: Window) -> np.ndarray:
     """Convert values such as Hounsfield units to grey levels.
 
@@ -61,16 +78,16 @@ def scaled(values: np.ndarray, window: Window | None, name: Path | str) -> np.nd
         name: Name of the file, for messages.
 
     Returns:
-        uint8, of the shape of `values`; black if all values are equal.
-
-    Raises:
-        InputError: If a value is NaN or infinite.
+        uint8, of the shape of `values`; black where a value is NaN or infinite, which stands for no
+        value, and if all values are equal.
     """
-    values = values.astype(np.float32)
-    if not np.isfinite(values).all():
-        raise InputError(
-            f"{name}: the image holds NaN or infinite values; repair or leave out the file."
-        )
+    values = values.astype(np.result_type(values, np.float32))
+    finite = np.isfinite(values)
+    if not finite.all():
+        image = np.zeros(values.shape, np.uint8)
+        if finite.any():
+            image[finite] = scaled(values[finite], window, name)
+        return image
     low, high = window or (float(values.min()), float(values.max()))
     if window is None:
         warnings.warn(

@@ -75,6 +75,15 @@ def read_mask(
                 "the numbers of the classes."
             )
         values = values[..., 0]
+    return whole_numbers(values, path)
+
+
+def whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
+    """Return the values of a mask as integers, of the same shape.
+
+    Raises:
+        InputError: If some are fractions or NaN.
+    """
     if values.dtype.kind in "iub":
         return values
     if not np.isfinite(values).all() or (values != np.rint(values)).any():

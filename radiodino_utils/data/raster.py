@@ -1,7 +1,6 @@
 """PNG, JPEG, TIFF, GIF, BMP and WebP files: their values as stored, and 8-bit images."""
 
 import io
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -11,9 +10,9 @@ from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from ..core.errors import InputError
 from .intensity import Window, scaled
+from .limits import pixel_limit, too_large
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
-PIXELS = 178_956_970  # limit of PIL, against files that unpack to fill the memory
 _DAMAGE = (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error)
 _SAMPLE_FORMAT, _POLARITY = 339, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION
 _SIGNED = 2
@@ -85,8 +84,7 @@ def read_raster_values(
 
 def _opened(source: Path | bytes, index: int | None, name: str) -> Image.Image:
     """Return an image whose pixels are in memory."""
-    limit = _pixel_limit()
-    Image.MAX_IMAGE_PIXELS = max(limit // 2, 1)  # PIL refuses above twice this number
+    Image.MAX_IMAGE_PIXELS = max(pixel_limit() // 2, 1)  # PIL refuses above twice this number
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             pages = getattr(image, "n_frames", 1)
@@ -107,10 +105,7 @@ def _opened(source: Path | bytes, index: int | None, name: str) -> Image.Image:
         known = ", ".join((*SUFFIXES, ".dcm", ".nii", ".nii.gz"))
         raise InputError(f"{name}: not an image that can be read (known: {known}).") from error
     except Image.DecompressionBombError as error:
-        raise InputError(
-            f"{name}: the image has more than {limit} pixels; if you trust the file, raise the "
-            "limit with RADIODINO_MAX_PIXELS."
-        ) from error
+        raise too_large(name) from error
     except _DAMAGE as error:
         raise InputError(
             f"{name}: the image is damaged or truncated ({error}); copy or download it again."
@@ -123,13 +118,6 @@ def _begins_as_tiff(source: Path | bytes) -> bool:
         return source[:4] in _TIFF
     with source.open("rb") as file:
         return file.read(4) in _TIFF
-
-
-def _pixel_limit() -> int:
-    text = os.environ.get("RADIODINO_MAX_PIXELS") or str(PIXELS)
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"RADIODINO_MAX_PIXELS is '{text}'; give a whole number of pixels.")
-    return int(text)
 
 
 def _has_signed_bytes(image: Image.Image) -> bool:

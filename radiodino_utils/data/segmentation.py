@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +13,9 @@ from . import busi_splits, demo_ct
 from .busi import CLASSES, read_busi
 from .dataset import SPLITS
 from .images import ImageFiles
+from .intensity import parse_window
 from .masks import Colour, MaskFiles, pair_masks
-from .open_names import parse_open_name
+from .open_names import OpenName, parse_open_name
 from .segmentation_dataset import SegmentationDataset, segmentation_summary, with_labelled
 from .volumes import volume_segmentation
 
@@ -46,7 +48,8 @@ def load_segmentation_dataset(
             see `busi_splits.busi_splits`); `masks:PATH` (a folder with `images/` and `masks/`, see
             `folder_segmentation`); `volumes:PATH` (the same with NIfTI volumes, see
             `volumes.volume_segmentation`). `masks:PATH?images=FOLDER` names both folders, and
-            `NAME=masks:PATH` gives the dataset a short name.
+            `NAME=masks:PATH` gives the dataset a short name. `classes=background,liver` names the
+            values of masks; `window`, `slices`, `plane` and `volume` are options of volumes.
         folds: Number of folds of `busi-folds`, the first ones of five; all five test every image
             once.
         seed: Seed of a random split.
@@ -62,11 +65,10 @@ def load_segmentation_dataset(
         raise wrong_type("segmentation dataset", name, "a registered name")
     opened = parse_open_name(name)
     if opened and opened.kind in _READERS:
-        opened.require_options(("images",))
         images, masks = opened.root / "images", opened.root / "masks"
         if "images" in opened.options:
             images, masks = Path(opened.options["images"]).expanduser(), opened.root
-        dataset = _READERS[opened.kind](images, masks, seed=seed)
+        dataset = _READERS[opened.kind](images, masks, seed=seed, **_options(opened))
         return [replace(dataset, name=opened.alias) if opened.alias else dataset]
     if name == "organct-seg":
         return [_organct()]
@@ -97,6 +99,23 @@ def as_segmentation_datasets(
     raise wrong_type(
         "segmentation dataset", datasets, "a registered name or SegmentationDataset objects"
     )
+
+
+def _options(opened: OpenName) -> dict[str, Any]:
+    """Return the options of an open name as those of its reader."""
+    of_volumes = ("window", "slices", "plane", "volume") if opened.kind == "volumes" else ()
+    opened.require_options(("images", "classes", *of_volumes))
+    options: dict[str, Any] = opened.options | {}
+    options.pop("images", None)
+    if "classes" in options:
+        options["classes"] = tuple(options["classes"].split(","))
+    if "window" in options:
+        options["window"] = parse_window(options["window"])
+    if "volume" in options:
+        if not options["volume"].isdecimal():
+            raise InputError(f"volume '{options['volume']}': give a number from 0.")
+        options["volume"] = int(options["volume"])
+    return options
 
 
 def _organct() -> SegmentationDataset:

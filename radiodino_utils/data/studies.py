@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.errors import InputError, unknown_name
+from ..core.errors import InputError
 from ..core.files import files_digest, value_hash
 from .dataset import SPLITS, ImageDataset, Split
 from .dicom import read_dicom
 from .dicom.index import DicomIndex, index_dicom
 from .folder_layout import SPLIT_NAMES, visible_files
 from .images import LazyImages
-from .intensity import WINDOWS, Window
+from .intensity import Window, parse_window
 from .labels import require_distinct_labels
 from .open_names import UNLABELLED, OpenName
+from .slices import chosen_slices
 from .tables import read_table, require_disjoint, require_trained_labels
 
 LABELS = "labels.csv"
@@ -157,35 +158,10 @@ def select_slices(images: pd.DataFrame, slices: str) -> pd.DataFrame:
     Raises:
         InputError: If `slices` is none of its values.
     """
-    if slices not in ("middle", "all") and not (slices.isdecimal() and int(slices) > 0):
-        raise InputError(f"slices '{slices}': give middle, all, or a number above 0.")
     rows = images.loc[images.index.repeat(images["frames"])]
     rows = rows.assign(frame=rows.groupby("path", sort=False).cumcount())
-    if slices == "all":
-        return rows
-    parts = []
-    for _, part in rows.groupby(["patient", "study", "series"], sort=False):
-        count = 1 if slices == "middle" else min(int(slices), len(part))
-        chosen = [len(part) // 2] if count == 1 else np.linspace(0, len(part) - 1, count).round()
-        parts.append(part.iloc[np.asarray(chosen, int)])
-    return pd.concat(parts)
-
-
-def parse_window(text: str) -> Window:
-    """Return a window by its name or as two numbers with a comma.
-
-    Raises:
-        InputError: If the text is neither, or the upper number is not greater.
-    """
-    if text in WINDOWS:
-        return WINDOWS[text]
-    try:
-        low, high = (float(number) for number in text.split(","))
-    except ValueError:
-        raise unknown_name("window", text, [*WINDOWS, "LOWER,UPPER"]) from None
-    if not low < high:
-        raise InputError(f"window {text}: the upper value must be greater than the lower one.")
-    return low, high
+    series = rows.groupby(["patient", "study", "series"], sort=False)
+    return pd.concat([part.iloc[chosen_slices(len(part), slices)] for _, part in series])
 
 
 def _labelled(images: pd.DataFrame, source: Path) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Segmentation datasets from volumes and label volumes, slice by slice."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from ..core.files import files_digest, value_hash
 from .dataset import SPLITS
 from .images import LazyImages
 from .intensity import Window, checked_window
-from .masks import pair_masks
-from .nifti import PLANES, read_nifti, read_nifti_values, volume_shape
+from .masks import pair_masks, whole_numbers
+from .nifti import PLANES, Grid, read_nifti, read_nifti_values, read_volume, volume_grid
 from .segmentation_dataset import SegmentationDataset
+from .slices import chosen_slices
 
 SHARES = (0.7, 0.1, 0.2)  # of the volumes of train, val and test
 PERCENTILES = (0.5, 99.5)  # of a volume without a window, which become 0 and 255
@@ -24,31 +26,29 @@ class VolumeSlices(LazyImages):
     """Slices of volumes as a sequence of uint8 arrays, each read when it is needed.
 
     Attributes:
-        paths: Volume of each slice.
+        paths: File of each slice.
         slices: Number of each slice.
         windows: Window of each slice; empty for label volumes, whose values stay as they are.
         plane: See `nifti.read_nifti`.
+        volume: Volume of files that hold several.
     """
 
     paths: tuple[Path, ...]
     slices: tuple[int, ...]
     windows: tuple[Window, ...]
     plane: str
+    volume: int = 0
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, row: int) -> np.ndarray:
         """Return a slice, uint8 [height, width], or the labels of a mask as they are stored."""
-        path, index = self.paths[row], self.slices[row]
+        path, index, plane = self.paths[row], self.slices[row], self.plane
         if self.windows:
-            return read_nifti(path, window=self.windows[row], index=index, plane=self.plane)
-        labels = read_nifti_values(path, index=index, plane=self.plane)
-        if labels.dtype.kind == "f":
-            if not np.isfinite(labels).all() or (labels != np.rint(labels)).any():
-                raise InputError(f"{path}: the mask holds fractions or NaN, not labels.")
-            labels = labels.astype(np.int64)
-        return labels
+            window = self.windows[row]
+            return read_nifti(path, window=window, index=index, plane=plane, volume=self.volume)
+        return whole_numbers(read_nifti_values(path, index=index, plane=plane), path)
 
 
 def volume_segmentation(
@@ -57,8 +57,9 @@ def volume_segmentation(
     *,
     classes: Sequence[str] = ("background", "foreground"),
     window: Window | str | None = None,
-    plane: str = "axial",
-    step: int = 1,
+    plane: str | None = None,
+    slices: str = "all",
+    volume: int = 0,
     seed: int = 0,
 ) -> SegmentationDataset:
     """Load a folder of NIfTI volumes and a folder of label volumes as slices.
@@ -70,8 +71,10 @@ def volume_segmentation(
         classes: Name of each label.
         window: Lower and upper value that become 0 and 255, or a key of `intensity.WINDOWS`, for
             all volumes; by default `PERCENTILES` of each volume.
-        plane: One of `nifti.PLANES`.
-        step: Every how many slices one is taken.
+        plane: One of `nifti.PLANES`; by default the plane in which most were acquired.
+        slices: Slices of each volume: `all`, `middle`, or a number of them, evenly from the first
+            to the last.
+        volume: Which one of files that hold several volumes, such as time points, from 0.
         seed: Seed of the split of the volumes, 70 / 10 / 20.
 
     Returns:
@@ -82,38 +85,32 @@ def volume_segmentation(
             labels are not on one grid.
     """
     images, masks, window = Path(images), Path(masks), checked_window(window, str(images))
-    if plane not in PLANES:
+    if plane is not None and plane not in PLANES:
         raise unknown_name("plane", plane, PLANES)
-    if step < 1:
-        raise InputError(f"step {step}: give a number of slices above 0.")
     pairs = pair_masks(images, masks)
     if len(pairs) < 3:
         raise InputError(f"{images}: holds {len(pairs)} volumes; at least three are needed.")
-    counts = [_shared_shape(*pair)[PLANES.index(plane)] for pair in pairs]
-    windows = [window or _percentile_window(image) for image, _ in pairs]
-    volume_of = np.concatenate([np.full(len(range(0, n, step)), v) for v, n in enumerate(counts)])
-    slices = tuple(number for count in counts for number in range(0, count, step))
-    kept = [pairs[volume] for volume in volume_of]
-    names = [image.name for image, _ in pairs]
+    grids = [_shared_grid(*pair, volume) for pair in pairs]
+    plane = plane or Counter(grid.plane for grid in grids).most_common(1)[0][0]
+    counts = [grid.shape[PLANES.index(plane)] for grid in grids]
+    numbers = [chosen_slices(count, slices) for count in counts]
+    windows = [window or _percentile_window(image, volume) for image, _ in pairs]
+    volume_of = np.repeat(np.arange(len(pairs)), [len(chosen) for chosen in numbers])
+    chosen = tuple(np.concatenate(numbers).tolist())
+    kept = [pairs[row] for row in volume_of]
+    shown = tuple(windows[row] for row in volume_of)
+    names = [image.relative_to(images).as_posix() for image, _ in pairs]
     return SegmentationDataset(
         name=f"volumes-{images.resolve().parent.name}",
         classes=tuple(classes),
-        images=VolumeSlices(
-            tuple(image for image, _ in kept),
-            slices,
-            tuple(windows[volume] for volume in volume_of),
-            plane,
-        ),
-        masks=VolumeSlices(tuple(mask for _, mask in kept), slices, (), plane),
-        ids=[
-            f"{image.name} {plane} {number:03d}"
-            for (image, _), number in zip(kept, slices, strict=True)
-        ],
-        kinds=[""] * len(slices),
+        images=VolumeSlices(tuple(image for image, _ in kept), chosen, shown, plane, volume),
+        masks=VolumeSlices(tuple(mask for _, mask in kept), chosen, (), plane),
+        ids=[f"{names[v]} {plane} {n:03d}" for v, n in zip(volume_of, chosen, strict=True)],
+        kinds=[""] * len(chosen),
         splits=_volume_splits(volume_of, len(pairs), seed),
         protocol=f"volumes 70 / 10 / 20 at random, seed {seed}",
-        spacing_mm=None,
-        digest=value_hash([files_digest(images, names), windows, plane, step]),
+        spacing_mm=_shared_spacing(grids, plane),
+        digest=value_hash([files_digest(images, names), windows, plane, slices, volume]),
     )
 
 
@@ -128,29 +125,33 @@ def _volume_splits(volume_of: np.ndarray, volumes: int, seed: int) -> dict[str, 
     }
 
 
-def _shared_shape(image: Path, mask: Path) -> tuple[int, int, int]:
-    """Return the shape of a volume after checking that its labels are on the same grid."""
-    import nibabel
-
-    shape, other = volume_shape(image), volume_shape(mask)
-    grid, labelled = (
-        nibabel.as_closest_canonical(nibabel.load(path)).affine for path in (image, mask)
-    )
-    if shape != other or not np.allclose(grid, labelled, atol=1e-2):
+def _shared_grid(image: Path, mask: Path, volume: int) -> Grid:
+    """Return the grid of a volume after checking that its labels are on the same one."""
+    grid, labelled = volume_grid(image), volume_grid(mask)
+    if grid.shape != labelled.shape or not np.allclose(grid.affine, labelled.affine, atol=1e-2):
         raise InputError(
-            f"{mask}: the labels are not on the grid of {image.name} (shapes {other} and {shape}); "
-            "resample them."
+            f"{mask}: the labels are not on the grid of {image.name} (shapes {labelled.shape} and "
+            f"{grid.shape}); resample them."
         )
-    return shape
+    if labelled.volumes > 1:
+        raise InputError(f"{mask}: holds {labelled.volumes} volumes; labels are one volume.")
+    if not 0 <= volume < grid.volumes:
+        raise InputError(f"{image}: volume {volume} is outside the file's {grid.volumes} volumes.")
+    return grid
 
 
-def _percentile_window(path: Path) -> Window:
+def _shared_spacing(grids: Sequence[Grid], plane: str) -> tuple[float, float] | None:
+    """Return the distance of rows and of columns that all volumes have, in mm, else `None`."""
+    spacings = np.array([grid.pixel_mm(plane) for grid in grids])
+    rows, columns = spacings[0].tolist()
+    return (rows, columns) if np.allclose(spacings, spacings[0], rtol=1e-3, atol=0) else None
+
+
+def _percentile_window(path: Path, volume: int) -> Window:
     """Return `PERCENTILES` of the finite values of a volume."""
-    import nibabel
-
-    try:
-        values = np.asarray(nibabel.load(path).dataobj)
-    except Exception as error:  # nibabel raises anything on damaged files
-        raise InputError(f"{path}: the NIfTI file is damaged or truncated ({error}).") from error
-    low, high = np.percentile(values[np.isfinite(values)], PERCENTILES)
+    values = read_volume(path, volume)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        raise InputError(f"{path}: holds no finite value; leave it out.")
+    low, high = np.percentile(values, PERCENTILES)
     return float(low), float(high if high > low else low + 1)

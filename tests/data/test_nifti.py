@@ -1,5 +1,7 @@
 """Slices of NIfTI volumes."""
 
+import gzip
+import itertools
 from pathlib import Path
 
 import nibabel
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.data.nifti import read_nifti_values
+from radiodino_utils.data.nifti import PLANES, read_nifti_values, volume_grid
 from radiodino_utils.data.reading import decode_image, read_image
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*scaled from")
@@ -40,13 +42,6 @@ def test_invalid_nifti(tmp_path):
         InputError, match=r"good\.nii\.gz: slice 3 is outside the volume of 3 slices"
     ):
         read_image(good, index=3)
-    nibabel.save(
-        nibabel.Nifti1Image(np.zeros((2, 2, 2, 2), np.int16), np.eye(4)), tmp_path / "four.nii"
-    )
-    with pytest.raises(
-        InputError, match=r"four\.nii: a volume of shape \(2, 2, 2, 2\); only 2-D and 3-D"
-    ):
-        read_image(tmp_path / "four.nii")
     content = good.read_bytes()
     for keep in (1, 20, len(content) // 2, len(content) * 3 // 4):
         (tmp_path / "cut.nii.gz").write_bytes(content[:keep])
@@ -75,9 +70,18 @@ def test_nibabels_own_files(name):
     np.testing.assert_array_equal(decode_image(content, f"a.zip:{name}"), read_image(FILES / name))
 
 
-def test_a_4_d_file_is_refused_unless_it_holds_one_volume(tmp_path):
-    with pytest.raises(InputError, match="example4d.nii.gz: a volume of shape"):
-        read_image(FILES / "example4d.nii.gz")
+def test_volumes_of_a_4_d_file(tmp_path):
+    path = FILES / "example4d.nii.gz"
+    values = nibabel.as_closest_canonical(nibabel.load(path)).get_fdata()
+    for volume in (0, 1, -1):
+        for index in (0, 20):
+            expected = values[:, :, index, volume].T[::-1, ::-1]
+            read = read_nifti_values(path, index=index, volume=volume)
+            np.testing.assert_array_equal(read, expected)
+    with pytest.warns(UserWarning, match=r"example4d\.nii\.gz: the first of 2 volumes is read"):
+        read_image(path)
+    with pytest.raises(InputError, match="volume 2 is outside the file's 2 volumes"):
+        read_nifti_values(path, volume=2)
     volume = np.arange(24, dtype=np.int16).reshape(2, 3, 4, 1)
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "single.nii")
     nibabel.save(nibabel.Nifti1Image(volume[..., 0], np.eye(4)), tmp_path / "plain.nii")
@@ -86,6 +90,73 @@ def test_a_4_d_file_is_refused_unless_it_holds_one_volume(tmp_path):
             read_image(tmp_path / f"{name}.nii", index=index) for name in ("single", "plain")
         )
         np.testing.assert_array_equal(single, plain)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("signs", list(itertools.product((1, -1), repeat=3)))
+def test_slices_of_any_orientation_equal_nibabels_canonical_volume(order, signs):
+    volume = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
+    affine = np.zeros((4, 4))
+    affine[order, range(3)] = np.array(signs) * (1.0, 1.2, 1.4)
+    affine[:3, :3] += 0.1  # oblique
+    affine[3, 3] = 1
+    image = nibabel.Nifti1Image(volume, affine)
+    canonical = nibabel.as_closest_canonical(image)
+    for axis, plane in enumerate(PLANES):
+        for index in (0, -1):
+            values = np.take(canonical.get_fdata(), index, axis)
+            read = read_nifti_values(image.to_bytes(), index=index, plane=plane)
+            np.testing.assert_array_equal(read, values.T[::-1, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "plane", "pixel"),
+    [
+        ((5, 5, 5), (1, 1, 1), "axial", (1, 1)),
+        ((5, 5, 5), (0.7, 0.8, 5), "axial", (0.8, 0.7)),
+        ((5, 5, 5), (0.7, 4, 0.9), "coronal", (0.9, 0.7)),
+        ((5, 5, 5), (3.3, 0.5, 0.9), "sagittal", (0.9, 0.5)),
+        ((5, 5, 5), (1.2, 1, 1), "axial", (1, 1.2)),
+        ((1, 5, 5), (1, 1, 1), "sagittal", (1, 1)),
+        ((5, 5), (1, 2, 1), "axial", (2, 1)),
+    ],
+)
+def test_the_plane_of_acquisition_and_the_spacing_of_its_pixels(
+    tmp_path, shape, spacing, plane, pixel
+):
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, :3] /= 1000
+    image = nibabel.Nifti1Image(np.zeros(shape, np.int16), affine)
+    image.header.set_xyzt_units("meter")
+    nibabel.save(image, tmp_path / "v.nii")
+    grid = volume_grid(tmp_path / "v.nii")
+    assert grid.plane == plane
+    np.testing.assert_allclose(grid.pixel_mm(plane), pixel, rtol=1e-5)
+    height, width = read_image(tmp_path / "v.nii").shape
+    assert sorted((height, width)) == sorted(np.delete((*shape, 1)[:3], PLANES.index(plane)))
+
+
+def test_names_that_are_wrong_about_packing(tmp_path):
+    image = nibabel.Nifti1Image(np.arange(8, dtype=np.int16).reshape(2, 2, 2), np.eye(4))
+    (tmp_path / "a.nii").write_bytes(gzip.compress(image.to_bytes()))
+    (tmp_path / "b.nii.gz").write_bytes(image.to_bytes())
+    for name in ("a.nii", "b.nii.gz"):
+        assert read_nifti_values(tmp_path / name, index=0).tolist() == [[6, 2], [4, 0]]
+
+
+def test_what_a_header_cannot_mean_is_one_sentence(tmp_path, monkeypatch):
+    image = nibabel.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4))
+    image.header["srow_y"] = 0
+    content = image.header.binaryblock + bytes(4) + bytes(16)
+    with pytest.raises(InputError, match=r"v\.nii: the affine does not say how the volume lies"):
+        decode_image(content, "v.nii")
+    large = nibabel.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4)).header
+    large["dim"][1:4] = 30000
+    with pytest.raises(InputError, match=r"v\.nii: the image has more than"):
+        decode_image(large.binaryblock + bytes(4) + bytes(16), "v.nii")
+    values = nibabel.Nifti1Image(np.zeros((2, 2, 2), np.complex64), np.eye(4))
+    with pytest.raises(InputError, match=r"v\.nii: holds complex numbers"):
+        decode_image(values.to_bytes(), "v.nii")
 
 
 def test_scale_nan_and_colour(tmp_path):

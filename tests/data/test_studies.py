@@ -8,8 +8,9 @@ import pydicom
 import pytest
 
 from radiodino_utils.core.errors import InputError
+from radiodino_utils.data.intensity import parse_window
 from radiodino_utils.data.registry import load_dataset
-from radiodino_utils.data.studies import index_studies, parse_window, select_slices
+from radiodino_utils.data.studies import index_studies, select_slices
 
 from .test_dicom import dicom
 

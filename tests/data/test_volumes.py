@@ -6,6 +6,7 @@ import pytest
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.nifti import read_nifti, read_nifti_values
+from radiodino_utils.data.segmentation import load_segmentation_dataset
 from radiodino_utils.data.volumes import volume_segmentation
 
 SHAPE = (4, 5, 6)
@@ -46,8 +47,9 @@ def test_images_and_labels_are_of_one_slice(folders, flip, plane, count):
 
 
 def test_volumes_stay_in_one_split(folders):
-    dataset = volume_segmentation(*folders(), classes=("background", "a", "b"), step=2)
-    assert len(dataset) == 15
+    dataset = volume_segmentation(*folders(), classes=("background", "a", "b"), slices="3")
+    assert [name.split()[-1] for name in dataset.ids[:4]] == ["000", "002", "005", "000"]
+    assert dataset.spacing_mm == (1, 1)
     volumes = {
         split: {dataset.ids[row].split()[0] for row in rows}
         for split, rows in dataset.splits.items()
@@ -58,6 +60,35 @@ def test_volumes_stay_in_one_split(folders):
         [volume_segmentation(*folders()).mask(row) for row in range(6)]
 
 
+def test_options_of_the_name(folders):
+    root = folders()[0].parent
+    name = f"volumes:{root}?window=0,200&slices=2&plane=coronal&classes=background,a,b"
+    (dataset,) = load_segmentation_dataset(name)
+    assert (len(dataset), len(dataset.classes)) == (10, 3)
+    assert dataset.images[0].shape == (6, 4) and dataset.images[0].max() == 128
+    for text, match in (
+        ("windows=lung", "unknown option of volumes: 'windows'; did you mean window"),
+        ("slices=0", "slices '0'"),
+        ("volume=b", "volume 'b'"),
+        ("volume=1", "volume 1 is outside the file's 1 volumes"),
+    ):
+        with pytest.raises(InputError, match=match):
+            load_segmentation_dataset(f"volumes:{root}?{text}")
+
+
+def test_one_of_several_volumes_is_chosen(folders):
+    images, masks = folders()
+    for path in images.iterdir():
+        volume = nibabel.load(path)
+        both = np.stack([volume.get_fdata() * 0, volume.get_fdata()], -1)
+        nibabel.save(nibabel.Nifti1Image(both.astype(np.int16), np.eye(4)), path)
+    first, second = (
+        volume_segmentation(images, masks, window=(0, 100), volume=volume) for volume in (0, 1)
+    )
+    assert first.images[4].max() == 0 and second.images[4].max() == 255
+    assert first.digest != second.digest
+
+
 def test_labels_on_another_grid_are_refused(folders):
     images, masks = folders()
     shifted = nibabel.Nifti1Image(np.zeros(SHAPE, np.uint8), np.diag([2.0, 1, 1, 1]))
@@ -66,8 +97,6 @@ def test_labels_on_another_grid_are_refused(folders):
         InputError, match=r"case1_seg\.nii\.gz: the labels are not on the grid of c"
     ):
         volume_segmentation(images, masks)
-    with pytest.raises(InputError, match="step 0"):
-        volume_segmentation(images, masks, step=0)
 
 
 def test_planes_lie_as_radiologists_see_them(tmp_path):
