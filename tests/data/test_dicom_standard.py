@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -252,3 +253,16 @@ def test_an_interruption_leaves_no_answer_for_the_next_image(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         isolated.decode_isolated(header, 0)
     assert worker.poll() is not None and isolated._worker() is not worker
+
+
+def test_a_decoder_that_hangs_is_an_error_and_starts_again(monkeypatch):
+    path = FILES / "MR_small_jpeg_ls_lossless.dcm"
+    before = read_image(path)
+    worker = isolated._workers[os.getpid()]
+    worker.send_signal(signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr(isolated, "LIMIT", 0.2)
+        with pytest.raises(InputError, match=r"cannot be decoded \(GDCM took longer than 0\.2 s"):
+            read_image(path)
+    assert worker.poll() is not None
+    np.testing.assert_array_equal(read_image(path), before)

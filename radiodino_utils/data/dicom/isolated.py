@@ -17,6 +17,7 @@ from .gdcm_worker import ANSWER, REQUEST
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+LIMIT = 120.0  # seconds in which a frame is decoded, the start of the process included
 _lock = threading.Lock()
 _workers: dict[int, subprocess.Popen[bytes]] = {}  # by process: forks must not share pipes
 
@@ -32,13 +33,17 @@ def decode_isolated(header: "Dataset", frame: int) -> np.ndarray:
         Its samples, [height, width] or [height, width, 3].
 
     Raises:
-        ValueError: If GDCM cannot decode the frame, or its process ends.
+        ValueError: If GDCM cannot decode the frame, or its process ends or takes longer than
+            `LIMIT`.
     """
     file = io.BytesIO()
     header.save_as(file)
     content = file.getvalue()
     with _lock:
         worker = _worker()
+        late = threading.Event()
+        timer = threading.Timer(LIMIT, lambda: (late.set(), worker.kill()))
+        timer.start()
         try:
             status, answer = _asked(worker, REQUEST.pack(frame, len(content)) + content)
         except BaseException as error:  # an interruption leaves an answer that the next would get
@@ -46,7 +51,10 @@ def decode_isolated(header: "Dataset", frame: int) -> np.ndarray:
             worker.wait()
             if not isinstance(error, (OSError, EOFError)):
                 raise
-            raise ValueError("GDCM broke off while it decoded the pixels") from error
+            how = f"took longer than {LIMIT:g} s" if late.is_set() else "broke off"
+            raise ValueError(f"GDCM {how} while it decoded the pixels") from error
+        finally:
+            timer.cancel()
     if status:
         raise ValueError(answer.decode())
     return np.load(io.BytesIO(answer), allow_pickle=False)
@@ -77,4 +85,7 @@ def _asked(worker: subprocess.Popen[bytes], request: bytes) -> tuple[int, bytes]
     if len(head) < ANSWER.size:
         raise EOFError
     status, length = ANSWER.unpack(head)
-    return status, worker.stdout.read(length)
+    answer = worker.stdout.read(length)
+    if len(answer) < length:
+        raise EOFError
+    return status, answer
