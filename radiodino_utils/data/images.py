@@ -21,6 +21,7 @@ __all__ = [
     "as_grey",
     "padded",
     "read_image",
+    "reading_threads",
     "resized",
     "stacked",
 ]
@@ -49,7 +50,7 @@ class LazyImages(Sequence[np.ndarray]):
 
     @abstractmethod
     def read(self, row: int) -> np.ndarray:
-        """Read one image.
+        """Read one image; threads may call it at the same time.
 
         Args:
             row: Row of the image, from 0.
@@ -66,6 +67,11 @@ class LazyImages(Sequence[np.ndarray]):
         if isinstance(index, slice):
             return [self.read(row) for row in range(len(self))[index]]
         return self.read(range(len(self))[index])
+
+
+def reading_threads(images: Images) -> int | None:
+    """Return 1 for sequences of a user's own, which threads may not share, else `None`."""
+    return None if isinstance(images, np.ndarray | list | tuple | LazyImages) else 1
 
 
 @dataclass(frozen=True)

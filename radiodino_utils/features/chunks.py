@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,14 @@ from ..backbones.backbone import Backbone
 from ..core.cache import read_sidecar, write_sidecar
 from ..core.errors import InputError
 from ..core.files import atomic, make_folder
+from ..core.prefetch import prefetched
 from ..data.dataset import ImageDataset, Split
-from ..data.images import stacked
+from ..data.images import reading_threads, stacked
 from .engines import TorchEngine
 from .openvino_engine import OpenVinoEngine
 
 CHUNK = 1024  # images that an interruption can lose
+AHEAD = 2  # batches that are read while the engine computes
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,21 @@ def _batches(
     split: Split, chunk: Chunk, backbone: Backbone, batch_size: int, hashes: list[np.ndarray]
 ) -> Iterator[np.ndarray]:
     """Yield resized images, uint8 [n, size, size, channels]; append their hashes to `hashes`."""
-    for start in range(chunk.start, chunk.stop, batch_size):
-        images = split.images[start : min(start + batch_size, chunk.stop)]
-        for image in images:
-            digest = hashlib.sha256(np.ascontiguousarray(image).data).digest()
-            hashes.append(np.frombuffer(digest, np.uint8))
-        yield stacked([backbone.preprocessing.fitted(np.asarray(image)) for image in images])
+
+    def read(row: int) -> tuple[np.ndarray, np.ndarray]:
+        image = np.asarray(split.images[row])
+        digest = hashlib.sha256(np.ascontiguousarray(image).data).digest()
+        return np.frombuffer(digest, np.uint8), backbone.preprocessing.fitted(image)
+
+    rows = prefetched(
+        read,
+        range(chunk.start, chunk.stop),
+        ahead=AHEAD * batch_size,
+        workers=reading_threads(split.images),
+    )
+    while batch := list(islice(rows, batch_size)):
+        hashes += [digest for digest, _ in batch]
+        yield stacked([image for _, image in batch])
 
 
 def _require_finite(

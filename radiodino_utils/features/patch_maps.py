@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from ..core.checks import checked_count
 from ..core.environment import git_revision, versions
 from ..core.errors import InputError
 from ..core.files import atomic, features_folder, require_space
+from ..core.prefetch import prefetched
 from ..data.dataset import images_digest
-from ..data.images import stacked
+from ..data.images import reading_threads, stacked
 from ..data.segmentation import SegmentationDataset, as_segmentation_datasets
+from .chunks import AHEAD
 from .dense import dense_backbone
 from .engines import TorchEngine, choose_engine, make_engine
 from .openvino_engine import OpenVinoEngine
@@ -197,14 +200,22 @@ def _batches(
     dataset: SegmentationDataset, dense: Backbone, batch_size: int
 ) -> Iterator[np.ndarray]:
     """Yield resized images, uint8 [n, size, size, 1 or 3]."""
-    for start in range(0, len(dataset), batch_size):
-        rows = range(start, min(start + batch_size, len(dataset)))
-        images = [np.asarray(dataset.images[row]) for row in rows]
-        for row, image in zip(rows, images, strict=True):
-            if min(image.shape[:2]) < dense.patch_size:
-                edges = " x ".join(map(str, image.shape[:2]))
-                raise InputError(
-                    f"{dataset.ids[row]}: {edges} pixels are smaller than a patch of "
-                    f"{dense.patch_size}; leave out the image."
-                )
-        yield stacked([dense.preprocessing.fitted(image) for image in images])
+
+    def read(row: int) -> np.ndarray:
+        image = np.asarray(dataset.images[row])
+        if min(image.shape[:2]) < dense.patch_size:
+            edges = " x ".join(map(str, image.shape[:2]))
+            raise InputError(
+                f"{dataset.ids[row]}: {edges} pixels are smaller than a patch of "
+                f"{dense.patch_size}; leave out the image."
+            )
+        return dense.preprocessing.fitted(image)
+
+    images = prefetched(
+        read,
+        range(len(dataset)),
+        ahead=AHEAD * batch_size,
+        workers=reading_threads(dataset.images),
+    )
+    while batch := list(islice(images, batch_size)):
+        yield stacked(batch)
