@@ -8,7 +8,6 @@ __getattr__, __dir__, __all__ = attach(
         "dataset": (
             "ImageDataset",
             "Split",
-            "is_fold",
             "print_caveats",
             "summary",
         ),

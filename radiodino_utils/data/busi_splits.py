@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import InputError, unknown_name
-from ..core.extras import extra
 from ..core.files import files_digest, value_hash
 from .busi import CLASSES, Busi, read_busi
+from .cross_validation import require_groups, stratified_parts
 from .dataset import ImageDataset, Split
 from .images import ImageFiles
 
@@ -54,7 +54,16 @@ def busi_dataset(name: str, folder: str | Path | None = None) -> ImageDataset:
     }
     content = files_digest(busi.images.root, busi.images.names)
     digest = value_hash([content, {split: part.tolist() for split, part in rows.items()}])
-    return ImageDataset(name, CLASSES, splits, digest, CAVEATS.get(kind, ""))
+    return ImageDataset(
+        name,
+        CLASSES,
+        splits,
+        digest,
+        CAVEATS.get(kind, ""),
+        unit="cluster",
+        groups_from="near duplicates",
+        fold_of="busi-folds" if kind.startswith("fold") else "",
+    )
 
 
 def busi_splits(
@@ -98,22 +107,9 @@ def busi_splits(
 
 def _parts(busi: Busi, rows: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Assign each row to one of `count` parts, int64 [rows]."""
-    with extra("evaluation"):
-        from sklearn.model_selection import StratifiedGroupKFold
-
     labels, groups = busi.labels[rows], busi.groups[rows]
-    for label in np.unique(labels):
-        distinct = len(np.unique(groups[labels == label]))
-        if distinct < count:
-            raise InputError(
-                f"BUSI: {distinct} images of '{CLASSES[label]}' that are no duplicates; "
-                f"{count} parts need as many."
-            )
-    parts = np.empty(len(rows), np.int64)
-    folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(rows, labels, groups)
-    for part, (_, members) in enumerate(folds):
-        parts[members] = part
-    return parts
+    require_groups(labels, groups, CLASSES, count, name="BUSI", unit="cluster")
+    return stratified_parts(labels, groups, count, seed=seed)
 
 
 def _official(busi: Busi) -> dict[str, np.ndarray]:

@@ -1,7 +1,6 @@
 """Labelled datasets: splits of images with labels and ids."""
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +88,10 @@ class ImageDataset:
         caveat: Caveat to display with every result; may be empty.
         positive: The one of two classes to which sensitivity, specificity and ROC curves refer;
             the last class by default. Empty for more classes.
+        unit: What a group of images is: "patient", "cluster" (of near duplicates) or "group".
+        groups_from: Where the groups come from, such as "column patient_id".
+        fold_of: Name under which the folds of one cross-validation are scored together; empty for
+            other datasets.
     """
 
     name: str
@@ -97,6 +100,9 @@ class ImageDataset:
     digest: str
     caveat: str = ""
     positive: str = ""
+    unit: str = "group"
+    groups_from: str = ""
+    fold_of: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "splits", Splits(self.name, self.splits))
@@ -173,14 +179,6 @@ def _unpacked_part(images: Images) -> list[object] | None:
         return None
     offset = images.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
     return [path.parts[-2:], offset, images.shape, images.strides, str(images.dtype)]
-
-
-_FOLD = re.compile(r"[^:]+-fold\d+")  # a name with a colon holds a path
-
-
-def is_fold(name: str) -> bool:
-    """Return whether a registered name is that of one fold of a cross-validation: `NAME-fold0`."""
-    return _FOLD.fullmatch(name) is not None
 
 
 class HasCaveat(Protocol):

@@ -150,6 +150,9 @@ def _busi(name: str, folds: int, seed: int, folder: str | Path | None) -> list[S
         spacing_mm=None,
         digest=files_digest(busi.images.root, busi.images.names),
         caveat=busi_splits.CAVEATS.get(protocol, ""),
+        groups=busi.groups.astype(str).tolist(),
+        unit="cluster",
+        groups_from="near duplicates",
     )
     datasets = [first]
     for fold in range(1, folds) if protocol == "folds" else ():

@@ -30,6 +30,9 @@ class SegmentationDataset:
         digest: Hash of the images.
         caveat: Caveat to display with every result; may be empty.
         fold: Number of the fold, of several.
+        groups: Group of each image, such as its patient, [n]; `None` if not known.
+        unit: What a group is; see `ImageDataset`.
+        groups_from: Where the groups come from.
         small: Masks of all rows reduced to squares, by their edge; a cache of `small_masks`, shared
             by the folds of a dataset.
     """
@@ -46,6 +49,9 @@ class SegmentationDataset:
     digest: str
     caveat: str = ""
     fold: int = 0
+    groups: Sequence[str] | None = None
+    unit: str = "group"
+    groups_from: str = ""
     small: dict[int, tuple[Images, str, np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -111,6 +111,9 @@ def volume_segmentation(
         protocol=f"volumes 70 / 10 / 20 at random, seed {seed}",
         spacing_mm=_shared_spacing(grids, plane),
         digest=value_hash([files_digest(images, names), windows, plane, slices, volume]),
+        groups=[names[v] for v in volume_of],
+        unit="volume",
+        groups_from="files",
     )
 
 

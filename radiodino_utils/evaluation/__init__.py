@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = attach(
         "few_shot": ("classify_few_shot",),
         "finetune_config": ("FinetuneConfig",),
         "finetuning": ("FineTuned", "finetune", "finetune_seeds"),
+        "folds": ("in_folds",),
         "knn": ("chosen_k", "classify_knn", "knn_curve", "knn_probabilities"),
         "linear": ("classify_linear",),
         "logistic": ("classify_logistic",),

@@ -1,5 +1,6 @@
 """Classification metrics with bootstrap intervals, all resamples at once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 from ..core.checks import checked_labels
 from ..core.errors import InputError
 from ..core.extras import extra
+from .resampling import draw_counts, interval_bounds, unit_numbers
 
 with extra("evaluation"):
     from scipy.sparse import csr_array
@@ -33,6 +35,7 @@ def classification_metrics(
     probabilities: np.ndarray,
     *,
     positive: int = 1,
+    groups: Sequence[str] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Interval]:
@@ -47,27 +50,32 @@ def classification_metrics(
     too. `ece` is the expected calibration error of the predicted class in 15 equal bins (Guo et
     al., ICML 2017).
 
-    The interval treats the images of this test set as drawn independently. It does not cover other
-    trainings or patients, is too narrow where images of one patient resemble each other, shrinks to
-    a point at 0 and 1, and need not be symmetric: a resample repeats images, which lowers macro-F1
-    a little.
+    Without groups the interval treats the images of this test set as drawn independently, and is
+    too narrow where images of one patient resemble each other. With groups whole groups are drawn
+    (see `resampling`). Neither covers other trainings; both shrink to a point at 0 and 1, and need
+    not be symmetric: a resample repeats images, which lowers macro-F1 a little.
 
     Args:
         labels: Integers, [n].
         probabilities: Probabilities of the classes, [n, classes].
         positive: Of two classes the one whose recall is the sensitivity.
+        groups: Group of each image, such as its patient, [n]; `None` if images are independent.
         resamples: Number of bootstrap resamples.
         seed: Seed of the resamples.
 
     Returns:
         An interval for each of `METRICS` and, with two classes, of `BINARY_METRICS`; NaN where a
-        metric does not exist (AUC with one class).
+        metric does not exist (AUC with one class), and as bounds of a single group.
 
     Raises:
         InputError: If the arrays are empty, do not fit, or hold NaN.
     """
-    values, resampled = _resampled(labels, probabilities, positive, resamples, seed)
-    return {metric: _interval(values[metric], resampled[metric]) for metric in values}
+    units = unit_numbers(groups, len(labels))
+    values, resampled = _resampled(labels, probabilities, positive, units, resamples, seed)
+    return {
+        metric: Interval(value, *interval_bounds(resampled[metric], units))
+        for metric, value in values.items()
+    }
 
 
 def paired_differences(
@@ -76,6 +84,7 @@ def paired_differences(
     second: np.ndarray,
     *,
     positive: int = 1,
+    groups: Sequence[str] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Interval]:
@@ -88,6 +97,7 @@ def paired_differences(
         first: Probabilities of the first classifier, [n, classes].
         second: Probabilities of the second one, [n, classes].
         positive: See `classification_metrics`.
+        groups: See `classification_metrics`.
         resamples: Number of bootstrap resamples.
         seed: Seed of the resamples.
 
@@ -97,22 +107,29 @@ def paired_differences(
     Raises:
         InputError: See `classification_metrics`.
     """
-    values, resampled = _resampled(labels, first, positive, resamples, seed)
-    others, others_resampled = _resampled(labels, second, positive, resamples, seed)
+    units = unit_numbers(groups, len(labels))
+    values, resampled = _resampled(labels, first, positive, units, resamples, seed)
+    others, others_resampled = _resampled(labels, second, positive, units, resamples, seed)
     return {
-        metric: _interval(
-            values[metric] - others[metric], resampled[metric] - others_resampled[metric]
+        metric: Interval(
+            value - others[metric],
+            *interval_bounds(resampled[metric] - others_resampled[metric], units),
         )
-        for metric in values
+        for metric, value in values.items()
     }
 
 
 def _resampled(
-    labels: np.ndarray, probabilities: np.ndarray, positive: int, resamples: int, seed: int
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    positive: int,
+    units: np.ndarray | None,
+    resamples: int,
+    seed: int,
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Return each metric of all images and of every resample.
 
-    The resamples depend on n, the number of classes and the seed alone.
+    The resamples depend on n, the groups, the number of classes and the seed alone.
     """
     labels, probabilities = _checked(labels, probabilities)
     if positive not in range(probabilities.shape[1]):
@@ -122,9 +139,8 @@ def _resampled(
     generator = np.random.default_rng(seed)
     n, classes = probabilities.shape
     step = max(1, BLOCK // max(n, classes))
-    uniform = np.full(n, 1 / n)
     weights = [
-        generator.multinomial(n, uniform, min(step, resamples - start))
+        draw_counts(units, n, min(step, resamples - start), generator)
         for start in range(0, resamples, step)
     ]
     parts = [
@@ -152,23 +168,28 @@ def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray,
     return checked_labels(labels, probabilities.shape[1]), probabilities
 
 
-def _interval(value: float, resampled: np.ndarray) -> Interval:
-    if not np.isfinite(resampled).any():
-        return Interval(value, np.nan, np.nan)
-    low, high = np.nanpercentile(resampled, [2.5, 97.5])
-    return Interval(value, float(low), float(high))
-
-
-def mean_interval(values: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> Interval:
+def mean_interval(
+    values: np.ndarray,
+    *,
+    groups: Sequence[str] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
     """Return the mean of a value per image with its percentile bootstrap 95 % interval.
 
     Args:
         values: [n]; the mean of none is NaN, and so is the interval of fewer than two.
+        groups: See `classification_metrics`.
         resamples: Number of bootstrap resamples.
         seed: Seed of the resamples.
     """
     if len(values) < 2:
         return Interval(float(values[0]) if len(values) else np.nan, np.nan, np.nan)
+    units = unit_numbers(groups, len(values))
+    if units is not None:
+        counts = draw_counts(units, len(values), resamples, np.random.default_rng(seed))
+        means = counts @ values / counts.sum(1)
+        return Interval(float(np.mean(values)), *interval_bounds(means, units))
     result = bootstrap(
         (values,),
         np.mean,

@@ -39,6 +39,11 @@ class Prediction:
         precision: Precision of the backbone: fp32, bf16 or fp16.
         seen_in_pretraining: Which images of the dataset the backbone's pre-training saw: "none",
             "unlabelled train", "unlabelled test" or "not known".
+        groups: Group of each image, such as its patient, [n]; `None` if not known.
+        unit: What resamples draw and splits keep together: "image", "patient", "cluster", "group".
+        groups_from: Where the groups come from.
+        fold_of: See `ImageDataset`.
+        folds: Number of folds whose predictions are joined; see `joined_folds`.
     """
 
     dataset: str
@@ -57,6 +62,11 @@ class Prediction:
     engine: str = ""
     precision: str = ""
     seen_in_pretraining: str = "not known"
+    groups: list[str] | None = None
+    unit: str = "image"
+    groups_from: str = ""
+    fold_of: str = ""
+    folds: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(
@@ -79,9 +89,19 @@ class Prediction:
         return self.classes.index(self.positive) if self.positive else 1
 
     @property
+    def n(self) -> int:
+        """Number of images; repeats of a cross-validation do not count."""
+        return len(self.labels) if self.folds == 1 else len(set(self.ids))
+
+    @property
+    def units(self) -> int:
+        """Number of units that resamples draw: images, patients or other groups."""
+        return self.n if self.groups is None else len(set(self.groups))
+
+    @property
     def title(self) -> str:
         """Title of figures: dataset, protocol, split, n, positive class."""
-        facts = [self.dataset, self.protocol, f"{self.split} split", f"n = {len(self.labels)}"]
+        facts = [self.dataset, self.protocol, f"{self.split} split", f"n = {self.n}"]
         facts += [f"positive: {self.positive}"] if self.positive else []
         return ", ".join(facts)
 
@@ -110,7 +130,7 @@ def prediction(
         choice: What was chosen on validation.
         seed: Seed of the training or the draw, if there was one.
     """
-    backbone = features.sidecar["backbone"]
+    backbone, groups = features.sidecar["backbone"], features.groups.get(split)
     return Prediction(
         dataset=features.dataset,
         backbone=backbone["name"],
@@ -128,6 +148,10 @@ def prediction(
         engine=features.sidecar["engine"],
         precision=features.sidecar["precision"],
         seen_in_pretraining=features.seen_in_pretraining,
+        groups=groups,
+        unit="image" if groups is None else features.unit,
+        groups_from="" if groups is None else features.groups_from,
+        fold_of=features.fold_of,
     )
 
 
@@ -150,52 +174,63 @@ def without_rows(prediction: Prediction, rows: np.ndarray) -> Prediction:
         labels=prediction.labels[kept],
         probabilities=prediction.probabilities[kept],
         ids=[prediction.ids[row] for row in kept],
+        groups=None if prediction.groups is None else [prediction.groups[row] for row in kept],
         caveat=f"{prediction.caveat}; {removed}" if prediction.caveat else removed,
     )
 
 
-def joined_folds(predictions: Iterable[Prediction]) -> list[Prediction]:
-    """Join the test predictions of the folds of a cross-validation, in the order of the folds.
+def joined_folds(predictions: Iterable[Prediction], *, by_choice: bool = False) -> list[Prediction]:
+    """Join the predictions of the folds of a cross-validation, in the order of the folds.
 
     Metrics of a joined prediction are pooled: the AUC ranks images of one fold beside those of
     another, although a model of its own scored each fold. Where the scales of the models differ it
-    is lower than the mean AUC of the folds; the caveat says that it is pooled.
+    is lower than the mean AUC of the folds; the caveat says that it is pooled. A repeated
+    cross-validation has each image as often as there are repeats; intervals resample images, or
+    their groups, with all their repeats.
 
     Args:
-        predictions: Predictions of any datasets; those of registered names `NAME-fold0`,
-            `NAME-fold1` ... with the same backbone, protocol and seed belong together.
+        predictions: Predictions of any datasets; those with the same `fold_of`, split, backbone,
+            protocol and seed belong together.
+        by_choice: Whether the choice must be the same too, as for the curve over k.
 
     Returns:
-        For folds one prediction of every image, whose dataset is called NAME-folds and whose
+        For folds one prediction of every image, whose dataset is called as `fold_of` says and whose
         `choice` names each different choice; all other predictions unchanged.
     """
-    groups: dict[tuple[str, str, str, int | None], list[Prediction]] = {}
-    for part in predictions:
-        fold = re.fullmatch(r"([^:]+)-fold\d+", part.dataset)  # a name with a colon holds a path
-        dataset = f"{fold[1]}-folds" if fold else part.dataset
-        groups.setdefault((dataset, part.backbone, part.protocol, part.seed), []).append(part)
-    return [
-        _joined(dataset, parts) if parts[0].dataset != dataset else parts[0]
-        for (dataset, *_), parts in groups.items()
-    ]
+    parts: dict[tuple[object, ...], list[Prediction]] = {}
+    for number, part in enumerate(predictions):
+        alike = (part.fold_of, part.backbone, part.protocol, part.seed, part.split)
+        choice = part.chosen if by_choice else ""
+        parts.setdefault((*alike, choice) if part.fold_of else (number,), []).append(part)
+    return [_joined(folds) if folds[0].fold_of else folds[0] for folds in parts.values()]
 
 
-def _joined(dataset: str, folds: list[Prediction]) -> Prediction:
-    folds = sorted(folds, key=lambda fold: fold.dataset)
-    caveats = (folds[0].caveat, f"pooled over {len(folds)} folds, AUC too")
+def _joined(folds: list[Prediction]) -> Prediction:
+    first, *_ = folds = sorted(folds, key=lambda fold: int(fold.dataset.rpartition("-fold")[2]))
+    ids = [name for fold in folds for name in fold.ids]
+    groups = [name for fold in folds for name in fold.groups or ()] or None
+    if groups is None and len(set(ids)) < len(ids):
+        groups = ids  # the repeats of an image belong together
+    caveats = (first.caveat, f"pooled over {len(folds)} folds, AUC too")
     return replace(
-        folds[0],
-        dataset=dataset,
+        first,
+        dataset=first.fold_of,
         labels=np.concatenate([fold.labels for fold in folds]),
         probabilities=np.concatenate([fold.probabilities for fold in folds]),
-        ids=[name for fold in folds for name in fold.ids],
+        ids=ids,
+        groups=groups,
+        fold_of="",
+        folds=len(folds),
         caveat="; ".join(caveat for caveat in caveats if caveat),
         seen_in_pretraining=most_seen(fold.seen_in_pretraining for fold in folds),
-        choice={
-            name: " / ".join(dict.fromkeys(str(fold.choice[name]) for fold in folds))
-            for name in folds[0].choice
-        },
+        choice={name: _each(fold.choice[name] for fold in folds) for name in first.choice},
     )
+
+
+def _each(values: Iterable[object]) -> object:
+    """Return the value that all folds chose, or a text that names each different one."""
+    different = list(dict.fromkeys(values))
+    return different[0] if len(different) == 1 else " / ".join(map(str, different))
 
 
 def write_medmnist(prediction: Prediction, folder: Path, *, run: str) -> Path:

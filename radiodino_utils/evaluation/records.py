@@ -22,6 +22,7 @@ _FACTS = b"radiodino"
 _ARRAYS = {
     "labels": pa.list_(pa.int32()),
     "ids": pa.list_(pa.string()),
+    "groups": pa.list_(pa.string()),
     "probabilities": pa.list_(pa.float32()),
 }
 _FIELDS = [field.name for field in fields(Prediction)]
@@ -77,8 +78,9 @@ def read_predictions(path: Path) -> tuple[list[Prediction], dict[str, Any]]:
 def _prediction(row: dict[str, Any]) -> Prediction:
     classes, labels = tuple(row["classes"]), np.array(row["labels"], np.int64)
     probabilities = np.array(row["probabilities"], np.float64).reshape(len(labels), len(classes))
-    if len(row["ids"]) != len(labels):
-        raise ValueError(f"{len(labels)} labels and {len(row['ids'])} ids")
+    for name in ("ids", "groups"):
+        if row[name] is not None and len(row[name]) != len(labels):
+            raise ValueError(f"{len(labels)} labels and {len(row[name])} {name}")
     arrays = {"classes": classes, "labels": labels, "probabilities": probabilities}
     return Prediction(**row | arrays | {"choice": json.loads(row["choice"])})
 

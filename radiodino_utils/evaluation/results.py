@@ -18,13 +18,14 @@ from .predictions import Prediction
 
 COLUMNS = (
     "dataset", "task", "protocol", "backbone", "split", "metric", "value", "ci_low", "ci_high",
-    "n", "seed", "positive", "weights", "engine", "precision", "seen_in_pretraining", "git",
-    "choice", "caveat",
+    "n", "unit", "units", "groups_from", "seed", "positive", "weights", "engine", "precision",
+    "seen_in_pretraining", "git", "choice", "caveat",
 )  # fmt: skip
 SHOWN = ("accuracy", "f1_macro", "auc")  # metrics in tables for readers
 _NUMBERS = ("value", "ci_low", "ci_high")
 _PAIRED_COLUMNS = (
     "dataset", "protocol", "backbone", "other", "metric", "difference", "ci_low", "ci_high", "n",
+    "unit", "units",
 )  # fmt: skip
 
 
@@ -40,7 +41,8 @@ def classification_rows(
         resamples: Number of bootstrap resamples.
 
     Returns:
-        One row per metric, with `COLUMNS`.
+        One row per metric, with `COLUMNS`: `n` counts images, `unit` is what the bootstrap draws
+        (image, patient, cluster or group), `units` their number, `groups_from` their source.
     """
     common = {
         "dataset": prediction.dataset,
@@ -48,7 +50,10 @@ def classification_rows(
         "protocol": prediction.protocol,
         "backbone": prediction.backbone,
         "split": prediction.split,
-        "n": len(prediction.labels),
+        "n": prediction.n,
+        "unit": prediction.unit,
+        "units": prediction.units,
+        "groups_from": prediction.groups_from,
         "seed": seed if prediction.seed is None else prediction.seed,
         "positive": prediction.positive,
         "weights": prediction.weights,
@@ -63,6 +68,7 @@ def classification_rows(
         prediction.labels,
         prediction.probabilities,
         positive=prediction.positive_label,
+        groups=prediction.groups,
         resamples=resamples,
         seed=seed,
     )
@@ -100,9 +106,9 @@ def paired_table(
         seed: Seed of the bootstrap.
 
     Returns:
-        Columns dataset, protocol, backbone, other, metric, difference, ci_low, ci_high (fractions)
-        and n. An interval that contains 0 does not show a difference, nor does it show that there
-        is none.
+        Columns dataset, protocol, backbone, other, metric, difference, ci_low, ci_high (fractions),
+        n, unit and units (see `classification_rows`). An interval that contains 0 does not show a
+        difference, nor does it show that there is none.
     """
     references: dict[tuple[str, str], Prediction] = {}
     table = []
@@ -115,11 +121,13 @@ def paired_table(
             reference.probabilities,
             other.probabilities,
             positive=other.positive_label,
+            groups=other.groups,
             seed=seed,
         )
         leading = (other.dataset, other.protocol, reference.backbone, other.backbone)
+        trailing = (other.n, other.unit, other.units)
         table += [
-            (*leading, metric, difference.value, difference.low, difference.high, len(other.labels))
+            (*leading, metric, difference.value, difference.low, difference.high, *trailing)
             for metric, difference in differences.items()
             if metric in metrics
         ]
@@ -247,7 +255,8 @@ def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = SHOWN) -> pd.Data
 
     Returns:
         Columns dataset, positive (where a dataset has two classes), protocol, backbone,
-        seen_in_pretraining, choice, n, and one text column per metric in percent, such as
+        seen_in_pretraining, choice, n, interval over (such as "30 patients", where not all units
+        are images), and one text column per metric in percent, such as
         "48.1 [43.8, 52.5]", or "48.1 ± 0.9 [43.5, 52.2]" for runs of several seeds (see
         `over_seeds`); a dash where a metric is missing or not defined.
 
@@ -260,7 +269,9 @@ def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = SHOWN) -> pd.Data
         percent(*numbers, digits=1) for numbers in shown[[*_NUMBERS, "sd"]].to_numpy(float)
     ]
     shown["backbone"] = shown["backbone"].map(label_of)
-    keys = [key for key in _LEADING if key != "positive" or (shown["positive"] != "").any()]
+    shown[_OVER] = [f"{n:.0f} {unit}s" for n, unit in shown[["units", "unit"]].to_numpy()]
+    needed = {"positive": (shown["positive"] != "").any(), _OVER: (shown["unit"] != "image").any()}
+    keys = [key for key in _LEADING if needed.get(key, True)]
     repeated = shown.loc[shown.duplicated([*keys, "metric"]), ["dataset", "protocol", "backbone"]]
     if len(repeated):
         raise InputError(
@@ -274,7 +285,10 @@ def wide_table(rows: pd.DataFrame, *, metrics: Iterable[str] = SHOWN) -> pd.Data
     return wide.rename(columns=METRIC_LABELS).reset_index().rename_axis(columns=None)
 
 
-_LEADING = ("dataset", "positive", "protocol", "backbone", "seen_in_pretraining", "choice", "n")
+_OVER = "interval over"
+_LEADING = (
+    "dataset", "positive", "protocol", "backbone", "seen_in_pretraining", "choice", "n", _OVER,
+)  # fmt: skip
 
 
 def notes(rows: pd.DataFrame) -> str:

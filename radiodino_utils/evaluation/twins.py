@@ -1,18 +1,17 @@
 """Twins: exact or near duplicates across splits, and every protocol without them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import overload
 
 import numpy as np
 import pandas as pd
 
-from ..core.files import value_hash
-from ..data.dataset import ImageDataset, Split, is_fold
+from ..data.dataset import ImageDataset
 from ..data.duplicates import DISTANCE, near_pairs, perceptual_hashes
-from ..data.images import Images, LazyImages
 from ..features.features import Features
 from .predictions import Prediction, without_rows
+from .subsets import with_splits
 
 # suffixes of the name of a protocol
 DEDUPLICATED, TRAIN_DEDUPLICATED = " (deduplicated)", " (train-deduplicated)"
@@ -59,13 +58,17 @@ def find_all_twins(datasets: Iterable[ImageDataset]) -> dict[str, dict[str, np.n
     """Find the twins of several datasets.
 
     Args:
-        datasets: Datasets with a test split. Folds of a cross-validation are left out: their
-            splits keep duplicates together.
+        datasets: Datasets. Those without a test split are left out, and folds of a
+            cross-validation, whose splits keep duplicates together.
 
     Returns:
         By name of the dataset, the result of `find_twins`.
     """
-    return {dataset.name: find_twins(dataset) for dataset in datasets if not is_fold(dataset.name)}
+    return {
+        dataset.name: find_twins(dataset)
+        for dataset in datasets
+        if "test" in dataset.splits and not dataset.fold_of
+    }
 
 
 @overload
@@ -91,56 +94,12 @@ def without_twins(
     """
     if not twins:
         return data
-    parts: Mapping[str, Sized] = data.splits if isinstance(data, ImageDataset) else data.labels
-    kept = {
-        name: np.setdiff1d(np.arange(len(parts[name])), rows)
-        for name, rows in twins.items()
-        if name != "test"
-    }
-    if isinstance(data, ImageDataset):
-        return _dataset_rows(data, kept)
-    return _features_rows(data, kept)
-
-
-def _features_rows(features: Features, kept: Mapping[str, np.ndarray]) -> Features:
-    arrays, labels, ids = dict(features.arrays), dict(features.labels), dict(features.ids)
-    for name, rows in kept.items():
-        arrays[name] = {output: array[rows] for output, array in arrays[name].items()}
-        labels[name] = labels[name][rows]
-        ids[name] = [ids[name][row] for row in rows]
-    return replace(features, arrays=arrays, labels=labels, ids=ids)
-
-
-def _dataset_rows(dataset: ImageDataset, kept: Mapping[str, np.ndarray]) -> ImageDataset:
-    digest = value_hash([dataset.digest, {name: rows.tolist() for name, rows in kept.items()}])
-    splits = dict(dataset.splits)
-    for name, rows in kept.items():
-        splits[name] = _split_rows(splits[name], rows)
-    return replace(dataset, digest=digest, splits=splits)
-
-
-def _split_rows(split: Split, rows: np.ndarray) -> Split:
-    groups = None if split.groups is None else [split.groups[row] for row in rows]
-    images = _Rows(split.images, rows)
-    return Split(images, split.labels[rows], [split.ids[row] for row in rows], groups)
-
-
-@dataclass(frozen=True)
-class _Rows(LazyImages):
-    """Some rows of a sequence of images, read when needed.
-
-    The name of the class is part of cache keys, see `images_digest`.
-    """
-
-    images: Images
-    rows: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def read(self, row: int) -> np.ndarray:
-        """Return the image of a row."""
-        return self.images[int(self.rows[row])]
+    splits = data.splits if isinstance(data, ImageDataset) else data.labels
+    rows: dict[str, tuple[str, np.ndarray | None]] = {name: (name, None) for name in splits}
+    for name, with_twin in twins.items():
+        if name != "test":
+            rows[name] = (name, np.setdiff1d(np.arange(len(splits[name])), with_twin))
+    return with_splits(data, rows)
 
 
 def deduplicated(

@@ -138,6 +138,7 @@ def explanation_rows(
     """
     common = {"dataset": dataset, "task": "explanation", "split": split, "seed": seed}
     common |= {"positive": "", "engine": "torch", "precision": "fp32"}
+    common |= {"unit": "image", "groups_from": ""}
     common |= {"git": git_revision(), "choice": "", "caveat": caveat}
     keys = ["backbone", "weights", "seen_in_pretraining"]
     table = []
@@ -146,7 +147,8 @@ def explanation_rows(
         for metric in METRICS:
             values = part[metric].dropna().to_numpy()
             interval = mean_interval(values, seed=seed)
-            row = {"metric": metric, "n": len(values), "value": interval.value}
+            row = {"metric": metric, "n": len(values), "units": len(values)}
+            row["value"] = interval.value
             table.append(facts | row | {"ci_low": interval.low, "ci_high": interval.high})
     return pd.DataFrame(table, columns=list(COLUMNS))
 

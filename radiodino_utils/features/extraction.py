@@ -182,6 +182,14 @@ def _read(path: Path, dataset: ImageDataset, sidecar: dict[str, Any]) -> Feature
         sidecar=sidecar,
         path=path,
         positive=dataset.positive,
+        groups={
+            name: list(split.groups)
+            for name, split in dataset.splits.items()
+            if split.groups is not None
+        },
+        unit=dataset.unit,
+        groups_from=dataset.groups_from,
+        fold_of=dataset.fold_of,
     )
 
 

@@ -1,7 +1,7 @@
 """Features of the images of a dataset, and what is known about them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ class Features:
         sidecar: Backbone, preprocessing, data, engine, versions, revision, time.
         path: The safetensors file.
         positive: The positive class of two; see `ImageDataset`.
+        groups: Group of each image, [n], of the splits whose groups are known; see `Split`.
+        unit: What a group is; see `ImageDataset`.
+        groups_from: Where the groups come from.
+        fold_of: See `ImageDataset`.
     """
 
     dataset: str
@@ -39,10 +43,14 @@ class Features:
     sidecar: dict[str, Any]
     path: Path
     positive: str = ""
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    unit: str = "group"
+    groups_from: str = ""
+    fold_of: str = ""
 
     def __post_init__(self) -> None:
-        for field in ("arrays", "labels", "ids"):
-            object.__setattr__(self, field, Splits(self.dataset, getattr(self, field)))
+        for name in ("arrays", "labels", "ids"):
+            object.__setattr__(self, name, Splits(self.dataset, getattr(self, name)))
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{split} {len(labels)}" for split, labels in self.labels.items())

@@ -30,7 +30,7 @@ Tables = dict[str, pd.DataFrame]
 COLLECTED = ("09_results", "09_classification", "09_published", "09_baselines")
 _SCORES = [
     *("dataset", "backbone", "probe", "seed", "fold", "id", "class"),
-    *("tp", "fp", "fn", "labelled"),
+    *("tp", "fp", "fn", "labelled", "group", "unit", "groups_from"),
 ]
 
 

@@ -63,7 +63,8 @@ def test_unknown_protocols_and_folds(busi):
 def test_a_class_that_is_too_small(tmp_path):
     small = read_busi(synthetic_busi(tmp_path / "small", counts=(1, 8, 8)))
     with pytest.raises(
-        InputError, match="1 images of 'normal' that are no duplicates; 5 parts need as many"
+        InputError,
+        match="5 parts need 5 clusters of each class, and the class 'normal' has 1",
     ):
         busi_splits(small, "folds")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.data.dataset import Split, is_fold, print_caveats
+from radiodino_utils.data.dataset import Split, print_caveats
 from radiodino_utils.data.registry import as_dataset, load_dataset
 from radiodino_utils.data.segmentation import as_segmentation_datasets
 from radiodino_utils.features.extraction import extract_features
@@ -93,20 +93,6 @@ def test_the_cache_key_follows_changes_in_memory(tiny_backbone, synthetic_datase
             other.embedding("test"), first.embedding("test")[:: -1 if turned else 1], atol=1e-5
         )
     assert extract_features(tiny_backbone, synthetic_dataset(), **fp32).path == first.path
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("busi-fold0", True),
-        ("busi-fold12", True),
-        ("busi-folds", False),
-        ("breastmnist-224", False),
-        ("npz:scans/chest-fold0", False),
-    ],
-)
-def test_folds_are_known_by_their_names(name: str, expected: bool) -> None:
-    assert is_fold(name) is expected
 
 
 def test_each_caveat_is_printed_once(synthetic_dataset, capsys: pytest.CaptureFixture) -> None:

@@ -81,14 +81,22 @@ def test_a_positive_class_must_be_one_of_two():
     assert classify_knn(synthetic_features()).positive == ""
 
 
+def busi_fold(number, **changes):
+    name = f"busi-fold{number}"
+    return synthetic_features(seed=number, dataset=name, fold_of="busi-folds", **changes)
+
+
 def test_folds_become_one_prediction_in_their_order():
     folds = [
-        classify_knn(synthetic_features(seed=seed, dataset=f"busi-fold{seed}"), protocol="knn1")
+        classify_knn(
+            synthetic_features(seed=seed, dataset=f"busi-fold{seed}", fold_of="busi-folds"),
+            protocol="knn1",
+        )
         for seed in (1, 0)
     ]
     other = classify_knn(synthetic_features(), protocol="knn1")
     joined, same = joined_folds([*folds, other])
-    assert same is other and joined.dataset == "busi-folds" and joined.choice == {"k": "1"}
+    assert same is other and joined.dataset == "busi-folds" and joined.choice == {"k": 1}
     assert np.array_equal(joined.labels, np.concatenate([folds[1].labels, folds[0].labels]))
     assert (
         np.array_equal(joined.probabilities[30:], folds[0].probabilities)
@@ -111,7 +119,9 @@ def test_a_path_that_looks_like_a_fold_is_none():
 def test_what_is_pooled_over_folds_says_so():
     folds = []
     for fold, seen in enumerate(("none", "unlabelled test")):
-        features = synthetic_features(seed=fold, dataset=f"busi-fold{fold}", caveat="one hospital")
+        features = synthetic_features(
+            seed=fold, dataset=f"busi-fold{fold}", fold_of="busi-folds", caveat="one hospital"
+        )
         sidecar = features.sidecar | {"seen_in_pretraining": seen}
         folds.append(classify_knn(replace(features, sidecar=sidecar), protocol="knn1"))
     (joined,) = joined_folds(folds)
@@ -120,10 +130,7 @@ def test_what_is_pooled_over_folds_says_so():
 
 
 def test_folds_of_other_backbones_stay_apart():
-    folds = [
-        classify_knn(synthetic_features(backbone=name, dataset="busi-fold0"))
-        for name in ("pixels", "random-t16")
-    ]
+    folds = [classify_knn(busi_fold(0, backbone=name)) for name in ("pixels", "random-t16")]
     assert [joined.backbone for joined in joined_folds(folds)] == ["pixels", "random-t16"]
 
 

@@ -54,8 +54,9 @@ def test_twins_are_found_on_both_sides_and_not_inside_a_split():
 
 
 def test_twins_of_several_datasets_are_found_by_name_except_for_folds():
-    fold = replace(leaky_dataset(), name="leaky-fold0")
-    found = find_all_twins([leaky_dataset(), fold])
+    fold = replace(leaky_dataset(), name="leaky-fold0", fold_of="leaky")
+    undivided = replace(fold, name="undivided", splits={"all": fold.splits["test"]}, fold_of="")
+    found = find_all_twins([leaky_dataset(), fold, undivided])
     assert list(found) == ["leaky"] and found["leaky"]["test"].tolist() == [0, 1, 3]
 
 

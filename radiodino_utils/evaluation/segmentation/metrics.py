@@ -39,7 +39,8 @@ def score_images(segmentation: Segmentation, *, outlines: bool = True) -> pd.Dat
         outlines: Whether to measure distances and lesions too, which takes as long again.
 
     Returns:
-        One row per image and class, the background included: `id`, `kind`, `class`, `pixels` of
+        One row per image and class, the background included: `id`, `group` (empty if not known),
+        `kind`, `class`, `pixels` of
         the image, pixel counts `tp`, `fp`, `fn`, distances `hd95_px` and `hd95_mm` (NaN where truth
         or prediction lacks the class, mm also where the spacing is unknown), `lesions`, `found`,
         `false_lesions`; and the facts of the segmentation, such as `dataset` and `backbone`.
@@ -61,6 +62,7 @@ def score_images(segmentation: Segmentation, *, outlines: bool = True) -> pd.Dat
         )
         for name, values in zip(dataset.classes, measures, strict=True):
             image = {"id": dataset.ids[row], "kind": dataset.kinds[row], "class": name}
+            image["group"] = dataset.groups[row] if dataset.groups else ""
             table.append(facts | image | {"pixels": truth.size} | values)
     return pd.DataFrame(table)
 
@@ -81,6 +83,8 @@ def _facts(segmentation: Segmentation) -> dict[str, Any]:
         "precision": segmentation.precision,
         "seen_in_pretraining": segmentation.seen_in_pretraining,
         "positive": dataset.classes[1] if len(dataset.classes) == 2 else "",
+        "unit": dataset.unit if dataset.groups else "image",
+        "groups_from": dataset.groups_from,
         "choice": choice,
     }
 

@@ -9,11 +9,12 @@ import pandas as pd
 
 from ...backbones.seen import most_seen
 from ...core.environment import git_revision
+from ..resampling import draw_counts, interval_bounds, unit_numbers
 from ..results import COLUMNS
 from .metrics import image_overlap
 
 _KEYS = ["dataset", "backbone", "probe", "seed", "weights"]
-_FACTS = ["positive", "engine", "precision", "caveat"]
+_FACTS = ["positive", "engine", "precision", "caveat", "unit", "groups_from"]
 _MEASURES = ["tp", "fp", "fn", "hd95_px", "hd95_mm", "lesions", "found", "false_lesions", "pixels"]
 
 # numerator and denominator of a mean over images, both [images, classes or 1]
@@ -25,7 +26,8 @@ def segmentation_rows(
 ) -> pd.DataFrame:
     """Return the metrics of scored images as result rows.
 
-    Intervals are percentile bootstrap 95 % intervals over images. `dice` and `iou` are the mean
+    Intervals are percentile bootstrap 95 % intervals over images, or over their groups where those
+    are known (see `resampling`). `dice` and `iou` are the mean
     over images of the mean over the foreground classes of an image; `_with_background` counts the
     background as one more class; `_pooled` adds up the pixels of all images first and takes the
     mean over classes. `hd95_px` and `hd95_mm` are means over the images and classes that both have.
@@ -51,12 +53,13 @@ def segmentation_rows(
     for keys, part in scores.groupby([*_KEYS, rank], sort=False, dropna=False):
         common = _common(dict(zip(_KEYS, keys[:-1], strict=True)), part, empty)
         labelled = round(part["labelled"].mean())
-        for metric, ratio in _ratios(part, empty).items():
-            if counted := int((ratio[1].sum(1) > 0).sum()):
-                interval = _interval(ratio, resamples=resamples, seed=seed)
-                rows.append(
-                    common | {"metric": metric, "n": counted, "labelled": labelled} | interval
-                )
+        ratios, units = _ratios(part, empty)
+        for metric, ratio in ratios.items():
+            counted = ratio[1].sum(1) > 0
+            if n := int(counted.sum()):
+                sizes = {"n": n, "units": n if units is None else len(set(units[counted]))}
+                interval = _interval(ratio, units, resamples=resamples, seed=seed)
+                rows.append(common | {"metric": metric, "labelled": labelled} | sizes | interval)
     return pd.DataFrame(rows, columns=[*COLUMNS, "labelled"])
 
 
@@ -75,12 +78,13 @@ def _common(keys: dict[str, Any], part: pd.DataFrame, empty: str) -> dict[str, A
     }
 
 
-def _interval(ratio: Ratio, *, resamples: int, seed: int) -> dict[str, float]:
+def _interval(
+    ratio: Ratio, units: np.ndarray | None, *, resamples: int, seed: int
+) -> dict[str, float]:
     images = len(ratio[0])
-    generator = np.random.default_rng(seed)
-    draws = generator.multinomial(images, np.full(images, 1 / images), resamples)
+    draws = draw_counts(units, images, resamples, np.random.default_rng(seed))
     value = _mean_ratio(ratio, np.ones((1, images)))[0]
-    low, high = np.nanpercentile(_mean_ratio(ratio, draws), [2.5, 97.5])
+    low, high = interval_bounds(_mean_ratio(ratio, draws), units)
     return {"value": value, "ci_low": low, "ci_high": high}
 
 
@@ -92,10 +96,11 @@ def _mean_ratio(ratio: Ratio, weights: np.ndarray) -> np.ndarray:
         return np.nanmean(numerator / np.where(denominator > 0, denominator, np.nan), axis=1)
 
 
-def _ratios(scores: pd.DataFrame, empty: str) -> dict[str, Ratio]:
-    """Return each metric as a ratio of sums over images."""
+def _ratios(scores: pd.DataFrame, empty: str) -> tuple[dict[str, Ratio], np.ndarray | None]:
+    """Return each metric as a ratio of sums over images, and the number of each image's group."""
     classes = list(scores["class"].unique())
     wide = scores.assign(image=scores["fold"].astype(str) + "/" + scores["id"].astype(str))
+    group_of = wide.drop_duplicates("image").set_index("image")["group"]
     wide = wide.pivot_table(
         index="image", columns="class", sort=False, values=_MEASURES, aggfunc="first", dropna=False
     )
@@ -103,7 +108,9 @@ def _ratios(scores: pd.DataFrame, empty: str) -> dict[str, Ratio]:
     ratios = _overlap_ratios(measures, "dice", empty) | _overlap_ratios(measures, "iou", empty)
     for metric in ("hd95_px", "hd95_mm"):
         ratios[metric] = _mean_over_classes(measures[metric][:, 1:])
-    return ratios | _detection_ratios(measures)
+    groups = group_of[wide.index]
+    units = None if (groups == "").all() else unit_numbers(groups.tolist(), len(groups))
+    return ratios | _detection_ratios(measures), units
 
 
 def _overlap_ratios(measures: dict[str, np.ndarray], metric: str, empty: str) -> dict[str, Ratio]:
