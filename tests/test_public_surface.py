@@ -108,7 +108,7 @@ def test_figures_and_maps_are_offered_from_the_module_that_defines_them(package)
         for node in ast.parse(module.read_text("utf-8")).body
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
     }
-    helpers = {"on_grid", "require_attention"}
+    helpers = {"accepted", "has_token_attention", "on_grid", "require_attention"}
     assert defined - set(offered) <= helpers
 
 

@@ -42,6 +42,12 @@ def at_size(backbone: Backbone, size: tuple[int, int]) -> Backbone:
     return replace(resized, model=model)
 
 
+def patch_grid(backbone: Backbone) -> tuple[int, int]:
+    """Return the rows and columns of patches, or of the last map of a convolutional network."""
+    height, width = backbone.preprocessing.shape
+    return height // backbone.patch_size, width // backbone.patch_size
+
+
 def require_multiple(size: tuple[int, int], patch: int, name: str) -> None:
     """Check that whole patches cover an image.
 

@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = attach(
             "Scores",
             "Similarity",
             "grad_cam",
+            "with_grad_cam",
         ),
         "faithfulness": (
             "explanation_maps",
@@ -34,6 +35,7 @@ __getattr__, __dir__, __all__ = attach(
             "diversity_table",
             "explanation_rows",
             "explanation_scores",
+            "maps_that_beat_controls",
             "mass_table",
         ),
     },

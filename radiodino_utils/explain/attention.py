@@ -1,6 +1,6 @@
 """Attention of vision transformers of timm: by block and head, rolled out, and across heads."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import combinations
@@ -174,12 +174,31 @@ def _require_token(backbone: Backbone) -> None:
         )
 
 
+def has_token_attention(backbone: Backbone) -> bool:
+    """Return whether a backbone has attention, and that of a token is that of the embedding."""
+    try:
+        _require_token(backbone)
+    except InputError:
+        return False
+    return True
+
+
 def with_attention(backbones: Iterable[Backbone]) -> list[Backbone]:
     """Return the backbones whose attention can be read, and print a sentence for each other."""
+    return accepted(backbones, _require_token)
+
+
+def accepted(backbones: Iterable[Backbone], require: Callable[[Backbone], None]) -> list[Backbone]:
+    """Return the backbones that meet a requirement, and print a sentence for each other.
+
+    Args:
+        backbones: Any backbones.
+        require: Raises `InputError` for a backbone that does not meet it.
+    """
     kept = []
     for backbone in backbones:
         try:
-            _require_token(backbone)
+            require(backbone)
             kept.append(backbone)
         except InputError as reason:
             print(f"left out: {reason}")

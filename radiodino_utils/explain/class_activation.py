@@ -1,6 +1,6 @@
 """Grad-CAM of frozen backbones for a linear probe, a kNN vote or an embedding similarity."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ..backbones.backbone import Backbone, is_convolutional
 from ..backbones.loading import as_backbone
+from ..backbones.sizes import patch_grid
 from ..core.checks import checked_embeddings, checked_ks, checked_temperature
 from ..core.errors import InputError
 from ..core.extras import extra
@@ -17,7 +18,7 @@ from ..evaluation.knn import TEMPERATURE
 from ..evaluation.logistic import STRENGTHS, fit_logistic
 from ..features.feature_model import FeatureModel, as_tensor
 from ..features.features import Features
-from .attention import require_attention
+from .attention import accepted, require_attention
 
 with extra("evaluation"):
     from pytorch_grad_cam import GradCAM
@@ -159,8 +160,7 @@ def grad_cam(
             image is smaller than a patch.
     """
     backbone = as_backbone(backbone)
-    if not is_convolutional(backbone.model):
-        require_attention(backbone)
+    _require_layer(backbone)
     model, images = Scores(backbone, probe), as_tensor(backbone, image)
     with _frozen(model), _GridCam(backbone, model) as cam:
         with torch.no_grad():
@@ -177,17 +177,27 @@ def grad_cam(
     return heat.astype(np.float32)
 
 
+def with_grad_cam(backbones: Iterable[Backbone]) -> list[Backbone]:
+    """Return the backbones that have a Grad-CAM, and print a sentence for each other."""
+    return accepted(backbones, _require_layer)
+
+
+def _require_layer(backbone: Backbone) -> None:
+    """Check that a backbone has a layer whose map Grad-CAM can weight."""
+    if not is_convolutional(backbone.model):
+        require_attention(backbone)
+
+
 class _GridCam(GradCAM):
     """Grad-CAM that stays on the patch grid."""
 
     def __init__(self, backbone: Backbone, model: Scores) -> None:
-        network = backbone.model
+        network, self.grid = backbone.model, patch_grid(backbone)
         if is_convolutional(network):
-            self.grid = tuple(edge // backbone.patch_size for edge in backbone.preprocessing.shape)
             last_stage = network.get_submodule(network.feature_info[-1]["module"])
             super().__init__(model, [last_stage])
         else:
-            self.grid, self.prefix = network.patch_embed.grid_size, backbone.num_prefix_tokens
+            self.prefix = backbone.num_prefix_tokens
             layers = [network.blocks[-1].norm1]
             super().__init__(model, layers, reshape_transform=self._on_grid)
 

@@ -9,10 +9,11 @@ from torch import nn
 from torch.nn import functional
 
 from ..backbones.backbone import Backbone
+from ..backbones.sizes import patch_grid
 from ..core.errors import InputError
 from ..core.extras import extra
 from ..features.feature_model import as_tensor
-from .attention import attention_maps, attention_rollout
+from .attention import attention_maps, attention_rollout, has_token_attention
 from .class_activation import IndependentScore, Scores, grad_cam
 
 with extra("evaluation"):
@@ -45,7 +46,7 @@ def road(
     pytorch-grad-cam.
 
     Args:
-        backbone: Any vision transformer of timm.
+        backbone: Any vision transformer or convolutional network of timm.
         probe: Module from embeddings [n, width] to scores [n, targets]; see `grad_cam`.
         image: uint8, [height, width] or [height, width, 3].
         map_: Map to score, [grid height, grid width].
@@ -58,7 +59,7 @@ def road(
     Raises:
         InputError: If the map is not on the backbone's grid.
     """
-    grid = tuple(backbone.model.patch_embed.grid_size)
+    grid = patch_grid(backbone)
     if map_.shape != grid:
         raise InputError(f"a map of {map_.shape}: the patch grid of {backbone.name} is {grid}.")
     images = as_tensor(backbone, image)
@@ -146,32 +147,32 @@ def explanation_maps(
     """Return every type of map of one image, and the two controls that need no backbone.
 
     Args:
-        backbone: Any vision transformer of timm.
+        backbone: Any vision transformer or convolutional network of timm.
         probes: Probes for Grad-CAM by name.
         image: uint8, [height, width] or [height, width, 3].
         target: Target that Grad-CAM explains; see `grad_cam`.
         controls: Whether to add the controls `centre` and `even`.
 
     Returns:
-        Maps by name, [grid height, grid width]: `attention` (last block, mean over the heads),
-        `rollout`, `Grad-CAM NAME` for each probe, `centre` (a Gaussian whose standard deviation is
-        a quarter of the edge) and `even`.
+        Maps by name, [grid height, grid width]: `attention` (last block, mean over the heads) and
+        `rollout` where the backbone has them (see `with_attention`), `Grad-CAM NAME` for each
+        probe, `centre` (a Gaussian whose standard deviation is a quarter of the edge) and `even`.
         A probe whose score of the target does not depend on the image (a kNN vote without a
         neighbour of that class) has no map.
 
     Raises:
         InputError: See `grad_cam`.
     """
-    maps = {
-        "attention": attention_maps(backbone, image).maps[0].mean(0),
-        "rollout": attention_rollout(backbone, image),
-    }
+    maps = {}
+    if has_token_attention(backbone):
+        maps["attention"] = attention_maps(backbone, image).maps[0].mean(0)
+        maps["rollout"] = attention_rollout(backbone, image)
     for name, probe in probes.items():
         with suppress(IndependentScore):
             maps[f"Grad-CAM {name}"] = grad_cam(backbone, probe, image, target)
     if not controls:
         return maps
-    rows, columns = backbone.model.patch_embed.grid_size
+    rows, columns = patch_grid(backbone)
     down, right = np.linspace(-1, 1, rows)[:, None], np.linspace(-1, 1, columns)
     gaussian = np.exp(-2 * (down**2 + right**2))
     return maps | dict(zip(CONTROLS, (gaussian, np.ones_like(gaussian)), strict=True))

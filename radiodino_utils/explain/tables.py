@@ -55,7 +55,7 @@ def explanation_scores(
     """Score every type of map on several images, for the class that the judging probe predicts.
 
     Args:
-        backbones: Vision transformers of timm.
+        backbones: Vision transformers and convolutional networks of timm.
         probes: For each name of a backbone its probes by name; see `explanation_maps`.
         images: uint8, [height, width] or [height, width, 3] each.
         masks: Structure that the maps should lie on, bool, [n, height, width].
@@ -166,14 +166,16 @@ def against_control(scores: pd.DataFrame, control: pd.DataFrame, *, seed: int = 
         seed: Seed of the bootstrap.
 
     Returns:
-        One row per type of map and score: map, metric, difference (the mean over images), ci_low,
-        ci_high (its bootstrap 95 % interval), n, verdict ("beats the control", "loses to the
-        control" or "no difference shown").
+        One row per score and type of map that both have: map, metric, difference (the mean over
+        images), ci_low, ci_high (its bootstrap 95 % interval), n, verdict ("beats the control",
+        "loses to the control" or "no difference shown").
     """
     table = []
     is_single = control["map"].nunique() == 1
     for name, part in scores[~scores["map"].isin(CONTROLS)].groupby("map", sort=False):
         other = control if is_single else control[control["map"] == name]
+        if other.empty:  # the attention of a vision transformer beside a convolutional network
+            continue
         values, references = part.set_index("image"), other.set_index("image")
         for metric, label in METRICS.items():
             difference = (values[metric] - references[metric]).dropna().to_numpy()
@@ -211,3 +213,19 @@ def against_controls(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         against_control(*pair, seed=seed).assign(comparison=name) for name, pair in pairs.items()
     ]
     return pd.concat(tables, ignore_index=True)
+
+
+def maps_that_beat_controls(comparisons: pd.DataFrame) -> list[str]:
+    """Return a sentence for each backbone and score: which maps beat every control.
+
+    Args:
+        comparisons: Rows returned by `against_controls`.
+    """
+    backbones = comparisons["comparison"].str.split(" against ").str[0]
+    beats = comparisons.assign(beats=comparisons["verdict"] == "beats the control")
+    sentences = []
+    for (backbone, metric), part in beats.groupby([backbones, "metric"], sort=False):
+        by_map = part.groupby("map", sort=False)["beats"].all()
+        names = ", ".join(by_map.index[by_map]) or "none"
+        sentences.append(f"{backbone}, {metric}: maps that beat every control: {names}.")
+    return sentences

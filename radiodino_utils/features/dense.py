@@ -65,12 +65,13 @@ def dense_backbone(backbone: Backbone, *, size: int, blocks: tuple[int, ...] = (
     """Return a backbone that computes patch maps of images of another size.
 
     The position embedding is interpolated. `pixels`, which has no patch tokens, is cut into patches
-    of 16 x 16 grey values. A convolutional network returns the map of its stage of stride 16.
+    of 16 x 16 grey values. A convolutional network, which has no blocks, returns the map of its
+    stage of stride 16.
 
     Args:
         backbone: Backbone returned by `load_backbone`; it stays as it is.
         size: Edge of the square that an image is resized to, a multiple of the patch, in pixels.
-        blocks: Numbers of the blocks; negative ones count from the last.
+        blocks: Numbers of the blocks of a vision transformer; negative ones count from the last.
 
     Raises:
         InputError: If the size does not fit the patch, a block does not exist, or the backbone has
@@ -81,10 +82,6 @@ def dense_backbone(backbone: Backbone, *, size: int, blocks: tuple[int, ...] = (
         require_multiple((size, size), PIXELS_PATCH, backbone.name)
         model, patch, width, blocks = PixelPatches(), PIXELS_PATCH, PIXELS_PATCH**2, (0,)
     elif is_convolutional(backbone.model):
-        if len(blocks) > 1:
-            raise InputError(
-                f"{backbone.name}: has no blocks but one map, of stride {STRIDE}; take one block."
-            )
         require_multiple((size, size), backbone.patch_size, backbone.name)
         stages, patch = backbone.model.feature_info, STRIDE
         blocks = ([stage["reduction"] for stage in stages].index(patch),)

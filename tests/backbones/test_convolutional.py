@@ -1,5 +1,7 @@
 """A convolutional network goes through everything that a backbone goes through, but attention."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
@@ -7,6 +9,7 @@ import torch
 from torch import nn
 
 from radiodino_utils.backbones.backbone import from_model
+from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.backbones.sizes import at_size
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.registry import load_dataset
@@ -15,9 +18,16 @@ from radiodino_utils.evaluation.finetuning import finetune
 from radiodino_utils.evaluation.knn import classify_knn
 from radiodino_utils.evaluation.linear import classify_linear
 from radiodino_utils.evaluation.logistic import classify_logistic
-from radiodino_utils.explain.attention import attention_maps
-from radiodino_utils.explain.class_activation import Scores, Similarity, grad_cam
+from radiodino_utils.explain.attention import attention_maps, with_attention
+from radiodino_utils.explain.class_activation import (
+    Scores,
+    Similarity,
+    grad_cam,
+    with_grad_cam,
+)
+from radiodino_utils.explain.faithfulness import explanation_maps
 from radiodino_utils.explain.patches import patch_tokens
+from radiodino_utils.explain.tables import against_controls, explanation_scores
 from radiodino_utils.features.dense import dense_backbone
 from radiodino_utils.features.engines import make_engine
 from radiodino_utils.features.extraction import extract_features
@@ -117,8 +127,27 @@ def test_dense_maps_are_its_stage_of_stride_16(network):
         final, stages = network.model.forward_intermediates(torch.ones(1, 3, 96, 96))
         stage = next(stage for stage in stages if stage.shape[-1] == 6)
         np.testing.assert_allclose(dense.model(torch.ones(1, 3, 96, 96)), stage, atol=1e-5)
-    with pytest.raises(InputError, match="has no blocks but one map, of stride 16; take one block"):
-        dense_backbone(network, size=96, blocks=(-2, -1))
+    assert dense_backbone(network, size=96, blocks=(3, 7, 11)).outputs == dense.outputs
+
+
+def test_grad_cam_takes_it_and_attention_leaves_it_out(network, capsys):
+    assert with_grad_cam([network, load_backbone("pixels")]) == [network]
+    assert not with_attention([network])
+    assert capsys.readouterr().out.count("has no attention to show") == 2
+
+
+def test_it_has_every_map_but_attention_and_each_is_scored(network):
+    probe = nn.Linear(network.embedding_dim, 3)
+    maps = explanation_maps(network, {"probe": probe}, IMAGE)
+    assert list(maps) == ["Grad-CAM probe", "centre", "even"]
+    assert {map_.shape for map_ in maps.values()} == {(2, 2)}
+    masks = np.ones((1, *IMAGE.shape[:2]), bool)
+    probes = {network.name: {"probe": probe}, "transformer": {"probe": nn.Linear(192, 3)}}
+    transformer = replace(load_backbone("random-t16"), name="transformer")
+    scores = explanation_scores([transformer, network], probes, [IMAGE], masks, judge="probe")
+    compared = against_controls(scores)
+    pair = compared[compared["comparison"] == f"transformer against {network.name}"]
+    assert set(pair["map"]) == {"Grad-CAM probe"} and not compared["n"].eq(0).any()
 
 
 @pytest.mark.parametrize("read", [attention_maps, patch_tokens])

@@ -18,6 +18,7 @@ from radiodino_utils.explain import (
     explanation_rows,
     explanation_scores,
     head_diversity,
+    maps_that_beat_controls,
     mass_table,
 )
 from radiodino_utils.explain.faithfulness import METRICS
@@ -136,6 +137,17 @@ def test_verdicts_are_of_differences_on_the_same_images(shift, verdict):
     maps = synthetic_scores(maps=("attention", "rollout", "even"), shift=shift)
     single = against_control(maps, synthetic_scores(maps=("even",)))
     assert list(single["map"].unique()) == ["attention", "rollout"]
+
+
+def test_the_sentence_names_the_maps_that_beat_every_control():
+    parts = [
+        synthetic_scores("trained", ("attention",), 0.3),
+        synthetic_scores("trained", ("rollout", "even", "centre"), 0.0),
+        synthetic_scores("random", ("attention", "rollout", "even", "centre"), 0.0),
+    ]
+    sentences = maps_that_beat_controls(against_controls(pd.concat(parts)))
+    assert sentences[0] == "trained, ROAD: maps that beat every control: attention."
+    assert len(sentences) == 6 and sentences[-1].endswith("maps that beat every control: none.")
 
 
 def test_every_backbone_is_compared_with_the_last_one_and_with_both_control_maps():
