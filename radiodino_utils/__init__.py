@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from . import plots as plots
     from .backbones.loading import load_backbone as load_backbone
     from .core.errors import InputError as InputError
+    from .data.inspection import inspect as inspect
     from .data.registry import load_dataset as load_dataset
     from .data.segmentation import load_segmentation_dataset as load_segmentation_dataset
     from .evaluation.audit import audit as audit
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "backbones.loading": ("load_backbone",),
     "core.errors": ("InputError",),
+    "data.inspection": ("inspect",),
     "data.registry": ("load_dataset",),
     "data.segmentation": ("load_segmentation_dataset",),
     "evaluation.audit": ("audit",),

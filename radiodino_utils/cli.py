@@ -1,5 +1,6 @@
 """The command `radiodino`: one function per sub-command, whose imports wait until it runs."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -83,6 +84,30 @@ def datasets() -> None:
     from .data.registry import list_datasets
 
     print(list_datasets())
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="File or folder of any kind.")],
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Write small images, with masks.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
+) -> None:
+    """Show what would be read of your own data.
+
+    It names the dataset for other commands, and what is ignored and why. Only headers are read. The
+    exit code is 1 if nothing can be used.
+    """
+    from .data.inspection import inspect as inspect_path
+
+    inspection = inspect_path(path)
+    print(json.dumps(inspection.facts(), indent=2) if as_json else inspection)
+    if sheet and inspection.is_usable:
+        from .data.sheets import write_sheet
+
+        print(f"{write_sheet(inspection, sheet)}: look at it.", file=sys.stderr)
+    raise typer.Exit(0 if inspection.is_usable else 1)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """The command `radiodino`, from the outside."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,8 @@ from radiodino_utils.features.engines import ENGINES, PRECISIONS
 
 from .conftest import REPOSITORY
 
-COMMANDS = ["run", "list", "backbones", "datasets", "extract", "embed", "audit", "pretrain"]
-COMMANDS += ["report", "verify"]
+COMMANDS = ["run", "list", "backbones", "datasets", "inspect", "extract", "embed", "audit"]
+COMMANDS += ["pretrain", "report", "verify"]
 
 
 @pytest.fixture
@@ -77,6 +78,7 @@ finally:
         ("embed nowhere.png --backbone pixels --out out.csv", "nowhere.png: there is no such file"),
         ("embed . --backbone pixels --out out.txt", "--out out.txt: unknown suffix '.txt'; use"),
         ("embed . --backbone pixels --out out.csv", ".: holds no image"),
+        ("inspect nowhere", "nowhere: there is no such file or folder."),
         ("audit npz:nowhere.npz --out audit", "nowhere.npz"),
         ("report --profile ../x", "profile '../x': names a folder of results"),
         ("verify --profile empty", "holds no tables to verify"),
@@ -155,6 +157,21 @@ def test_bad_files_are_named_at_the_end_and_the_rest_is_written(images, radiodin
     assert "broken.png: not an image" in named[0] and "empty.png: the file is empty" in named[1]
     assert named[2] == "2 of 4 images could not be embedded; they are named above."
     assert pd.read_csv(out)["path"].tolist() == [str(files[1]), str(files[3])]
+
+
+@pytest.mark.filterwarnings("ignore:.*scaled from")
+def test_an_inspection_says_what_would_be_read(images, radiodino, tmp_path):
+    code, shown, message = radiodino("inspect", images, "--sheet", tmp_path / "sheet.png")
+    assert code == 0 and "7 in 5 files" in shown and "no image (.txt) (1)" in shown
+    assert "sheet.png: look at it." in message
+    assert Image.open(tmp_path / "sheet.png").mode == "RGB"
+    code, shown, _ = radiodino("inspect", images, "--json")
+    facts = json.loads(shown)
+    assert (code, facts["kind"], facts["patients"]) == (0, "images", 1)
+    code, _, message = radiodino("inspect", images, "--sheet", tmp_path / "sheet.pdf")
+    assert code == 2 and "unknown suffix '.pdf'; use .png." in message
+    (tmp_path / "empty").mkdir()
+    assert radiodino("inspect", tmp_path / "empty")[:2] == (1, f"{tmp_path / 'empty'}: no images\n")
 
 
 def test_an_audit_prints_its_summary_and_writes_its_tables(radiodino, synthetic_dataset, tmp_path):

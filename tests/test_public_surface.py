@@ -33,6 +33,7 @@ PUBLIC = {
     "extract_patch_maps",
     "finetune",
     "grad_cam",
+    "inspect",
     "load_backbone",
     "load_dataset",
     "load_segmentation_dataset",

@@ -13,7 +13,8 @@ __getattr__, __dir__, __all__ = attach(
         ),
         "duplicates": ("duplicate_groups",),
         "images": ("read_image", "resized"),
-        "inspection": ("contact_sheet", "inspect_folder"),
+        "detection": ("Detected", "detect"),
+        "inspection": ("Inspection", "inspect"),
         "lidc": ("Tumour", "lung_tumour"),
         "masks": ("read_mask",),
         "organct": ("organ_masks",),
@@ -21,6 +22,7 @@ __getattr__, __dir__, __all__ = attach(
         "registry": ("dataset_names", "load_dataset", "register_dataset"),
         "segmentation": ("folder_segmentation", "load_segmentation_dataset"),
         "segmentation_dataset": ("SegmentationDataset", "segmentation_summary", "with_labelled"),
+        "sheets": ("contact_sheet",),
         "studies": ("index_studies",),
     },
 )

@@ -2,12 +2,13 @@
 
 import os
 import re
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..core.errors import InputError
 from .dataset import SPLITS
+from .dicom import is_dicom
+from .masks import MASK_ENDINGS, stem_of
 from .reading import SUFFIXES
 
 SPLIT_NAMES = {
@@ -19,7 +20,9 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-_MASK = re.compile(r"(?P<image>.+)_mask(_\d+)?", re.IGNORECASE)
+_MASK = re.compile(
+    rf"(?P<image>.+)({'|'.join(map(re.escape, MASK_ENDINGS))})(_\d+)?", re.IGNORECASE
+)
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -55,7 +58,7 @@ def split_folders(root: Path) -> dict[str, Path]:
 def _require_no_images(folders: list[Path], root: Path, parts: dict[str, Path]) -> None:
     """Check that folders beside split folders hold no images, which would be left out."""
     for folder in folders:
-        if image_files(folder):
+        if image_files(folder)[0]:
             names = ", ".join(part.name for part in parts.values())
             raise InputError(
                 f"{root}: '{folder.name}' holds images beside the split folders ({names}); "
@@ -63,32 +66,53 @@ def _require_no_images(folders: list[Path], root: Path, parts: dict[str, Path]) 
             )
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Return the image files of a folder and its subfolders, sorted.
+def image_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the images of a folder and its subfolders, and the masks beside them, each sorted.
 
     Symbolic links are followed, each folder once. Hidden files and folders, such as
-    `.ipynb_checkpoints`, and `__MACOSX` are ignored; so are, with a warning, masks that stand
-    beside their image (`a_mask.png` beside `a.png`).
+    `.ipynb_checkpoints`, and `__MACOSX` are ignored.
 
     Args:
         folder: The folder; a missing one has no files.
     """
-    files = sorted(path for path in visible_files(folder) if path.name.lower().endswith(SUFFIXES))
-    stems = {path.with_suffix("") for path in files}
-    masks = [path for path in files if _is_mask_of(path, stems)]
-    if masks:
-        warnings.warn(
-            f"{folder}: {len(masks)} masks beside their images are left out, first "
-            f"'{masks[0].name}'.",
-            stacklevel=3,
-        )
-    return [path for path in files if path not in set(masks)]
+    files = sorted(filter(is_image_file, visible_files(folder)))
+    masks = masks_beside(files)
+    return [path for path in files if path not in masks], list(masks)
+
+
+def is_image_file(path: Path) -> bool:
+    """Return whether a file is an image by its suffix, or DICOM by its first bytes."""
+    try:
+        return path.name.lower().endswith(SUFFIXES) or is_dicom(path)
+    except OSError:  # it may not be read
+        return False
+
+
+def masks_beside(files: Iterable[Path]) -> dict[Path, Path]:
+    """Return the image of each mask that stands beside it: `a_mask.png` beside `a.png`.
+
+    Args:
+        files: Image files; see `masks.MASK_ENDINGS` for the names of masks, which a number may
+            follow (`a_mask_1.png`).
+    """
+    files = list(files)
+    images = {path.with_name(stem_of(path.name)): path for path in files}
+    found = {}
+    for path in files:
+        match = _MASK.fullmatch(stem_of(path.name))
+        if match and (image := images.get(path.with_name(match["image"]))):
+            found[path] = image
+    return found
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder and its subfolders; see `image_files` for what is ignored."""
+    """Yield the files of a folder and its subfolders; see `image_files` for what is ignored.
+
+    Raises:
+        InputError: If a folder may not be read.
+    """
     visited = {folder.resolve()}
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         kept = []
         for name in sorted(folders):
             target = (Path(parent) / name).resolve()
@@ -100,11 +124,14 @@ def visible_files(folder: Path) -> Iterator[Path]:
         yield from (path for path in paths if path.is_file())
 
 
+def _refuse(error: OSError) -> None:
+    """Stop where a folder cannot be read; a missing one has no files."""
+    if not isinstance(error, FileNotFoundError):
+        raise InputError(
+            f"{error.filename}: the folder cannot be read ({error.strerror})."
+        ) from error
+
+
 def is_ignored(name: str) -> bool:
     """Return whether a file or folder of this name is never part of a dataset."""
     return name.startswith(".") or name == "__MACOSX"
-
-
-def _is_mask_of(path: Path, stems: set[Path]) -> bool:
-    match = _MASK.fullmatch(path.stem)
-    return match is not None and path.with_name(match["image"]) in stems

@@ -1,15 +1,22 @@
 """Datasets from a folder of class folders, or from a CSV list of image files."""
 
+import warnings
 from pathlib import Path
 
 import pandas as pd
 
 from ..core.errors import InputError
 from .dataset import SPLITS, ImageDataset
-from .folder_layout import SPLIT_NAMES, image_files, is_ignored, split_folders
+from .folder_layout import (
+    SPLIT_NAMES,
+    image_files,
+    is_ignored,
+    is_image_file,
+    split_folders,
+)
 from .labels import require_distinct_labels
 from .open_names import UNLABELLED, OpenName
-from .tables import dataset_from_table, read_table, require_disjoint, require_trained_labels
+from .tables import LISTS, dataset_from_table, read_table, require_disjoint, require_trained_labels
 
 SYNONYMS = {
     "path": ("path", "filename", "file", "filepath", "image", "image_path"),
@@ -40,7 +47,7 @@ def read_images(opened: OpenName, name: str) -> ImageDataset:
         return read_unlabelled(root, name)
     if opened.labels:
         return read_list(opened.labels, name, root=root)
-    is_list = root.suffix.lower() in (".csv", ".tsv") and not root.is_dir()
+    is_list = root.name.lower().endswith(LISTS) and not root.is_dir()
     return read_list(root, name) if is_list else read_folder(root, name)
 
 
@@ -59,9 +66,11 @@ def read_unlabelled(root: Path, name: str) -> ImageDataset:
     """
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder.")
-    paths = [path.relative_to(root).as_posix() for path in image_files(root)]
-    if not paths:
+    images, masks = image_files(root)
+    if not images:
         raise InputError(f"{root}: holds no image files.")
+    _warn_of("masks beside their images", masks, root)
+    paths = [path.relative_to(root).as_posix() for path in images]
     table = pd.DataFrame({"path": paths, "label": UNLABELLED, "split": "all"})
     return dataset_from_table(table, root, name, source=root)
 
@@ -93,18 +102,34 @@ def read_folder(root: Path, name: str) -> ImageDataset:
             f"{root}: holds no class folders; "
             "put the images of each class into a folder of its name."
         )
-    rows = []
+    rows, all_masks = [], []
     for split, part in parts.items():
-        paths = {label: image_files(part / label) for label in classes}
-        if not any(paths.values()):
+        found = {label: image_files(part / label) for label in classes}
+        if not any(images for images, _ in found.values()):
             raise InputError(f"{part}: the split '{split}' is empty: it holds no image files.")
-        for label in classes:
-            rows += [(path.relative_to(root).as_posix(), label, split) for path in paths[label]]
+        for label, (images, masks) in found.items():
+            rows += [(path.relative_to(root).as_posix(), label, split) for path in images]
+            all_masks += masks
+    _warn_of("masks beside their images", all_masks, root)
+    _warn_of("images outside the class folders", _loose_images({root, *parts.values()}), root)
     table = pd.DataFrame(rows, columns=["path", "label", "split"])
     require_distinct_labels(table["label"], root)
     dataset = dataset_from_table(table, root, name, source=root)
     _require_equal_classes(table, root)
     return dataset
+
+
+def _loose_images(folders: set[Path]) -> list[Path]:
+    """Return the images directly in folders."""
+    files = (path for folder in folders for path in folder.iterdir() if path.is_file())
+    return sorted(path for path in files if not is_ignored(path.name) and is_image_file(path))
+
+
+def _warn_of(what: str, paths: list[Path], root: Path) -> None:
+    """Warn of images that are left out."""
+    if paths:
+        first = paths[0].relative_to(root).as_posix()
+        warnings.warn(f"{root}: {len(paths)} {what} are left out, first '{first}'.", stacklevel=5)
 
 
 def _require_equal_classes(table: pd.DataFrame, root: Path) -> None:

@@ -100,6 +100,7 @@ def read_studies(
     labels: Path | None,
     window: Window | None = None,
     slices: str = "middle",
+    index: DicomIndex | None = None,
 ) -> ImageDataset:
     """Read a folder of DICOM studies with their labels.
 
@@ -111,6 +112,7 @@ def read_studies(
         window: Window of all images; by default each file's own.
         slices: Which images of a series are taken: `middle`, `all`, or a number of them, evenly
             from the first to the last.
+        index: The index of `root`, if it has been made.
 
     Returns:
         The dataset; groups are patients, by a hash of their id. Images are read when needed.
@@ -119,7 +121,7 @@ def read_studies(
         InputError: If a folder, a file or a column is missing, a label fits no image, or a patient
             is in two splits.
     """
-    images = select_slices(index_studies(root).images, slices)
+    images = select_slices((index or index_studies(root)).images, slices)
     images["group"] = [value_hash(patient) if patient else "" for patient in images["patient"]]
     if labels is None:
         table = images.assign(label=UNLABELLED, split="all")

@@ -13,6 +13,8 @@ from ..core.files import explaining, files_digest, require_inside, value_hash
 from .dataset import SPLITS, ImageDataset, Split
 from .images import ImageFiles
 
+LISTS = (".csv", ".tsv")
+
 
 def read_table(
     path: Path, columns: Sequence[str], *, synonyms: Mapping[str, Sequence[str]] | None = None

@@ -14,7 +14,7 @@ from ..core.files import value_hash
 from ..data.dataset import ImageDataset
 from ..data.duplicates import pixel_digest
 from ..data.images import as_grey
-from .readers import Reader
+from ..data.readers import Reader
 from .sources import Source, draw_shares, source_readers
 
 MAX_EDGE = 256  # short side of an image in memory, in pixels; nothing is enlarged

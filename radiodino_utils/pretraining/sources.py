@@ -10,12 +10,12 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..core.files import require_inside
+from ..data.archives import ARCHIVES, archive_readers, is_image
 from ..data.dataset import ImageDataset
 from ..data.images import SUFFIXES
+from ..data.readers import FileReader, Reader, RowReader
 from ..data.registry import dataset_names, load_dataset
 from ..data.tables import decoded_text, read_table
-from .archives import ARCHIVES, archive_readers, is_image
-from .readers import FileReader, Reader, RowReader
 
 LISTS = (".txt", ".csv")
 

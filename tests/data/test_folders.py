@@ -301,7 +301,7 @@ def test_masks_checkpoints_and_hidden_files_are_no_images(folder):
     names = ["a/x (1).png", "a/x (1)_mask.png", "a/x (1)_mask_1.png", "b/only_mask.png"]
     root = folder([*names, "a/.ipynb_checkpoints/x.png", "b/__MACOSX/x.png", "b/._x.png"])
     with pytest.warns(
-        UserWarning, match=r"2 masks beside their images are left out, first 'x \(1\)"
+        UserWarning, match=r"2 masks beside their images are left out, first 'a/x \(1\)"
     ):
         dataset = load_dataset(f"folder:{root}")
     assert dataset.splits["all"].ids == ["a/x (1).png", "b/only_mask.png"]

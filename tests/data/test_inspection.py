@@ -1,4 +1,4 @@
-"""What `inspect_folder` says of folders, on files of pydicom and nibabel."""
+"""What `inspect` says of folders, on files of pydicom and nibabel."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.data.inspection import TILE, contact_sheet, inspect_folder
+from radiodino_utils.data.dicom import index
+from radiodino_utils.data.inspection import inspect
+
+from .test_dicom import dicom
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 DICOM = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -31,27 +34,72 @@ def mixed(tmp_path):
 
 
 def test_each_file_is_named_or_its_reason(mixed):
-    inspection = inspect_folder(mixed, progress=False)
+    inspection = inspect(mixed, progress=False)
     rows = inspection.files.set_index("path")
-    assert rows.loc["CT_small", ["format", "height", "width"]].tolist() == ["DICOM CT", 128, 128]
+    expected = ["DICOM", "CT", 128, 128]
+    assert rows.loc["CT_small", ["format", "modality", "height", "width"]].tolist() == expected
     assert rows.loc["CT_small", "values"] == "MONOCHROME2 16"
-    assert rows.loc["CT_small", "spacing mm"] == "0.661468 x 0.661468"
-    assert rows.loc["anatomical.nii", "format"] == "NIfTI"
-    assert rows.loc["anatomical.nii", "images"] == 25
+    assert rows.loc["CT_small", "spacing"] == "0.661468 x 0.661468"
+    assert rows.loc["anatomical.nii", ["format", "images"]].tolist() == ["NIfTI", 25]
     assert rows.loc["a.png", ["format", "height", "width", "values"]].tolist() == ["PNG", 4, 6, "L"]
     reasons = dict(zip(inspection.ignored["path"], inspection.ignored["reason"], strict=True))
     assert reasons.pop("b.png").startswith("damaged")
     assert reasons == {"test-SR": "structured report", "notes.txt": "no image (.txt)"}
-    assert "4 image files, 3 others" in str(inspection)
-    assert "patient: 2" in str(inspection)
-    assert inspection.summary()["images"].sum() == 28
+    facts = inspection.facts()
+    assert (facts["files"], facts["images"], facts["patients"]) == (4, 28, 2)
+    assert facts["ignored"]["structured report"] == 1
+    assert "28 in 4 files" in str(inspection) and "patients   2" in str(inspection)
+    assert inspection.is_usable and "4 files, 3 ignored" in repr(inspection)
 
 
-def test_a_contact_sheet(mixed, tmp_path):
-    sheet = contact_sheet(inspect_folder(mixed, progress=False), columns=3)
-    assert sheet.size == (3 * TILE, 2 * TILE)
-    assert np.asarray(sheet)[:TILE, :TILE].any()
-    with pytest.raises(InputError, match="holds no images to show"):
-        contact_sheet(inspect_folder(mixed / "notes.txt"))
-    with pytest.raises(InputError, match="there is no such file or folder"):
-        inspect_folder(tmp_path / "nowhere")
+def test_labels_splits_and_repeated_names(images):
+    names = [
+        f"{split}/{label}/{n}.png" for split in ("Train", "TEST") for label in "ab" for n in "12"
+    ]
+    inspection = inspect(images([*names, "loose.png", "Train/a/1_mask.png"]), progress=False)
+    facts = inspection.facts()
+    assert facts["splits"] == {"train": 4, "test": 4}
+    assert facts["labels by split"]["test"] == {"a": 2, "b": 2}
+    assert facts["repeated names"] == {"1.png": 4, "2.png": 4}
+    assert facts["ignored"] == {"outside the class folders": 1}
+    assert facts["masks"] == {"PNG L": 1} and facts["images"] == 8
+    assert "label      a: 4 (train 2, test 2)" in str(inspection)
+    assert any("1 images outside the class folders" in note for note in facts["notes"])
+
+
+def test_why_a_dataset_cannot_be_loaded(images, tmp_path):
+    inspection = inspect(images(["train/a/1.png", "train/b/1.png", "test/a/1.png"]), progress=False)
+    assert not inspection.is_usable and inspection.dataset is None
+    assert "the class 'b' has one image" in inspection.fault
+    assert "cannot be loaded: " in str(inspection) and "next:" not in str(inspection)
+    (tmp_path / "list.csv").write_text("path,label\nnowhere.png,x\n")
+    assert "files are missing" in inspect(tmp_path / "list.csv", progress=False).fault
+    (tmp_path / "own.npz").write_bytes(b"PK")
+    assert "damaged" in inspect(tmp_path / "own.npz", progress=False).fault
+
+
+def test_headers_of_studies_are_read_once(tmp_path, monkeypatch):
+    for number in range(3):
+        dicom(tmp_path / f"IM{number}", np.zeros((4, 5), np.uint8), PatientID=f"{number}")
+    (tmp_path / "labels.csv").write_text("patient,label\n0,x\n1,y\n")
+    read, calls = index.read_header, []
+    monkeypatch.setattr(index, "read_header", lambda path: calls.append(path) or read(path))
+    inspection = inspect(tmp_path, progress=False)
+    assert len(calls) == 3
+    facts = inspection.facts()
+    assert facts["labels"] == {"x": 1, "y": 1} and facts["ignored"]["without a label"] == 1
+    assert facts["patients"] == 2
+
+
+def test_arrays_and_archives(synthetic_dataset, tmp_path, images):
+    synthetic_dataset()
+    facts = inspect(tmp_path / "made.npz", progress=False).facts()
+    assert facts["splits"] == {"train": 5, "val": 3, "test": 4} and facts["images"] == 12
+    assert facts["sizes"] == {"32 x 32": 3}
+    images(["x/1.png"])
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "x")
+    inspection = inspect(tmp_path / "packed.zip", progress=False)
+    assert inspection.facts()["formats"] == {"PNG": 1} and inspection.is_usable
+    (tmp_path / "packed.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match="the archive is damaged or truncated"):
+        inspect(tmp_path / "packed.zip")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from tqdm.auto import tqdm
 from ...core.errors import InputError
 from .decoding import read_header
 from .recognition import kind_without_image
+from .values import attributes_of
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -34,7 +36,9 @@ class DicomIndex:
     Attributes:
         images: One row per file, sorted by patient, study, series and position: path (relative to
             the folder), patient, study, series, accession, modality, description, height, width,
-            frames, position (mm along the normal of the slice, else the instance number).
+            frames, position (mm along the normal of the slice, else the instance number), values
+            (photometric interpretation and bits), spacing (of rows and columns in mm) and window
+            (centre / width), both of the first frame and empty if unknown.
         ignored: Path and reason of each other file.
     """
 
@@ -80,6 +84,7 @@ def index_dicom(root: Path, files: Iterable[Path], *, progress: bool = True) -> 
         if reason:
             ignored.append({"path": name, "reason": reason})
     columns = ["path", *_IDENTIFIERS, "height", "width", "frames", "position"]
+    columns += ["values", "spacing", "window"]
     images = pd.DataFrame(rows, columns=columns)
     images = images.sort_values(["patient", "study", "series", "position", "path"], kind="stable")
     return DicomIndex(
@@ -92,7 +97,7 @@ def _reason_to_ignore(header: "Dataset") -> str:
     if kind := kind_without_image(header):
         return kind.removeprefix("a ")
     if not header.get("Rows") or not header.get("Columns"):
-        return "no image"
+        return "DICOM without an image"
     image_type = [str(value).upper() for value in np.atleast_1d(header.get("ImageType") or [])]
     return "localiser" if {"LOCALIZER", "SCOUT"} & set(image_type) else ""
 
@@ -106,7 +111,28 @@ def _row(header: "Dataset") -> dict[str, Any]:
         "width": int(header.Columns),
         "frames": int(header.get("NumberOfFrames") or 1),
         "position": _position(header),
+        "values": f"{header.get('PhotometricInterpretation', '')} {header.get('BitsStored', '')}",
+        "spacing": _spacing(header),
+        "window": _window(header),
     }
+
+
+def _spacing(header: "Dataset") -> str:
+    """Return the distances of rows and columns, such as "0.7 x 0.7"."""
+    with suppress(TypeError, ValueError):  # values that are no numbers
+        measures = attributes_of(header, "PixelMeasuresSequence", 0)
+        steps = measures.get("PixelSpacing") or header.get("ImagerPixelSpacing") or []
+        return " x ".join(f"{float(step):g}" for step in np.atleast_1d(steps))
+    return ""
+
+
+def _window(header: "Dataset") -> str:
+    """Return the first window, such as "40 / 400"."""
+    with suppress(TypeError, ValueError, IndexError):  # values that are no numbers, or empty
+        source = attributes_of(header, "FrameVOILUTSequence", 0)
+        ends = [source.get(keyword) for keyword in ("WindowCenter", "WindowWidth")]
+        return " / ".join(f"{float(np.atleast_1d(end)[0]):g}" for end in ends)
+    return ""
 
 
 def _position(header: "Dataset") -> float:

@@ -73,7 +73,7 @@ def spoil(path):
 
 @pytest.mark.parametrize("memory", [4e9, 0])
 def test_bad_members_do_not_end_a_corpus(tmp_path, monkeypatch, memory):
-    monkeypatch.setattr("radiodino_utils.pretraining.archives.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("radiodino_utils.data.archives.MAX_BYTES", 1 << 20)
     images, _ = synthetic_images(12)
     with zipfile.ZipFile(tmp_path / "mixed.zip", "w") as archive:
         for row, image in enumerate(images):
@@ -94,7 +94,7 @@ def test_bad_members_do_not_end_a_corpus(tmp_path, monkeypatch, memory):
 
 
 def test_a_member_that_unpacks_to_more_than_it_declares(tmp_path, monkeypatch):
-    monkeypatch.setattr("radiodino_utils.pretraining.archives.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("radiodino_utils.data.archives.MAX_BYTES", 1 << 20)
     with zipfile.ZipFile(tmp_path / "liar.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("good.png", as_bytes(synthetic_images(1)[0][0]))
         archive.writestr("liar.png", bytes(3 << 20))
@@ -108,7 +108,7 @@ def test_a_member_that_unpacks_to_more_than_it_declares(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("suffix, mode", [(".tar", "w"), (".tar.gz", "w:gz")])
 def test_a_large_member_of_a_tar(tmp_path, monkeypatch, suffix, mode):
-    monkeypatch.setattr("radiodino_utils.pretraining.archives.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("radiodino_utils.data.archives.MAX_BYTES", 1 << 20)
     with tarfile.open(tmp_path / f"all{suffix}", mode) as archive:
         for name, data in (
             ("good.png", as_bytes(synthetic_images(1)[0][0])),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError
-from ..data.images import Images, as_grey, read_image
+from .images import Images, as_grey, read_image
 
 
 class Reader(ABC):

@@ -10,14 +10,16 @@ import tarfile
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..core.errors import InputError
-from ..data.reading import SUFFIXES, decode_image
 from .readers import Reader
+from .reading import SUFFIXES, decode_image
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 MAX_BYTES = 1 << 30  # of a member, as it lies in the archive and unpacked
@@ -41,8 +43,30 @@ def archive_readers(path: Path) -> list[tuple[str, Reader]]:
     Raises:
         InputError: If the archive is damaged or truncated.
     """
-    try:
+    with _damage(path):
         return _zip_readers(path) if path.name.lower().endswith(".zip") else _tar_readers(path)
+
+
+def archive_members(path: Path) -> list[str]:
+    """Return the names of the files in an archive, without their content.
+
+    Raises:
+        InputError: If the archive is damaged or truncated.
+    """
+    with _damage(path):
+        if path.name.lower().endswith(".zip"):
+            with zipfile.ZipFile(path) as archive:
+                return [info.filename for info in archive.infolist() if not info.is_dir()]
+        with tarfile.open(path) as tar:
+            members = [member.name for member in tar if member.isfile()]
+            _require_end(tar)
+        return members
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    try:
+        yield
     except _DAMAGE as error:
         raise InputError(
             f"{path}: the archive is damaged or truncated ({error}); copy or download it again."
