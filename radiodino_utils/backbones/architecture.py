@@ -13,7 +13,11 @@ _NEEDED = {"patch_embed.proj.weight": 4, "pos_embed": 3, "blocks.0.mlp.fc1.weigh
 
 
 def vision_transformer(
-    state: dict[str, torch.Tensor], source: str, *, num_heads: int | None
+    state: dict[str, torch.Tensor],
+    source: str,
+    *,
+    num_heads: int | None,
+    dynamic_img_size: bool = False,
 ) -> VisionTransformer:
     """Build the timm vision transformer that a state dict belongs to and load it strictly.
 
@@ -25,6 +29,7 @@ def vision_transformer(
         state: Tensors by timm's names.
         source: Name of the file, for error messages.
         num_heads: Attention heads per block; `None`, if it is not known, is refused.
+        dynamic_img_size: Accept images of any size.
 
     Returns:
         The model in evaluation mode, float32, without a head.
@@ -63,6 +68,7 @@ def vision_transformer(
         global_pool="token" if has_class_token else "avg",
         fc_norm=False,
         num_classes=0,
+        dynamic_img_size=dynamic_img_size,
     )
     load_strictly(model, state, source)
     return model.eval()

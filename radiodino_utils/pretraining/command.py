@@ -39,6 +39,7 @@ Examples:
   radiodino pretrain --method dino --data images.zip --out runs/first
   radiodino pretrain --data ct/=0.7 --data us.zip=0.3 --out runs/mixed --set rotation=10
   radiodino pretrain --data images.zip --out runs/first --resume
+  radiodino pretrain --start radiodino-mini --data images.zip --out runs/adapted
   radiodino pretrain --teacher efficientnet-lite0 --data images.zip --out runs/distilled
   radiodino pretrain @options.args --out runs/again
 
@@ -82,7 +83,8 @@ def pretrain(
         print("interrupted; the last checkpoint is intact.", file=sys.stderr)
         raise typer.Exit(130) from None
     if progress is not None:
-        print(f"{progress.backbone} after {progress.step} of {progress.steps} steps")
+        reason = f": {progress.end}" if progress.end else ""
+        print(f"{progress.backbone} after {progress.step} of {progress.steps} steps{reason}")
 
 
 def register(app: typer.Typer) -> None:
@@ -113,6 +115,8 @@ def _pretrained(
 ) -> "Progress | None":
     """Carry out a run of DINO or DINOv2; only the first process returns its progress."""
     _refuse(options, DistillationOptions.model_fields, "needs --teacher")
+    if command.start:
+        _refuse(options, ("arch", "init"), "does not apply with --start")
     if len(command.probe) > 1:
         raise InputError("--probe: name one dataset; only with --teacher there may be more.")
     settings = parsed_settings(command.set)
@@ -122,23 +126,26 @@ def _pretrained(
     corpus = _corpus(images, is_quiet=rank > 0)
     _set_threads(command.threads, processes)
 
+    from ..backbones.loading import load_backbone
     from ..data.registry import load_dataset
     from .config_files import load_config
     from .online_probe import KnnProbe
     from .trainer import pretrain as train
 
+    start = load_backbone(command.start) if command.start else None
+
     frequent = {name: options[name] for name in FrequentSettings.model_fields if name in options}
     config = load_config(
-        command.config,
+        command.config or ("adapt" if start else "small"),
         images=len(corpus),
-        patch_size=8 if command.arch == "s8" else 16,
+        patch_size=start.patch_size if start else 8 if command.arch == "s8" else 16,
         **frequent | settings,
     )
     probe = None
     if command.probe and rank == 0:
         probe = KnnProbe(load_dataset(command.probe[0]), corpus=corpus)
     progress = train(
-        Plan(command.arch, config, command.seed, command.init),
+        Plan(None if start else command.arch, config, command.seed, command.init, start),
         corpus,
         out,
         options=_chosen(RunOptions, options),
@@ -152,7 +159,7 @@ def _distilled(
     out: Path, command: CommandOptions, images: CorpusOptions, options: dict[str, Any]
 ) -> "Progress":
     """Carry out a distillation."""
-    unused = {*FrequentSettings.model_fields, *RunOptions.model_fields, "config", "init"}
+    unused = {*FrequentSettings.model_fields, *RunOptions.model_fields, "config", "init", "start"}
     _refuse(options, unused - {*_DISTILLATION_OPTIONS}, "does not apply with --teacher")
     from ..backbones.loading import load_backbone
     from ..core.fabric import resolved_precision

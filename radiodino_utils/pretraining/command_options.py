@@ -9,7 +9,7 @@ from ..core.config import Config
 from .config import PretrainConfig
 from .config_files import config_names
 
-_FREQUENT = ("method", "epochs", "steps", "batch_size", "accumulate", "lr")
+_FREQUENT = ("method", "epochs", "steps", "batch_size", "accumulate", "lr", "anchor")
 
 
 class CommandOptions(Config):
@@ -18,10 +18,15 @@ class CommandOptions(Config):
     teacher: tuple[str, ...] = Field(
         (), description="Backbone to distil, in place of DINO; may be given again."
     )
-    config: str = Field(
-        "small",
+    start: str | None = Field(
+        None,
+        description="Trained vision transformer to continue from, such as radiodino-mini or "
+        "file:PATH, in place of --arch.",
+    )
+    config: str | None = Field(
+        None,
         description=f"Configuration: {', '.join(config_names())}, or a YAML file that may start "
-        "from one with 'base: NAME'.",
+        "from one with 'base: NAME'. [small; adapt with --start]",
     )
     set: tuple[str, ...] = Field(
         (), description="KEY=VALUE: any other setting, named below; may be given again."

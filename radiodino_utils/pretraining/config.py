@@ -154,6 +154,28 @@ class PretrainConfig(Config):
     koleo_views: Literal["sum", "mean"] = Field(
         description="sum of KoLeo's loss over the two global views, as in DINOv2, or their mean."
     )
+    anchor: float = Field(
+        0.0,
+        description="Weight of the cosine distances of class token and patch tokens to the frozen "
+        "start.",
+    )
+    freeze_backbone: float = Field(
+        0.0, description="Share in which only the heads are trained, which have no start."
+    )
+    held_out: int = Field(
+        0,
+        description="Images on which the drift from the start is measured, at most a fifth of the "
+        "corpus; 0 for none.",
+    )
+    checks: int = Field(10, description="Times that it is measured, at even distances.")
+    min_overlap: float = Field(
+        0.0,
+        description="Share of their nearest neighbours at the start that held-out images keep; "
+        "below it the run ends, and the backbone of the check before is exported.",
+    )
+    min_rank: float = Field(
+        0.0, description="The same for their effective rank, as a fraction of that at the start."
+    )
     patch_size: int = Field(16, description="Patch size of the backbone; filled in.")
 
     @property

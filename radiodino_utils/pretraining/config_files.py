@@ -36,16 +36,20 @@ def load_config(
         name: One of `config_names`, or a YAML file that holds every setting, or `base: NAME` and
             the differences.
         images: Number of images of the corpus.
-        patch_size: Patch size of the backbone in pixels.
+        patch_size: Patch size of the backbone in pixels; the views of the file are fitted to it.
         **changes: Settings in place of those of the file; None keeps that of the file.
 
     Raises:
         InputError: If the configuration is unknown, or a setting is unknown, missing or not valid.
     """
     settings = _read(name)
+    for key in ("global_size", "local_size"):  # of another patch than that of the file
+        if key in settings:
+            settings[key] = patch_size * max(1, round(settings[key] / patch_size))
     settings |= {key: value for key, value in changes.items() if value is not None}
     settings["patch_size"] = patch_size
-    if missing := [key for key in PretrainConfig.model_fields if key not in settings]:
+    needed = [key for key, field in PretrainConfig.model_fields.items() if field.is_required()]
+    if missing := [key for key in needed if key not in settings]:
         raise InputError(
             f"{name}: the settings {', '.join(missing)} are missing; "
             "or name a configuration to start from with base."

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.functional import cosine_similarity
 
 from ..core.extras import extra
 from .config import PretrainConfig
@@ -21,7 +22,7 @@ class Loss:
     Attributes:
         total: Weighted sum, which carries the gradient.
         parts: Loss of class tokens ("dino") and, for DINOv2, of masked patches ("ibot") and of the
-            distances of class tokens ("koleo").
+            distances of class tokens ("koleo"); with a start also "anchor".
         class_tokens: Class tokens of the teacher, [2 n, width].
         teacher_logits: Logits of the teacher's class tokens, [2 n, output_dim].
         student_logits: The same of the student, without gradient.
@@ -54,7 +55,12 @@ class Criterion(nn.Module):
         self.koleo = KoLeoLoss() if config.method == "dinov2" and config.koleo_weight else None
 
     def forward(
-        self, student: nn.Module, teacher: nn.Module, views: Views, teacher_temp: float
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        views: Views,
+        teacher_temp: float,
+        start: nn.Module | None = None,
     ) -> Loss:
         """Pass the views through both networks and compare their outputs.
 
@@ -63,20 +69,22 @@ class Criterion(nn.Module):
             teacher: A `Network`.
             views: Views of a batch.
             teacher_temp: Temperature of the teacher at this step.
+            start: Frozen vision transformer whose tokens the student keeps close to.
         """
         masks = views.masks if self.ibot else None
         with torch.no_grad():
-            teacher_tokens, teacher_logits, teacher_patches = teacher(
+            teacher_tokens, teacher_logits, teacher_patches, _ = teacher(
                 views.global_views, None, masks
             )
+            anchors = None if start is None else start.forward_features(views.global_views)
             if self.config.centering == "sinkhorn":
                 teacher_logits = _balanced(teacher_logits, teacher_temp)
                 if teacher_patches is not None:
                     teacher_patches = _balanced(teacher_patches, teacher_temp)
-        tokens, logits, patches = student(views.global_views, masks, masks)
+        tokens, logits, patches, patch_tokens = student(views.global_views, masks, masks)
         outputs = list(logits.chunk(2))
         if len(views.local_views):
-            outputs += student(views.local_views)[1].chunk(self.config.local_count)
+            outputs += student(views.local_views).logits.chunk(self.config.local_count)
         # under autocast lightly's products would round probabilities to bf16
         with torch.autocast(logits.device.type, enabled=False):
             targets = list(teacher_logits.chunk(2))
@@ -88,6 +96,8 @@ class Criterion(nn.Module):
             if self.koleo:
                 koleo = sum(self.koleo(view) for view in tokens.chunk(2))
                 parts["koleo"] = koleo / (2 if self.config.koleo_views == "mean" else 1)
+            if anchors is not None:
+                parts["anchor"] = _distance(tokens, patch_tokens, anchors, masks)
             total = self._total(parts)
         return Loss(total, parts, teacher_tokens, teacher_logits, logits.detach(), teacher_temp)
 
@@ -97,7 +107,31 @@ class Criterion(nn.Module):
             total = total + self.config.ibot_weight * parts["ibot"]
         if "koleo" in parts:
             total = total + self.config.koleo_weight * parts["koleo"]
+        if "anchor" in parts:
+            total = total + self.config.anchor * parts["anchor"]
         return total
+
+
+def _distance(
+    class_tokens: torch.Tensor,
+    patch_tokens: torch.Tensor,
+    anchors: torch.Tensor,
+    masks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Return the cosine distances of class tokens and of visible patch tokens, added up.
+
+    Args:
+        class_tokens: Of the student, [n, width].
+        patch_tokens: Of the student, [n, patches, width].
+        anchors: All tokens of the start, [n, prefix + patches, width].
+        masks: bool, [n, grid, grid]: patches hidden from the student, or None.
+    """
+    of_class = 1 - cosine_similarity(class_tokens, anchors[:, 0].float(), dim=-1)
+    targets = anchors[:, -patch_tokens.shape[1] :]
+    of_patches = 1 - cosine_similarity(patch_tokens.float(), targets.float(), dim=-1)
+    if masks is not None:
+        of_patches = of_patches[~masks.flatten(1)]
+    return of_class.mean() + of_patches.mean()
 
 
 def _balanced(logits: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ COLUMNS = (
     "probe",
     "probe_auc",
 )
+START_COLUMNS = ("anchor", "overlap", "rank_of_start")  # of a run that has a start
 PATIENCE = 5  # consecutive rows with a sign of collapse before a run is stopped
 
 
@@ -53,8 +55,7 @@ def measures(loss: Loss, center: torch.Tensor, student_temp: float) -> dict[str,
             most the logarithm of the number of outputs.
         `feature_std`: mean over dimensions of the standard deviation of the L2-normalised class
             tokens, times the root of the width (1: an even spread, 0: a collapse).
-        `effective_rank`: exponential of the entropy of the singular values of the centered
-            features (Roy and Vetterli, EUSIPCO 2007).
+        `effective_rank`: see `effective_rank`.
     """
     teacher = torch.log_softmax((loss.teacher_logits - center.view(1, -1)) / loss.teacher_temp, -1)
     student = torch.log_softmax(loss.student_logits / student_temp, -1)
@@ -64,15 +65,29 @@ def measures(loss: Loss, center: torch.Tensor, student_temp: float) -> dict[str,
         [(t * s).sum(-1).mean() for t, s in zip(crossed, student.chunk(2), strict=True)]
     ).mean()
     features = normalize(loss.class_tokens.float(), dim=-1)
-    values = torch.linalg.svdvals(features - features.mean(0))
-    share = values / values.sum().clamp_min(1e-12)
     return {
         "teacher_entropy": entropy.item(),
         "student_entropy": -(student.exp() * student).sum(-1).mean().item(),
         "kl": (cross_entropy - entropy).item(),
         "feature_std": features.std(0).mean().item() * math.sqrt(features.shape[1]),
-        "effective_rank": torch.exp(-(share * share.clamp_min(1e-12).log()).sum()).item(),
+        "effective_rank": effective_rank(loss.class_tokens),
     }
+
+
+@torch.no_grad()
+def effective_rank(features: torch.Tensor) -> float:
+    """Return the exponential of the entropy of the singular values of normalised features.
+
+    Args:
+        features: float, [n, width]; L2-normalised and centered here.
+
+    Source:
+        Roy and Vetterli, "The effective rank", EUSIPCO 2007.
+    """
+    unit = normalize(features.float(), dim=-1)
+    values = torch.linalg.svdvals(unit - unit.mean(0))
+    share = values / values.sum().clamp_min(1e-12)
+    return torch.exp(-(share * share.clamp_min(1e-12).log()).sum()).item()
 
 
 def sign_of_collapse(row: dict[str, float], outputs: int) -> str | None:
@@ -96,6 +111,7 @@ class Monitor:
     Args:
         path: The file; its rows after `step` are dropped.
         outputs: Number of prototypes.
+        columns: Names of the values of a row.
         step: Step at which the run starts.
         seal: Value of `seal` at that step.
 
@@ -104,12 +120,18 @@ class Monitor:
     """
 
     def __init__(
-        self, path: Path, *, outputs: int, step: int = 0, seal: dict[str, Any] | None = None
+        self,
+        path: Path,
+        *,
+        outputs: int,
+        columns: Sequence[str] = COLUMNS,
+        step: int = 0,
+        seal: dict[str, Any] | None = None,
     ) -> None:
-        self.path, self.outputs, self._signs = path, outputs, 0
+        self.path, self.outputs, self.columns, self._signs = path, outputs, columns, 0
         kept = sealed_rows(path, seal) if step else None
         with atomic(path) as temporary:
-            temporary.write_bytes(kept or (",".join(COLUMNS) + "\n").encode())
+            temporary.write_bytes(kept or (",".join(columns) + "\n").encode())
 
     @property
     def seal(self) -> dict[str, Any]:
@@ -128,7 +150,7 @@ class Monitor:
                 key: f"{value:.6g}" if isinstance(value, float) else value
                 for key, value in row.items()
             }
-            csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n").writerow(rounded)
+            csv.DictWriter(file, self.columns, restval="", lineterminator="\n").writerow(rounded)
         sign = sign_of_collapse(row, self.outputs)
         self._signs = self._signs + 1 if sign else 0
         if self._signs >= PATIENCE:

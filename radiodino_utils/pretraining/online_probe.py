@@ -60,7 +60,7 @@ class KnnProbe:
             if split == "val" and corpus is not None:
                 self._require_held_out(images, corpus)
             self._images[split] = np.stack(
-                [_rgb(resized(image, size, "bilinear")) for image in images]
+                [as_rgb(resized(image, size, "bilinear")) for image in images]
             )
             self._labels[split] = dataset.checked_labels(split)[rows]
 
@@ -70,7 +70,7 @@ class KnnProbe:
         Returns:
             Accuracy (`probe`) and AUC (`probe_auc`) as fractions.
         """
-        features = {split: _features(model, images) for split, images in self._images.items()}
+        features = {split: class_tokens(model, images) for split, images in self._images.items()}
         probabilities = knn_probabilities(
             features["train"], self._labels["train"], features["val"], ks=(K,), classes=self.classes
         )[K]
@@ -102,7 +102,7 @@ class KnnProbe:
         Raises:
             InputError: If no class has as many images as there are folds.
         """
-        features = np.concatenate([_features(model, images) for images in self._images.values()])
+        features = np.concatenate([class_tokens(model, images) for images in self._images.values()])
         labels = np.concatenate(list(self._labels.values()))
         if np.bincount(labels).max() < folds:
             raise InputError(
@@ -130,7 +130,8 @@ class KnnProbe:
             )
 
 
-def _rgb(image: np.ndarray) -> np.ndarray:
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """Return a grey or colour image with three channels."""
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, -1)
 
 
@@ -150,8 +151,17 @@ def _fitted(features: np.ndarray, labels: np.ndarray) -> Pipeline:
 
 
 @torch.inference_mode()
-def _features(model: torch.nn.Module, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
-    """Return the outputs of a model for uint8 images [n, size, size, 3], float32 [n, width]."""
+def class_tokens(model: torch.nn.Module, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
+    """Return the outputs of a vision transformer in bf16.
+
+    Args:
+        model: Takes images standardised as those of ImageNet.
+        images: uint8, [n, height, width, 3].
+        batch_size: Images per forward pass.
+
+    Returns:
+        float32, [n, width].
+    """
     device = next(model.parameters()).device
     mean, std = (
         torch.tensor(channels, device=device).view(1, 3, 1, 1) * 255

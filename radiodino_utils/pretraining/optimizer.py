@@ -20,24 +20,32 @@ def parameter_groups(student: Network, config: PretrainConfig) -> list[dict[str,
 
     Returns:
         Groups with `lr_scale` (factor of the learning rate), `decays` (whether the weight decay
-        applies) and `is_last` (whether it holds the prototypes).
+        applies), `is_last` (whether it holds the prototypes) and `is_head` (whether it holds what a
+        trained start lacks: heads and mask token).
 
     Source:
         `get_params_groups_with_decay` of DINOv2, which without layer decay is `get_params_groups`
         of DINO.
     """
     depth = len(student.vit.blocks)
-    groups: dict[tuple[float, bool, bool], list[torch.nn.Parameter]] = {}
+    groups: dict[tuple[float, bool, bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in student.named_parameters():
         if not parameter.requires_grad:
             continue
         is_matrix = parameter.ndim > 1 and not name.endswith(".bias")
         decays = is_matrix and (config.token_weight_decay or not name.endswith(_TOKENS))
-        key = (_lr_scale(name, depth, config), decays, "last_layer" in name)
+        is_head = not name.startswith("backbone.vit.")
+        key = (_lr_scale(name, depth, config), decays, "last_layer" in name, is_head)
         groups.setdefault(key, []).append(parameter)
     return [
-        {"params": parameters, "lr_scale": scale, "decays": decays, "is_last": is_last}
-        for (scale, decays, is_last), parameters in groups.items()
+        {
+            "params": parameters,
+            "lr_scale": scale,
+            "decays": decays,
+            "is_last": is_last,
+            "is_head": is_head,
+        }
+        for (scale, decays, is_last, is_head), parameters in groups.items()
     ]
 
 

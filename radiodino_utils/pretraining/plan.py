@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from ..core.config import Config
+from ..core.errors import InputError
 from .config import PretrainConfig
+
+if TYPE_CHECKING:
+    from ..backbones.backbone import Backbone
+    from .corpus import Corpus
 
 
 @dataclass(frozen=True)
@@ -15,16 +20,42 @@ class Plan:
     """What a run is: two runs with the same plan and corpus give the same backbone.
 
     Attributes:
-        arch: A key of `config.ARCHITECTURES`: t16, s16, b16 or s8.
+        arch: A key of `config.ARCHITECTURES`: t16, s16, b16 or s8; None with a start.
         config: All other settings.
         seed: Seed of weights, draws and views.
         init: State file of another run whose weights it starts from, or None.
+        start: Trained vision transformer that it continues from, or None.
     """
 
-    arch: str
+    arch: str | None
     config: PretrainConfig
     seed: int = 0
     init: Path | None = None
+    start: "Backbone | None" = None
+
+    def __post_init__(self) -> None:
+        """Check that the settings of a start have one.
+
+        Raises:
+            InputError: If they have none, or the architecture of a start is given besides.
+        """
+        if self.start and (self.arch or self.init):
+            raise InputError("start: brings architecture and weights; leave out arch and init.")
+        needing = ("anchor", "freeze_backbone", "held_out")
+        wrong = [name for name in needing if getattr(self.config, name)]
+        if wrong and not self.start:
+            raise InputError(f"{wrong[0]}: needs a start, a trained backbone.")
+
+    def identity(self, corpus: "Corpus") -> dict[str, object]:
+        """Return all that the backbone of a run depends on, as JSON values."""
+        return {
+            "arch": self.arch,
+            "seed": self.seed,
+            "init": self.init.name if self.init else None,
+            "start": self.start.fingerprint if self.start else None,
+            "corpus": corpus.digest,
+            "config": self.config.describe(),
+        }
 
 
 class RunOptions(Config):

@@ -23,12 +23,14 @@ class Progress:
         step: Steps done.
         steps: Steps of the whole run.
         rows: Rows of the monitor written by this call.
+        end: Why the run ended before its last step, or nothing.
     """
 
     folder: Path
     step: int
     steps: int
     rows: list[dict] = field(default_factory=list)
+    end: str = ""
 
     @property
     def backbone(self) -> Path:

@@ -12,18 +12,18 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..core.environment import git_revision, versions
-from ..core.errors import InputError
 from ..core.extras import extra
 from ..core.files import atomic, require_space
+from .continuation import Continuation
 from .corpus import Corpus
 from .loader import make_loader, next_batch
 from .losses import Criterion, Loss
-from .monitor import Monitor, measures, require_finite
+from .monitor import COLUMNS, START_COLUMNS, Monitor, measures, require_finite
 from .networks import Network, make_pair
 from .optimizer import parameter_groups
 from .plan import Plan, RunOptions
 from .progress import Clock, Progress, Timer, stop_signals
-from .run_files import MONITOR, STATE, export_backbone, read_state, write_run
+from .run_files import MONITOR, STATE, export_backbone, load_weights, read_state, write_run
 from .schedules import schedule
 from .views import Views
 
@@ -32,17 +32,6 @@ with extra("train"):
     from lightning.fabric import Fabric, seed_everything
 
 _PACKAGES = ("torch", "timm", "lightly", "lightning", "numpy", "pillow")
-
-
-def run_identity(plan: Plan, corpus: Corpus) -> dict[str, object]:
-    """Return all that the backbone of a run depends on, as JSON values."""
-    return {
-        "arch": plan.arch,
-        "seed": plan.seed,
-        "init": plan.init.name if plan.init else None,
-        "corpus": corpus.digest,
-        "config": plan.config.describe(),
-    }
 
 
 class Run:
@@ -75,19 +64,27 @@ class Run:
     ) -> None:
         self.plan, self.config, self.corpus, self.folder = plan, plan.config, corpus, folder
         self.options, self.fabric, self.is_sharded = options, fabric, options.strategy == "fsdp"
+        self.continuation = Continuation(plan, corpus) if plan.start else None
         self._set_up_networks()
         self.step, seal = 0, None
         self.monitor: Monitor | None = None
         if resume:
             seal = read_state(folder / STATE)["monitor"]
-            self.step = fabric.load(folder / STATE, self._state())["step"]
+            rest = fabric.load(folder / STATE, self._state())
+            self.step = rest["step"]
+            if self.continuation:
+                self.continuation.end = rest["end"]
         if fabric.is_global_zero:
             self.monitor = Monitor(
-                folder / MONITOR, outputs=self.config.output_dim, step=self.step, seal=seal
+                folder / MONITOR,
+                outputs=self.config.output_dim,
+                columns=(*COLUMNS, *START_COLUMNS) if plan.start else COLUMNS,
+                step=self.step,
+                seal=seal,
             )
             if resume:
                 export_backbone(folder)  # a run that was killed between the two has an older one
-            write_run(folder, run_identity(plan, corpus) | self._facts(), corpus.digests)
+            write_run(folder, plan.identity(corpus) | self._facts(), corpus.digests)
 
     def train(
         self,
@@ -96,27 +93,29 @@ class Run:
     ) -> Progress:
         """Make all remaining steps, with monitor, probe and checkpoints; see `pretrain`."""
         options = self.options
-        progress = Progress(self.folder, self.step, self.config.steps)
+        progress = Progress(self.folder, self.step, self.config.steps, end=self._end)
         batches, clock = iter(self.batches()), Clock()
         end, save, next_probe = (
             Timer(minutes)
             for minutes in (options.stop_after, options.save_minutes, options.probe_minutes)
         )
         with stop_signals() as signals, self._progress_bar() as bar:
-            while self.step < self.config.steps:
+            while self.step < self.config.steps and not self._end:
                 scheduled = schedule(self.config, self.step)
                 loss, norm = self.training_step(batches, scheduled, clock)
                 self.step += 1
-                progress.step = self.step
                 bar.update()
-                if self._is_monitored():
-                    row = self._row(loss, scheduled, norm, clock)
+                checked = self._checked()
+                progress.step, progress.end = self.step, self._end
+                if self._is_monitored() or (checked and self.monitor):
+                    row = self._row(loss, scheduled, norm, clock) | checked
                     if probe and (self._is_done() or next_probe.is_over()):
                         row |= probe(_unwrapped(self.teacher).vit)
                         next_probe.restart()
                         clock.restart()
                     self._report(row, progress, bar, on_row)
-                stops = self._any(signals or end.is_over() or self.step == options.stop_at)
+                is_stopped = signals or end.is_over() or self.step == options.stop_at
+                stops = self._any(is_stopped or self._end)
                 if self._is_done() or stops or self._any(save.is_over()):
                     self._save()
                     save.restart()
@@ -129,7 +128,7 @@ class Run:
     def batches(self) -> DataLoader:
         """Return a loader of the views of all remaining steps."""
         return make_loader(
-            self.corpus,
+            self.continuation.corpus if self.continuation else self.corpus,
             self.config,
             self.options,
             seed=self.plan.seed,
@@ -164,7 +163,11 @@ class Run:
             with fabric.no_backward_sync(self.student, enabled=part + 1 < config.accumulate):
                 with fabric.autocast():
                     loss = self.criterion(
-                        self.student, self.teacher, views, scheduled["teacher_temp"]
+                        self.student,
+                        self.teacher,
+                        views,
+                        scheduled["teacher_temp"],
+                        self.continuation and self.continuation.start,
                     )
                 require_finite(loss, self.step, scheduled["lr"])
                 fabric.backward(loss.total / config.accumulate)
@@ -198,12 +201,13 @@ class Run:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # lightly's heads use old weight_norm
             seed_everything(self.plan.seed, verbose=False)
-            student, teacher = make_pair(self.plan.arch, self.config)
+            start = self.continuation and self.continuation.start
+            student, teacher = make_pair(self.plan.arch, self.config, start)
         criterion = Criterion(self.config)
         if self.plan.init:
-            _load_weights(self.plan.init, student, teacher, criterion)
+            load_weights(self.plan.init, student, teacher, criterion)
         parameters = sum(parameter.numel() for parameter in student.parameters())
-        require_space(self.folder, 40 * parameters)  # bytes: a checkpoint and its replacement
+        require_space(self.folder, 48 * parameters)  # bytes: a checkpoint and its replacement
         optimizer = torch.optim.AdamW(
             parameter_groups(student, self.config), lr=self.config.peak_lr, fused=True
         )
@@ -213,11 +217,15 @@ class Run:
             fabric.setup_module(teacher) if self.is_sharded else fabric.to_device(teacher)
         )
         self.criterion = fabric.to_device(criterion)
+        if self.continuation:
+            self.continuation.set_up(fabric)
 
     def _set_rates(self, scheduled: dict[str, float], *, is_frozen: bool) -> None:
         is_rate_zero = is_frozen and self.config.freeze_by == "rate"
+        is_backbone_frozen = self.step < self.config.freeze_backbone * self.config.steps
         for group in self.optimizer.param_groups:
-            is_fixed = is_rate_zero and group["is_last"]
+            is_fixed = group["is_last"] if is_rate_zero else False
+            is_fixed |= is_backbone_frozen and not group["is_head"]
             group["lr"] = 0.0 if is_fixed else scheduled["lr"] * group["lr_scale"]
             group["weight_decay"] = scheduled["weight_decay"] if group["decays"] else 0.0
 
@@ -252,6 +260,17 @@ class Run:
     def _is_monitored(self) -> bool:
         is_due = self.step % self.options.monitor_every == 0 or self.step == 1
         return self.monitor is not None and (is_due or self._is_done())
+
+    @property
+    def _end(self) -> str:
+        """Why the run has ended before its last step, or nothing."""
+        return self.continuation.end if self.continuation else ""
+
+    def _checked(self) -> dict[str, float]:
+        """Return the drift from the start, where it is due."""
+        if self.continuation and self.continuation.is_due(self.step):
+            return self.continuation.check(_unwrapped(self.teacher).vit)
+        return {}
 
     def _row(
         self, loss: Loss, scheduled: dict[str, float], norm: float, clock: Clock
@@ -296,12 +315,13 @@ class Run:
         return bool(self.fabric.all_reduce(torch.tensor(float(bool(value))), reduce_op="sum") > 0)
 
     def _state(self) -> dict[str, Any]:
-        return {
+        state = {
             "student": self.student,
             "teacher": self.teacher,
             "criterion": self.criterion,
             "optimizer": self.optimizer,
         }
+        return state | ({"kept": self.continuation.kept} if self.continuation else {})
 
     def _save(self) -> None:
         is_first, path = self.fabric.is_global_zero, self.folder / STATE
@@ -310,23 +330,11 @@ class Run:
                 "step": self.step,
                 "num_heads": self.network.vit.blocks[0].attn.num_heads,
                 "monitor": self.monitor.seal if self.monitor else None,
+                "end": self._end,
             }
             self.fabric.save(self.fabric.broadcast(temporary), self._state() | facts)
         if is_first:
             export_backbone(self.folder)
-
-
-def _load_weights(path: Path, student: Network, teacher: Network, criterion: Criterion) -> None:
-    """Load the weights of another run's state."""
-    state = read_state(path)
-    try:
-        for module, name in ((student, "student"), (teacher, "teacher"), (criterion, "criterion")):
-            module.load_state_dict(state[name])
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
-        raise InputError(
-            f"{path}: is of another architecture, method or output_dim: {first}"
-        ) from error
 
 
 def _unwrapped(module: torch.nn.Module) -> Network:

@@ -156,6 +156,25 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def load_weights(
+    path: Path, student: torch.nn.Module, teacher: torch.nn.Module, criterion: torch.nn.Module
+) -> None:
+    """Load the weights of another run's state.
+
+    Raises:
+        InputError: If it is damaged, or of another architecture.
+    """
+    state = read_state(path)
+    try:
+        for module, name in ((student, "student"), (teacher, "teacher"), (criterion, "criterion")):
+            module.load_state_dict(state[name])
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise InputError(
+            f"{path}: is of another architecture, method or output_dim: {first}"
+        ) from error
+
+
 def require_intact(path: Path) -> None:
     """Check each record of a checkpoint against its checksum, which `torch.load` does not.
 
@@ -196,13 +215,15 @@ def export_backbone(folder: Path) -> None:
 
 
 def _exported(state: dict[str, Any]) -> bytes:
-    """Return the file of a state's teacher."""
+    """Return the file of a state's teacher, or of the one that was kept from before its drift."""
     prefix = "backbone.vit."
-    weights = {
-        name.removeprefix(prefix): tensor.float().contiguous()
+    teacher = {
+        name.removeprefix(prefix): tensor
         for name, tensor in state["teacher"].items()
         if name.startswith(prefix)
     }
+    chosen = state.get("kept", teacher)
+    weights = {name: tensor.float().contiguous() for name, tensor in chosen.items()}
     # one fact only: safetensors writes several in any order
     return save(weights, {"num_heads": str(state["num_heads"])})
 

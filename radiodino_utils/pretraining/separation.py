@@ -21,16 +21,12 @@ def kept(corpus: Corpus, rows: np.ndarray) -> Corpus:
     """Return a corpus with some of its images; every source keeps its share of the draws.
 
     Args:
-        corpus: Corpus decoded in memory.
+        corpus: Corpus.
         rows: bool, [n], which images to keep.
 
     Raises:
-        InputError: If the corpus is not in memory, or a source loses all its images.
+        InputError: If a source loses all its images.
     """
-    if corpus.images is None:
-        raise InputError(
-            "the corpus is too large for the memory to be compared image by image; raise memory."
-        )
     counts = np.bincount(corpus.source_of[rows], minlength=len(corpus.sources))
     if not counts.all():
         raise InputError(
@@ -41,10 +37,30 @@ def kept(corpus: Corpus, rows: np.ndarray) -> Corpus:
     return replace(
         corpus,
         names=[corpus.names[index] for index in indices],
-        digests=[corpus.digests[index] for index in indices],
+        digests=[corpus.digests[index] for index in indices if corpus.digests],
         source_of=corpus.source_of[indices],
-        images=[corpus.images[index] for index in indices],
+        images=None if corpus.images is None else [corpus.images[index] for index in indices],
+        readers=[corpus.readers[index] for index in indices if corpus.readers],
     )
+
+
+def held_back(corpus: Corpus, count: int, *, seed: int = 0) -> tuple[Corpus, list[np.ndarray]]:
+    """Take images out of a corpus at random; the first image of each source stays.
+
+    Args:
+        corpus: Corpus.
+        count: Number of images to take.
+        seed: Seed of the draw.
+
+    Returns:
+        The rest, and the images, uint8, [height, width] each.
+    """
+    first = np.unique(corpus.source_of, return_index=True)[1]
+    others = np.setdiff1d(np.arange(len(corpus)), first)
+    taken = np.random.default_rng(seed).permutation(others)[:count]
+    rows = np.ones(len(corpus), bool)
+    rows[taken] = False
+    return kept(corpus, rows), [corpus[index] for index in taken]
 
 
 def sparsely(corpus: Corpus, limits: dict[str, int], *, seed: int = 0) -> Corpus:
@@ -198,6 +214,10 @@ def only_listed(corpus: Corpus, path: Path) -> Corpus:
     Raises:
         InputError: If the list is damaged, or names an image that the corpus lacks.
     """
+    if corpus.images is None:
+        raise InputError(
+            "the corpus is too large for the memory to be compared image by image; raise memory."
+        )
     try:
         listed = set(pd.read_csv(path, dtype=str)["sha256"])
     except (OSError, ValueError, KeyError, EOFError) as error:

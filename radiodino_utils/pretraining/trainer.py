@@ -13,7 +13,7 @@ from .corpus import Corpus
 from .loader import require_shared_memory
 from .plan import Plan, RunOptions
 from .progress import Progress
-from .run import Run, run_identity
+from .run import Run
 from .run_files import another_run, holds_run, read_run, sole_user
 
 
@@ -87,14 +87,16 @@ def _check_folder(plan: Plan, corpus: Corpus, folder: Path, resume: bool) -> Non
     """Check that the folder is free, or holds the very run that is to be resumed."""
     if not holds_run(folder, resume=resume):
         return
-    kept, wanted = read_run(folder), run_identity(plan, corpus)
+    kept, wanted = read_run(folder), plan.identity(corpus)
     differing = [
-        name for name in ("arch", "seed", "init", "corpus") if kept.get(name) != wanted[name]
+        name
+        for name in ("arch", "seed", "init", "start", "corpus")
+        if kept.get(name) != wanted[name]
     ]
     differing += [
         f"config's {name}"
         for name, value in plan.config.describe().items()
-        if kept["config"].get(name) != value
+        if kept["config"].get(name, PretrainConfig.model_fields[name].default) != value
     ]
     if differing:
         raise another_run(folder, differing)

@@ -288,8 +288,8 @@ def outputs():
 def test_losses_of_dinov2_equal_a_reference_in_numpy(outputs):
     config, student, teacher, views, criterion = outputs
     with torch.no_grad():
-        _, taught, taught_patches = teacher(views.global_views, None, views.masks)
-        tokens, learnt, learnt_patches = student(views.global_views, views.masks, views.masks)
+        _, taught, taught_patches, _ = teacher(views.global_views, None, views.masks)
+        tokens, learnt, learnt_patches, _ = student(views.global_views, views.masks, views.masks)
         local = student(views.local_views)[1]
     centre, patch_centre = (
         criterion.dino.center.view(-1).numpy().copy(),

@@ -1,0 +1,76 @@
+"""What a run from a trained start has besides: its frozen start, and checks of the drift."""
+
+from copy import deepcopy
+
+import torch
+
+from ..core.errors import InputError
+from ..core.extras import extra
+from .corpus import Corpus
+from .drift import LEAST, Drift
+from .plan import Plan
+from .separation import held_back
+from .start import start_transformer
+
+with extra("train"):
+    from lightning.fabric import Fabric
+
+
+class Continuation:
+    """The frozen start of a run, its held-out images, and the last backbone within the bounds.
+
+    Args:
+        plan: What to train, from a start.
+        corpus: Images.
+
+    Attributes:
+        start: Frozen vision transformer.
+        corpus: The images without those that are held out.
+        kept: Vision transformer at the last check within the bounds; at first the start.
+        end: Why the run has ended before its last step, or nothing.
+
+    Raises:
+        InputError: If the start is no vision transformer with a class token, or the corpus is too
+            small to hold images out.
+    """
+
+    def __init__(self, plan: Plan, corpus: Corpus) -> None:
+        assert plan.start is not None  # the caller has seen to it
+        self.backbone, self.config = plan.start, plan.config
+        self.start = start_transformer(plan.start).requires_grad_(False)
+        self.kept, self.corpus, self.end = deepcopy(self.start), corpus, ""
+        self._images = []
+        if self.config.held_out:
+            count = min(self.config.held_out, len(corpus) // 5)
+            if count < LEAST:
+                raise InputError(
+                    f"the corpus has {len(corpus)} images; at least {5 * LEAST} are needed, of "
+                    f"which {LEAST} are held out to measure the drift from the start."
+                )
+            self.corpus, self._images = held_back(corpus, count, seed=plan.seed)
+
+    def set_up(self, fabric: Fabric) -> None:
+        """Move the networks to the device, and measure the start."""
+        self.start, self.kept = fabric.to_device(self.start), fabric.to_device(self.kept)
+        self._drift = None
+        if self._images:
+            self._drift = Drift(self.start, self.backbone.preprocessing, self._images, self.config)
+
+    def is_due(self, step: int) -> bool:
+        """Return whether a step ends one of the parts of the run that are checked."""
+        done = [count * self.config.checks // self.config.steps for count in (step - 1, step)]
+        return done[0] < done[1]
+
+    def check(self, vit: torch.nn.Module) -> dict[str, float]:
+        """Keep a vision transformer within the bounds, or end the run.
+
+        Returns:
+            Returned by `Drift`; empty without held-out images.
+        """
+        values: dict[str, float] = {}
+        if self._drift:
+            values = self._drift(vit)
+            self.end = self._drift.reason_to_stop(values)
+        if not self.end:
+            self.kept.load_state_dict(vit.state_dict())
+        return values
