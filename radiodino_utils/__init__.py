@@ -18,6 +18,7 @@ from .core.lazy import attach
 if TYPE_CHECKING:
     from . import explain as explain
     from . import plots as plots
+    from . import radiomics as radiomics
     from .backbones.loading import load_backbone as load_backbone
     from .core.errors import InputError as InputError
     from .data.inspection import inspect as inspect
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .features.patch_maps import extract_patch_maps as extract_patch_maps
     from .features.projection import project as project
     from .pretraining.trainer import pretrain as pretrain
+    from .radiomics.extraction import extract_radiomics as extract_radiomics
     from .workflow.results import Results as Results
 
 __version__ = "0.1.0"
@@ -59,10 +61,11 @@ _NAMES = {
     "features.patch_maps": ("extract_patch_maps",),
     "features.projection": ("project",),
     "pretraining.trainer": ("pretrain",),
+    "radiomics.extraction": ("extract_radiomics",),
     "workflow.results": ("Results",),
 }
 _import_name, _, _public = attach(__name__, _NAMES)
-__all__ = ["__version__", "explain", "plots", *_public]
+__all__ = ["__version__", "explain", "plots", "radiomics", *_public]
 
 # No telemetry: OpenVINO takes its own stub where this package cannot be imported, and the Hub's
 # client reads the variable.
@@ -71,7 +74,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("explain", "plots"):
+    if name in ("explain", "plots", "radiomics"):
         return import_module(f"{__name__}.{name}")
     return _import_name(name)
 

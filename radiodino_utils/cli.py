@@ -10,6 +10,7 @@ import typer
 from .core.command_line import with_options
 from .core.errors import InputError
 from .pretraining.command import register as register_pretrain
+from .radiomics.options import RadiomicsOptions
 from .workflow.command import DESCRIPTION, RunOptions
 
 app = typer.Typer(
@@ -204,6 +205,56 @@ def audit(
     result = audit_dataset(loaded, features=features)
     result.write(out)
     print(result.summary)
+
+
+@app.command()
+@with_options(RadiomicsOptions, panel="Regions and features")
+def radiomics(
+    *,
+    images: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="Folder of images or NIfTI volumes, or one; or demo-ct, lung-tumour, busi.",
+        ),
+    ],
+    masks: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Masks with the names of the images.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Table to write: .parquet or .csv.")],
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Backbone of the deep features. [none]")
+    ] = None,
+    clinical: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Clinical table with the column patient.")
+    ] = None,
+    engine: Engine = "auto",
+    precision: Precision = "fp32",
+    threads: Threads = None,
+    **options: Any,
+) -> None:
+    """Write a table of features with one row per labelled region.
+
+    A data dictionary and a sidecar with settings and exclusions lie beside it.
+    """
+    from .radiomics.extraction import extract_radiomics
+    from .radiomics.table import require_written
+
+    require_written(out)
+    table = extract_radiomics(
+        images,
+        masks,
+        backbone=backbone,
+        clinical=clinical,
+        engine=engine,
+        precision=precision,
+        threads=threads,
+        **options,
+    )
+    table.write(out)
+    print(f"{out}: {table}")
+    for what, reason, count in table.reasons().itertuples(index=False):
+        print(f"left out: {what}, {count} x {reason}", file=sys.stderr)
 
 
 register_pretrain(app)

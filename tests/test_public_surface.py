@@ -31,6 +31,7 @@ PUBLIC = {
     "explain",
     "extract_features",
     "extract_patch_maps",
+    "extract_radiomics",
     "finetune",
     "grad_cam",
     "inspect",
@@ -41,6 +42,7 @@ PUBLIC = {
     "plots",
     "pretrain",
     "project",
+    "radiomics",
     "score",
     "segment",
 }
@@ -58,7 +60,7 @@ def test_importing_takes_under_300_ms_and_nothing_but_the_standard_library():
 import sys, time
 before, start = set(sys.modules), time.perf_counter()
 import radiodino_utils as rd
-dir(rd), rd.__version__, rd.plots, rd.explain, rd.InputError
+dir(rd), rd.__version__, rd.plots, rd.explain, rd.radiomics, rd.InputError
 seconds = time.perf_counter() - start
 roots = {name.split(".")[0] for name in set(sys.modules) - before}
 others = roots - set(sys.stdlib_module_names) - {"radiodino_utils", "openvino_telemetry"}
@@ -87,9 +89,9 @@ SUBPACKAGES = [
 ]
 
 
-@pytest.mark.parametrize("package", [rd, rd.plots, rd.explain, *SUBPACKAGES])
+@pytest.mark.parametrize("package", [rd, rd.plots, rd.explain, rd.radiomics, *SUBPACKAGES])
 def test_every_public_name_is_a_documented_function_or_class(package):
-    for name in set(package.__all__) - {"__version__", "plots", "explain"}:
+    for name in set(package.__all__) - {"__version__", "plots", "explain", "radiomics"}:
         value = getattr(package, name)
         assert inspect.isfunction(value) or inspect.isclass(value), name
         assert value.__name__ == name
@@ -134,7 +136,7 @@ def test_type_checkers_and_the_interpreter_see_the_same_names():
 @pytest.mark.slow
 def test_help_describes_every_name():
     shown = child("import radiodino_utils as rd; help(rd)")
-    for name in PUBLIC - {"__version__", "plots", "explain"}:
+    for name in PUBLIC - {"__version__", "plots", "explain", "radiomics"}:
         assert name in shown
 
 

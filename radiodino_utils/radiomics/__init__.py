@@ -1,0 +1,14 @@
+"""Radiomics: deep and handcrafted features of regions, their stability, and models of them."""
+
+from ..core.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "cases": ("Case", "Region", "find_regions", "read_case"),
+        "extraction": ("extract_radiomics",),
+        "handcrafted": ("handcrafted_features",),
+        "options": ("RadiomicsOptions",),
+        "table": ("RadiomicsTable",),
+    },
+)
