@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -9,13 +10,15 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from ..core.errors import InputError
-from .intensity import Window, scaled
+from .intensity import Window, scaled, windowed
 from .limits import pixel_limit, too_large
+from .tiff import TiffPage, read_tiff
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 _DAMAGE = (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error)
 _SAMPLE_FORMAT, _POLARITY = 339, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION
-_SIGNED = 2
+_BITS, _PLANES = 258, 284  # BitsPerSample, PlanarConfiguration
+_UNSIGNED, _SIGNED = 1, 2  # values of SampleFormat
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -43,12 +46,12 @@ def read_raster(
     """
     name = name or str(source)
     image = _opened(source, index, name)
-    is_signed = _has_signed_bytes(image)
+    if image is None:
+        return _levels(read_tiff(source, index, name), window, name)
     is_white_zero = _tag(image, _POLARITY) == 0
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")) or is_signed:
-        values = np.asarray(image)
-        levels = scaled(values.view(np.int8) if is_signed else values, window, name)
+    if image.mode.startswith(("I", "F")):
+        levels = scaled(np.asarray(image), window, name)
         return 255 - levels if is_white_zero else levels  # PIL inverts 8 bits only
     if image.mode in ("L", "RGB"):
         return np.asarray(image)
@@ -78,12 +81,31 @@ def read_raster_values(
     Raises:
         InputError: See `read_raster`.
     """
-    image = ImageOps.exif_transpose(_opened(source, index, name or str(source)))
+    name = name or str(source)
+    opened = _opened(source, index, name)
+    if opened is None:
+        return read_tiff(source, index, name).values
+    image = ImageOps.exif_transpose(opened)
     return np.asarray(image).astype(np.uint8) if image.mode == "1" else np.asarray(image)
 
 
-def _opened(source: Path | bytes, index: int | None, name: str) -> Image.Image:
-    """Return an image whose pixels are in memory."""
+def _levels(page: TiffPage, window: Window | None, name: str) -> np.ndarray:
+    """Return a page of a TIFF as an 8-bit image; see `read_raster`."""
+    values = page.values
+    if page.has_alpha:
+        largest = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1.0
+        values = values[..., :-1] * (values[..., -1:] / largest)
+    channels = 1 if values.ndim == 2 else values.shape[-1]
+    if channels not in (1, 3):
+        raise InputError(f"{name}: a TIFF with {channels} channels; grey and RGB are read.")
+    if channels == 3 and page.values.dtype.kind == "u" and window is None:
+        return windowed(values, (0, np.iinfo(page.values.dtype).max))
+    levels = scaled(values if channels == 3 else values.reshape(values.shape[:2]), window, name)
+    return 255 - levels if page.is_white_zero else levels
+
+
+def _opened(source: Path | bytes, index: int | None, name: str) -> Image.Image | None:
+    """Return an image whose pixels are in memory, or `None` for a TIFF that PIL does not know."""
     Image.MAX_IMAGE_PIXELS = max(pixel_limit() // 2, 1)  # PIL refuses above twice this number
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
@@ -91,17 +113,21 @@ def _opened(source: Path | bytes, index: int | None, name: str) -> Image.Image:
             page = index or 0
             if not -pages <= page < pages:
                 raise InputError(f"{name}: page {page} is outside the file's {pages} pages.")
+            if pages > 1 and index is None:
+                warnings.warn(
+                    f"{name}: the first of {pages} pages is read; name another by `index`.",
+                    stacklevel=4,
+                )
             if page % pages:
                 image.seek(page % pages)
+            if _is_misread(image):
+                return None
             image.load()
     except InputError:
         raise
     except UnidentifiedImageError as error:
         if _begins_as_tiff(source):
-            raise InputError(
-                f"{name}: a TIFF of a kind that is not read, such as 64-bit values; save it with "
-                "8, 16 or 32 bits."
-            ) from error
+            return None
         known = ", ".join((*SUFFIXES, ".dcm", ".nii", ".nii.gz"))
         raise InputError(f"{name}: not an image that can be read (known: {known}).") from error
     except Image.DecompressionBombError as error:
@@ -120,9 +146,12 @@ def _begins_as_tiff(source: Path | bytes) -> bool:
         return file.read(4) in _TIFF
 
 
-def _has_signed_bytes(image: Image.Image) -> bool:
-    """Return whether PIL takes signed values of 8 bits for unsigned ones."""
-    return image.mode == "L" and _tag(image, _SAMPLE_FORMAT) == _SIGNED
+def _is_misread(image: Image.Image) -> bool:
+    """Return whether PIL mistakes the sign of values, or planes of deep colours."""
+    bits, kind = _tag(image, _BITS) or 0, _tag(image, _SAMPLE_FORMAT) or _UNSIGNED
+    if bits == 8 and kind == _SIGNED or bits == 32 and kind == _UNSIGNED and image.mode == "I":
+        return True
+    return bits > 8 and _tag(image, _PLANES) == 2
 
 
 def _tag(image: Image.Image, tag: int) -> int | None:

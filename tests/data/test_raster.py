@@ -1,9 +1,8 @@
 """Photographic formats: orientation, depth, polarity, pages and limits, against PIL."""
 
-import io
-
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageOps
 
 from radiodino_utils.core.errors import InputError
@@ -67,7 +66,8 @@ def test_pages_of_a_tiff_and_frames_of_a_gif(tmp_path):
         pages[0].save(path, save_all=True, append_images=pages[1:])
         read = [read_image(path, index=index)[..., 0].max() for index in (0, 2, -1)]
         assert read == [10, 30, 30]
-        assert read_image(path)[0].max() == 10
+        with pytest.warns(UserWarning, match=rf"pages\.{suffix}: the first of 3 pages is read"):
+            assert read_image(path)[0].max() == 10
         with pytest.raises(InputError, match=rf"pages\.{suffix}: page 3 is outside the file's 3"):
             read_image(path, index=3)
 
@@ -99,11 +99,68 @@ def test_values_are_read_as_they_are_stored(tmp_path):
     np.testing.assert_array_equal(read_raster_values(tmp_path / "bits.png"), GREY > 100)
 
 
-def test_a_tiff_of_another_kind_says_so(tmp_path):
-    buffer = io.BytesIO()
-    Image.fromarray(GREY.astype(np.float32)).save(buffer, "TIFF")
-    content = bytearray(buffer.getvalue())
-    place = content.index((258).to_bytes(2, "little") + (3).to_bytes(2, "little"))  # BitsPerSample
-    content[place + 8 : place + 10] = (64).to_bytes(2, "little")
-    with pytest.raises(InputError, match=r"a\.tif: a TIFF of a kind that is not read"):
-        decode_image(bytes(content), "a.tif")
+TYPES = ("int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+FLOATS = ("float16", "float32", "float64")
+
+
+@pytest.mark.parametrize("dtype", [*TYPES, *FLOATS])
+@pytest.mark.parametrize("polarity", ["minisblack", "miniswhite"])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"byteorder": ">"}])
+def test_tiffs_of_every_type_are_read(tmp_path, dtype, polarity, options):
+    limits = (-0.5, 0.5) if dtype in FLOATS else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    steps = np.linspace(0, 1, 60).reshape(6, 10)
+    values = (limits[0] * (1 - steps) + limits[1] * 0.999 * steps).astype(dtype)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values, photometric=polarity, **options)
+    expected = steps * 255 if polarity == "minisblack" else 255 - steps * 255
+    np.testing.assert_allclose(read_image(path), expected, atol=1)
+    np.testing.assert_array_equal(read_raster_values(path), values)
+
+
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_colours_of_every_depth_are_read(tmp_path, planes, dtype):
+    colour = np.stack([GREY, GREY[::-1], 255 - GREY], -1)
+    values = colour / 255 if dtype == "float32" else colour * np.array(257 if "16" in dtype else 1)
+    stored = (np.moveaxis(values, -1, 0) if planes == "separate" else values).astype(dtype)
+    options = {"photometric": "rgb", "planarconfig": planes}
+    tifffile.imwrite(tmp_path / "a.tif", stored, **options)
+    np.testing.assert_allclose(read_image(tmp_path / "a.tif").astype(int), colour, atol=1)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_deep_tiffs_are_upright(tmp_path, orientation):
+    tag = (274, "H", 1, orientation, True)
+    values = np.linspace(0, 1, 60).reshape(6, 10)
+    for name, dtype in (("deep", np.float64), ("plain", np.float32)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", values.astype(dtype), extratags=[tag])
+    deep, plain = (read_image(tmp_path / f"{name}.tif") for name in ("deep", "plain"))
+    np.testing.assert_array_equal(deep, plain)
+
+
+def test_transparency_of_deep_tiffs_is_over_black(tmp_path):
+    values = np.stack([DEEP, DEEP[::-1], DEEP, np.full_like(DEEP, 65535)], -1).astype(np.float32)
+    values /= 65535
+    values[0, :, 3] = 0
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", extrasamples=["unassalpha"])
+    image = read_image(tmp_path / "a.tif")
+    assert image.shape == (6, 10, 3) and not image[0].any() and image[1:].max() == 255
+
+
+def test_a_tiff_that_cannot_be_read_says_why(tmp_path):
+    volume, channels = np.zeros((5, 16, 16)), np.zeros((4, 5, 7))
+    tifffile.imwrite(
+        tmp_path / "a.tif", volume, volumetric=True, tile=(1, 16, 16), photometric="minisblack"
+    )
+    with pytest.raises(InputError, match=r"a\.tif: a TIFF with the axes ZYX"):
+        read_image(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", channels, photometric="minisblack", planarconfig="contig")
+    with pytest.raises(InputError, match=r"a\.tif: a TIFF with 7 channels"):
+        read_image(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "cut.tif", np.random.default_rng(0).random((99, 99)))
+    content = (tmp_path / "cut.tif").read_bytes()
+    for keep in (100, 5000):
+        with pytest.raises(InputError, match=r"cut\.tif: "):
+            decode_image(content[:keep], "cut.tif")
+    with pytest.raises(InputError, match=r"cut\.tif: page 1 is outside the file's 1 pages"):
+        read_image(tmp_path / "cut.tif", index=1)
