@@ -49,7 +49,7 @@ from importlib.metadata import PackageNotFoundError, version
 def has(line):
     name, wanted = line.split("==")
     try:
-        return version(name) == wanted
+        return version(name).partition("+")[0] == wanted  # 2.9.0+cpu is a build of 2.9.0
     except PackageNotFoundError:
         return False
 

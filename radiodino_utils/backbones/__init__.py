@@ -19,6 +19,6 @@ __getattr__, __dir__, __all__ = attach(
         "presence": ("backbone_table", "list_models"),
         "registry": ("backbone_names", "register_backbone"),
         "seen": ("seen_in_pretraining",),
-        "sizes": ("at_size",),
+        "sizes": ("at_size", "fitting_size"),
     },
 )

@@ -48,6 +48,25 @@ def patch_grid(backbone: Backbone) -> tuple[int, int]:
     return height // backbone.patch_size, width // backbone.patch_size
 
 
+def fitting_size(backbone: Backbone, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the size at which a backbone sees an image nearly undistorted.
+
+    It has the aspect of the image, to the nearest patch, and about as many pixels as the images
+    that the backbone was trained on.
+
+    Args:
+        backbone: Backbone returned by `load_backbone`.
+        shape: Height and width of the image, and perhaps channels.
+
+    Returns:
+        Height and width for `at_size`.
+    """
+    height, width = backbone.preprocessing.shape
+    scale = (height * width / (shape[0] * shape[1])) ** 0.5
+    rows, columns = (max(1, round(edge * scale / backbone.patch_size)) for edge in shape[:2])
+    return rows * backbone.patch_size, columns * backbone.patch_size
+
+
 def require_multiple(size: tuple[int, int], patch: int, name: str) -> None:
     """Check that whole patches cover an image.
 

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = attach(
         "dataset": (
             "ImageDataset",
             "Split",
+            "class_counts",
             "print_caveats",
             "summary",
         ),

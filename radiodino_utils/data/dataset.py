@@ -211,3 +211,15 @@ def summary(datasets: Sequence[ImageDataset]) -> pd.DataFrame:
             | {"positive": dataset.positive, "digest": dataset.digest, "caveat": dataset.caveat}
         )
     return pd.DataFrame(rows)
+
+
+def class_counts(dataset: ImageDataset) -> pd.DataFrame:
+    """Return one row per split and class: split, class, images, groups (NaN if not known)."""
+    rows = []
+    for split, part in dataset.splits.items():
+        labels = dataset.checked_labels(split)
+        for label, name in enumerate(dataset.classes):
+            chosen = np.flatnonzero(labels == label)
+            groups = np.nan if part.groups is None else len({part.groups[row] for row in chosen})
+            rows.append({"split": split, "class": name, "images": len(chosen), "groups": groups})
+    return pd.DataFrame(rows)

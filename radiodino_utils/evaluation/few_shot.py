@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from ..core.errors import InputError, unknown_name
 from ..core.extras import extra
@@ -55,7 +56,8 @@ def classify_few_shot(
             raise unknown_name("few-shot method", method, METHODS)
     _check(features, shots)
     predictions = []
-    for count, draw in product(shots, range(draws)):
+    steps = list(product(shots, range(draws)))
+    for count, draw in tqdm(steps, desc=f"few labels, {features.backbone}", unit="draw"):
         rows = _drawn(features, count, np.random.default_rng([seed, count, draw]))
         predictions += [
             prediction(

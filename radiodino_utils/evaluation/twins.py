@@ -6,6 +6,7 @@ from typing import overload
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from ..data.dataset import ImageDataset
 from ..data.duplicates import DISTANCE, near_pairs, perceptual_hashes
@@ -190,7 +191,7 @@ def _fit_all(
     options: Mapping[str, object],
 ) -> list[Prediction]:
     predictions: list[Prediction] = []
-    for member in group:
+    for member in tqdm(group, desc=str(options.get("protocol", "")), unit="fit"):
         result = fit(member, **options)
         predictions += result if isinstance(result, list) else [result]
     return predictions

@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = attach(
             "LinearProbe",
             "Scores",
             "Similarity",
+            "best_target",
             "grad_cam",
             "with_grad_cam",
         ),

@@ -127,6 +127,19 @@ class Scores(nn.Module):
         return self.probe(self.features(images.permute(0, 2, 3, 1))[0])
 
 
+def best_target(backbone: Backbone | str, probe: nn.Module, image: np.ndarray) -> int:
+    """Return the target with the greatest score, which Grad-CAM explains by default.
+
+    Args:
+        backbone: See `grad_cam`.
+        probe: See `grad_cam`.
+        image: uint8, [height, width] or [height, width, 3].
+    """
+    backbone = as_backbone(backbone)
+    with torch.no_grad():
+        return int(Scores(backbone, probe)(as_tensor(backbone, image))[0].argmax())
+
+
 class IndependentScore(InputError):
     """A target's score does not depend on the image: there is nothing that a map could explain."""
 

@@ -47,7 +47,7 @@ def project(
         with extra("evaluation"):
             from umap import UMAP
 
-        embeddings = _normalised(features)
+        embeddings = normalised_embeddings(features)
         if len(embeddings) < 4:
             raise InputError(
                 f"{features.dataset}: {len(embeddings)} images are too few to project; UMAP needs "
@@ -90,7 +90,7 @@ def explained_variance(features: Features, *, components: int = 20) -> pd.DataFr
     with extra("evaluation"):
         from sklearn.decomposition import PCA
 
-    embeddings = _normalised(features)
+    embeddings = normalised_embeddings(features)
     components = min(components, *embeddings.shape)
     share = PCA(components, svd_solver="full").fit(embeddings).explained_variance_ratio_
     return pd.DataFrame(
@@ -123,7 +123,7 @@ def _require_numba_cache() -> None:
     os.environ["NUMBA_CACHE_DIR"] = folder
 
 
-def _normalised(features: Features) -> np.ndarray:
+def normalised_embeddings(features: Features) -> np.ndarray:
     """Return the L2-normalised embeddings of all splits, float64, [n, width]."""
     splits = [features.embedding(split) for split in features.labels]
     embeddings = np.concatenate(splits).astype(np.float64)

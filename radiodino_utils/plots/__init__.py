@@ -32,6 +32,7 @@ _import_name, _, __all__ = attach(
             "probe_bars",
         ),
         "style": ("save_figure", "styled"),
+        "viewer": ("ImageViewer",),
     },
 )
 

@@ -8,12 +8,16 @@ import argparse
 import signal
 import sys
 from dataclasses import dataclass, field, fields
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import InputError
 from ..core.files import results_folder
-from .notebooks import list_notebooks, outline, pick
+from .notebooks import list_notebooks, outline, pick, profile_name
 from .processes import environment, own_environment
+
+if TYPE_CHECKING:
+    from .study import Study
 
 NEEDS_INSTALLATION = 3  # exit code
 DESCRIPTION = """Run the notebooks of a profile.
@@ -26,15 +30,33 @@ def _option(default: object, description: str, metavar: str | None = None) -> An
     return field(default=default, metadata={"help": description, "metavar": metavar})
 
 
+_OF_DATA = ("labels", "masks", "backbone", "name", "quick")
+_OF_PROFILES = ("profile", "list", "check", "save_outputs")
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """Options of a run of notebooks.
 
     Raises:
-        InputError: If the number of jobs is below 1.
+        InputError: If the number of jobs is below 1, or options do not go together.
     """
 
-    profile: str = _option("demo", "File of notebooks/profiles, without suffix.", "NAME")
+    profile: str = _option(
+        "demo", "File of notebooks/profiles without suffix, or path of one elsewhere.", "NAME"
+    )
+    data: str | None = _option(None, "Images of your own, for which a profile is made.", "PATH")
+    labels: str | None = _option(None, "List of the labels of --data, if it is elsewhere.", "CSV")
+    masks: str | None = _option(None, "Folder of the masks of --data, if it is elsewhere.", "PATH")
+    backbone: tuple[str, ...] = _option(
+        (), "Backbone for --data; may be given again. [radiodino-mini]", "NAME"
+    )
+    name: str | None = _option(None, "Name of the results of --data. [that of PATH]", "NAME")
+    quick: bool = _option(False, "Leave out what takes most of the time with --data.")
     only: tuple[str, ...] = _option(
         (), "Run this notebook and what it needs; may be given again.", "03"
     )
@@ -48,6 +70,12 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.jobs is not None and self.jobs < 1:
             raise InputError(f"--jobs {self.jobs}: at least one notebook at a time is needed.")
+        given = [name for name in _OF_PROFILES if getattr(self, name) not in (False, "demo")]
+        if self.data and given:
+            raise InputError(f"--data makes a profile of its own; leave out --{_flag(given[0])}.")
+        given = [name for name in _OF_DATA if getattr(self, name)]
+        if given and not self.data:
+            raise InputError(f"--{_flag(given[0])} belongs to --data PATH; give that too.")
 
 
 def parse(arguments: list[str] | None = None) -> RunOptions:
@@ -66,7 +94,7 @@ def parse(arguments: list[str] | None = None) -> RunOptions:
             settings["metavar"] = option.metadata["metavar"]
             settings["action"] = "append" if isinstance(option.default, tuple) else "store"
             settings["type"] = int if option.name == "jobs" else str
-        parser.add_argument(f"--{option.name.replace('_', '-')}", **settings)
+        parser.add_argument(f"--{_flag(option.name)}", **settings)
     given = vars(parser.parse_args(arguments))
     return RunOptions(**{name: value for name, value in given.items() if value is not None})
 
@@ -88,7 +116,7 @@ def run(options: RunOptions) -> int:
         with environment(own_environment()):
             return _run(options)
     except OSError as error:
-        place = error.filename or results_folder(options.profile)
+        place = error.filename or results_folder(profile_name(options.profile))
         print(f"{place}: {error.strerror}; make room or mend it.", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
@@ -98,13 +126,17 @@ def run(options: RunOptions) -> int:
 
 def _run(options: RunOptions) -> int:
     profile, only = options.profile, options.only
+    if options.data:
+        from .study import write_study
+
+        profile = str(write_study(_study(options)))
     if options.list:
         print(list_notebooks(profile))
         return 0
     if options.save_outputs:
         from .outputs import save_outputs
 
-        print("\n".join(str(path) for path in save_outputs(profile)))
+        print("\n".join(str(path) for path in save_outputs(profile, only=only)))
         return 0
     from ..core.environment import cpu_count
 
@@ -124,8 +156,22 @@ def _run(options: RunOptions) -> int:
     complete = run_profile(
         profile, only=only, force=options.force, jobs=jobs, allow_missing=options.allow_missing
     )
-    print(build_report(profile))
+    print(build_report(profile_name(profile)))
     return 0 if complete else 1
+
+
+def _study(options: RunOptions) -> "Study":
+    from .study import Study
+
+    labels, masks = (text and Path(text) for text in (options.labels, options.masks))
+    return Study(
+        Path(options.data or ""),
+        labels=labels or None,
+        masks=masks or None,
+        backbones=options.backbone,
+        name=options.name or "",
+        quick=options.quick,
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -135,7 +181,8 @@ def main(arguments: list[str] | None = None) -> None:
         if options.list:
             print(list_notebooks(options.profile))
             sys.exit(0)
-        pick(outline(options.profile), options.only)
+        if not options.data:
+            pick(outline(options.profile), options.only)
     except InputError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -12,6 +12,8 @@ from ..core.files import REPOSITORY, require_checkout, results_folder
 from ..core.states import read_state
 
 FOLDER = REPOSITORY / "notebooks"
+_SUFFIX = ".yaml"
+OWN = "own"  # results of single images of one's own
 
 
 @dataclass(frozen=True)
@@ -75,18 +77,34 @@ def profile_names() -> list[str]:
         InputError: If the package is installed without its checkout.
     """
     require_checkout(FOLDER)
-    return sorted(path.stem for path in (FOLDER / "profiles").glob("*.yaml"))
+    return sorted(path.stem for path in (FOLDER / "profiles").glob(f"*{_SUFFIX}"))
+
+
+def profile_name(profile: str) -> str:
+    """Return the name of a profile, which is given by its name or as the path of its file."""
+    return Path(profile).stem if profile.endswith(_SUFFIX) else profile
 
 
 def profile_path(profile: str) -> Path:
     """Return the YAML file of a profile.
 
+    Args:
+        profile: Name of a file in `notebooks/profiles`, or the path of a file elsewhere, whose name
+            decides the results folder.
+
     Raises:
-        InputError: If the profile is unknown.
+        InputError: If the profile is unknown, or a file elsewhere has the name of one of them.
     """
-    if profile not in (known := profile_names()):
-        raise unknown_name("profile", profile, known)
-    return FOLDER / "profiles" / f"{profile}.yaml"
+    known, path = profile_names(), Path(profile).expanduser().absolute()
+    if profile in known:
+        return FOLDER / "profiles" / f"{profile}{_SUFFIX}"
+    if not profile.endswith(_SUFFIX):
+        raise unknown_name("profile", profile, [*known, f"PATH{_SUFFIX}"])
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such profile.")
+    if path.stem in [*known, OWN] and not path.parent.samefile(FOLDER / "profiles"):
+        raise InputError(f"{path}: results/{path.stem} belongs to the project; rename the file.")
+    return path
 
 
 def outline(profile: str) -> list[Notebook]:
@@ -140,9 +158,10 @@ def list_notebooks(profile: str) -> str:
     Raises:
         InputError: If the profile is unknown.
     """
-    lines = [f"profile {profile} (known: {', '.join(profile_names())})"]
+    name = profile_name(profile)
+    lines = [f"profile {name} (known: {', '.join(profile_names())})"]
     for notebook in outline(profile):
-        state = read_state(results_folder(profile), notebook.name).get("state", "not run yet")
+        state = read_state(results_folder(name), notebook.name).get("state", "not run yet")
         numbers = ", ".join(name[:2] for name in notebook.needs)
         needs = f", needs {numbers}" if numbers else ""
         lines.append(f"{notebook.name:28} {state:12} {notebook.title}{needs}")

@@ -2,12 +2,13 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
 from ..core.files import atomic, results_folder
-from .notebooks import Notebook, cells_of
+from .notebooks import Notebook, cells_of, pick
 from .profiles import load_profile
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -47,13 +48,14 @@ def _describe_error(place: str, error: dict[str, Any]) -> str:
     return "\n".join([sentence, *(_COLOURS.sub("", line) for line in error["traceback"][-3:])])
 
 
-def save_outputs(profile: str) -> list[Path]:
+def save_outputs(profile: str, *, only: Sequence[str] = ()) -> list[Path]:
     """Put the outputs of executed notebooks into the committed notebooks.
 
     Progress bars and the parameters that papermill injected are left out.
 
     Args:
         profile: Profile of the run; the parameters in the notebooks must be those of the profile.
+        only: Numbers or names of notebooks; all by default.
 
     Returns:
         The notebooks that were written.
@@ -62,7 +64,8 @@ def save_outputs(profile: str) -> list[Path]:
         InputError: If a notebook was not executed, or was executed from other code.
     """
     written = []
-    for notebook in load_profile(profile):
+    notebooks = load_profile(profile)
+    for notebook in pick(notebooks, only) if only else notebooks:
         cells = _executed_cells(notebook, profile)
         content = json.loads(notebook.path.read_text(encoding="utf-8"))
         count = 0

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from ..core.config import Config
 from ..core.errors import InputError, unknown_name
 from . import notebooks as sequence
-from .notebooks import Notebook, cells_of, profile_path
+from .notebooks import Notebook, cells_of, profile_name, profile_path
 from .strict_yaml import checked_mapping, read_mapping
 
 Defaults = Mapping[str, tuple[Any, str]]
@@ -62,8 +62,8 @@ def load_profile(profile: str) -> list[Notebook]:
     """Read the sequence of notebooks with the parameters of a profile.
 
     Args:
-        profile: Name of a YAML file in `notebooks/profiles`. It becomes the parameter `profile`,
-            which decides the results folder.
+        profile: Name of a YAML file in `notebooks/profiles`, or path of a file elsewhere. The
+            file's name becomes the parameter `profile`, which decides the results folder.
 
     Returns:
         The notebooks, each after those that it needs.
@@ -73,7 +73,7 @@ def load_profile(profile: str) -> list[Notebook]:
             parameter that does not exist, or gives a parameter a value of another type than the
             notebook does.
     """
-    content = Profile.read(profile_path(profile))
+    content, profile = Profile.read(profile_path(profile)), profile_name(profile)
     entries = {
         name: Entry(**entry)
         for name, entry in read_mapping(sequence.FOLDER / "sequence.yaml").items()

@@ -99,13 +99,19 @@ class Records:
             if "outputs" in read_state(self.folder, notebook.name):
                 self.label(notebook, "done" if current[notebook.name] else "out of date")
 
+    def last_seconds(self, notebook: Notebook) -> float:
+        """Return how long the last complete run of a notebook took; 0 if there is none."""
+        return float(read_state(self.folder, notebook.name).get("last_seconds", 0))
+
     def start(self, notebook: Notebook) -> None:
         """Record that a notebook is under way."""
-        write_state(self.folder, notebook.name, {"state": "not finished"})
+        facts = {"state": "not finished", "last_seconds": self.last_seconds(notebook)}
+        write_state(self.folder, notebook.name, facts)
 
     def fail(self, notebook: Notebook, *, seconds: float, memory: float) -> None:
         """Record a notebook that failed after some seconds, with its peak memory in MB."""
-        write_state(self.folder, notebook.name, _state("FAILED", seconds, memory))
+        facts = _state("FAILED", seconds, memory) | {"last_seconds": self.last_seconds(notebook)}
+        write_state(self.folder, notebook.name, facts)
 
     def succeed(
         self,
@@ -132,6 +138,7 @@ class Records:
                 path.unlink()
         self._add_fetched(made_from["inputs"])
         details = {"made_from": made_from, "outputs": self.outputs(notebook)}
+        details |= {"last_seconds": seconds}
         record_processor(self.folder, notebook.name, threads=threads)
         write_state(self.folder, notebook.name, _state("done", seconds, memory) | details)
 

@@ -2,10 +2,13 @@
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from tqdm import tqdm
 
 from ..core.environment import cpu_count
 from ..core.errors import InputError
@@ -14,11 +17,12 @@ from ..core.locks import locked
 from ..core.states import is_damaged
 from .execution import execute
 from .missing import without_missing_inputs
-from .notebooks import Notebook, pick, with_needed
+from .notebooks import Notebook, pick, profile_name, with_needed
 from .processes import Processes, own_environment
 from .profiles import load_profile
 from .records import WRITTEN, Records
 
+_USUAL = 30.0  # seconds of a notebook that has never run
 # what a killed process was writing, named by `tempfile` or `atomic`
 _LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}")
 
@@ -59,7 +63,7 @@ def run_profile(
     notebooks = without_missing_inputs(notebooks, chosen, allow_missing=allow_missing)
     present = {notebook.name for notebook in notebooks}
     names = with_needed(notebooks, [notebook for notebook in chosen if notebook.name in present])
-    folder = make_folder(results_folder(profile).absolute())
+    folder = make_folder(results_folder(profile_name(profile)).absolute())
     make_folder(folder / "state")
     with locked(folder / "state" / ".lock", limit=0), Processes() as processes:
         _remove_leftovers(folder)
@@ -67,7 +71,8 @@ def run_profile(
         run = _Run(records, processes, force=force, jobs=jobs)
         records.update()
         wanted = [notebook for notebook in notebooks if notebook.name in names]
-        succeeded = _in_order(wanted, run.visit, jobs)
+        with run.progress(wanted):
+            succeeded = _in_order(wanted, run.visit, jobs)
         records.update()
     if processes.signal:
         raise KeyboardInterrupt(processes.signal)
@@ -107,12 +112,33 @@ class _Run:
 
     def __init__(self, records: Records, processes: Processes, *, force: bool, jobs: int) -> None:
         self.records, self.processes, self.force = records, processes, force
-        self.folder = records.folder
+        self.folder, self.jobs = records.folder, jobs
         threads = str(max(1, cpu_count() // jobs))
         self.variables = {"OMP_NUM_THREADS": threads} if jobs > 1 else {}
 
+    @contextmanager
+    def progress(self, notebooks: Sequence[Notebook]) -> Iterator[None]:
+        """Say how long the notebooks will take by their last runs, and show a bar in a terminal."""
+        due = [one for one in notebooks if self.force or not self.records.is_current(one)]
+        known = {one.name: self.records.last_seconds(one) for one in due}
+        times = [seconds for seconds in known.values() if seconds]
+        if times:
+            total = sum(times) / self.jobs / 60
+            rest = f", {len(due) - len(times)} have not run yet" if len(times) < len(due) else ""
+            _say(f"{len(due)} notebooks to run: about {total:.1f} minutes by their last runs{rest}")
+        usual = sum(times) / len(times) if times else _USUAL
+        self.expected = {name: seconds or usual for name, seconds in known.items()}
+        shape = "{desc} {percentage:3.0f}% |{bar}| {elapsed}, about {remaining} left"
+        with tqdm(total=sum(self.expected.values()), bar_format=shape, disable=None) as self.bar:
+            yield
+
     def visit(self, notebook: Notebook, failed: list[str]) -> bool:
         """Run a notebook if it must be run; return whether it is up to date now."""
+        done = self._visit(notebook, failed)
+        self.bar.update(self.expected.get(notebook.name, 0))
+        return done
+
+    def _visit(self, notebook: Notebook, failed: list[str]) -> bool:
         if self.processes.signal:
             return False
         if failed:
@@ -170,4 +196,5 @@ def _remove_leftovers(folder: Path) -> None:
 
 def _say(line: str) -> None:
     with suppress(OSError):  # a terminal that is gone must not end the run
-        print(f"{line}\n", end="", flush=True)
+        tqdm.write(line)
+        sys.stdout.flush()

@@ -6,7 +6,7 @@ import torch
 from radiodino_utils.backbones.backbone import from_model
 from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.backbones.registry import backbone_names
-from radiodino_utils.backbones.sizes import at_size
+from radiodino_utils.backbones.sizes import at_size, fitting_size
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.features.engines import make_engine
 
@@ -174,3 +174,10 @@ def test_features_at_a_size_that_is_not_square(tiny_backbone):
     )
     batch = image[None, ..., None].copy()
     np.testing.assert_allclose(by_torch(batch)[0], by_openvino(batch)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((32, 32), (32, 32)), ((500, 2000, 3), (16, 64)), ((9, 1000), (16, 336))]
+)
+def test_the_fitting_size_has_the_aspect_of_the_image(tiny_backbone, shape, size):
+    assert fitting_size(tiny_backbone, shape) == size

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.data.dataset import Split, print_caveats
+from radiodino_utils.data.dataset import Split, class_counts, print_caveats
 from radiodino_utils.data.registry import as_dataset, load_dataset
 from radiodino_utils.data.segmentation import as_segmentation_datasets
 from radiodino_utils.features.extraction import extract_features
@@ -110,3 +110,17 @@ def test_the_first_images_of_each_class() -> None:
     split = Split(np.zeros((6, 2, 2), np.uint8), np.array([2, 0, 2, 0, 2, 5]), list("abcdef"))
     assert split.first_of_each_class().tolist() == [1, 0, 5]
     assert split.first_of_each_class(2).tolist() == [1, 3, 0, 2, 5]
+
+
+def test_class_counts_say_images_and_groups_of_each_split(synthetic_dataset) -> None:
+    dataset = synthetic_dataset()
+    counts = class_counts(dataset)
+    assert counts.groupby("split", sort=False)["images"].sum().to_dict() == {
+        "train": 5,
+        "val": 3,
+        "test": 4,
+    }
+    assert counts["groups"].isna().all() and counts["class"].tolist() == [*dataset.classes] * 3
+    grouped = replace(dataset.splits["val"], groups=["a", "a", "a"])
+    counts = class_counts(replace(dataset, splits={"val": grouped}))
+    assert counts["groups"].max() == 1

@@ -17,6 +17,7 @@ from radiodino_utils.explain.class_activation import (
     LinearProbe,
     Scores,
     Similarity,
+    best_target,
     grad_cam,
 )
 from radiodino_utils.explain.faithfulness import road
@@ -192,3 +193,11 @@ def test_similarity_is_the_cosine(probes, features):
 def test_pixels_have_no_grad_cam(probes):
     with pytest.raises(InputError, match="^pixels: has no attention to show"):
         grad_cam(load_backbone("pixels"), probes["linear probe"], IMAGE)
+
+
+def test_the_best_target_is_the_one_that_is_explained(probes):
+    backbone = from_model("tiny", tiny_transformer(), "made")
+    target = best_target(backbone, probes["linear probe"], IMAGE)
+    explained = grad_cam(backbone, probes["linear probe"], IMAGE)
+    assert (explained == grad_cam(backbone, probes["linear probe"], IMAGE, target)).all()
+    assert (explained != grad_cam(backbone, probes["linear probe"], IMAGE, (target + 1) % 4)).any()

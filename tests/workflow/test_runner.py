@@ -326,3 +326,28 @@ def test_a_results_folder_that_cannot_be_written_to(
 def test_the_committed_profiles_fit_the_notebooks() -> None:
     for profile in profile_names():
         assert load_profile(profile)
+
+
+def test_the_expected_time_is_that_of_the_last_runs(
+    notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_profile("small")
+    assert "minutes by their last runs" not in capfd.readouterr().out
+    state = tmp_path / "results" / "state" / "01_first.json"
+    content = json.loads(state.read_text())
+    assert content["last_seconds"] == content["seconds"] > 0
+    state.write_text(json.dumps(content | {"last_seconds": 90}))
+    write_notebook(notebooks, "01_first", "1 / 0")
+    assert not run_profile("small", only=["01"])
+    expected = "1 notebooks to run: about 1.5 minutes by their last runs"
+    assert expected in capfd.readouterr().out
+    assert json.loads(state.read_text())["last_seconds"] == 90
+
+
+def test_a_profile_may_lie_elsewhere(
+    notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text("01_first: {value: 7}")
+    assert run_profile(str(tmp_path / "mine.yaml"))
+    assert (tmp_path / "results" / "tables" / "01_numbers.csv").read_text() == "value\n7\n"
+    assert list_notebooks(str(tmp_path / "mine.yaml")).startswith("profile mine")

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from ...features.patch_maps import DenseFeatures
 from .prediction import Segmentation
@@ -32,9 +33,10 @@ def segment_all(
     Raises:
         InputError: See `segment`.
     """
+    runs = list(product(features, probes, seeds))
     return [
         segment(entry, probe=probe, training=training, seed=seed)
-        for entry, probe, seed in product(features, probes, seeds)
+        for entry, probe, seed in tqdm(runs, desc="probing patch maps", unit="probe")
     ]
 
 

@@ -1,0 +1,133 @@
+"""One image of one's own, with sliders for slice, window and point in a notebook."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..core.extras import extra
+from ..data.dicom import is_dicom, read_header
+from ..data.headers import read_headers
+from ..data.images import read_image
+from ..data.intensity import Window, checked_window
+from ..data.reading import read_values
+
+
+class ImageViewer:
+    """An image file whose slice, window and point a person may choose.
+
+    Without a person the arguments count. Cells that run after a slider was moved take its value.
+
+    Args:
+        path: The file.
+        window: See `read_image`.
+        index: See `read_image`.
+        point: Column and row of a pixel; the middle by default.
+
+    Attributes:
+        window: Lower and upper value in use; `None` for the file's own.
+        index: Slice, frame or page in use.
+        point: Column and row in use.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        window: Window | str | None = None,
+        index: int | None = None,
+        point: tuple[int, int] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.window = checked_window(window, path)
+        self.index = index
+        self._untouched: Window | None = None  # where the slider of the window starts
+        height, width = self.pixels.shape[:2]
+        self.point: tuple[int, int] = point or (width // 2, height // 2)
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The image by the values in use, uint8, [height, width] or [height, width, 3]."""
+        return read_image(self.path, window=self.window, index=self.index)
+
+    def show(self, *, with_point: bool = False) -> None:
+        """Display the image in a notebook, below its sliders.
+
+        Args:
+            with_point: Whether to choose a point too, which a cross marks.
+        """
+        with extra("notebooks"):
+            from IPython.display import display
+            from ipywidgets import VBox, interactive_output
+
+        sliders = self._sliders(with_point)
+
+        def draw(**values: Any) -> None:
+            self._take(values)
+            display(self._marked() if with_point else Image.fromarray(self.pixels))
+
+        display(VBox([*sliders.values(), interactive_output(draw, sliders)]))
+
+    def _sliders(self, with_point: bool) -> dict[str, Any]:
+        from ipywidgets import FloatRangeSlider, IntSlider
+
+        sliders: dict[str, Any] = {}
+        options = {"continuous_update": False}
+        headers = read_headers(self.path.parent, [self.path], progress=False)
+        count = int(headers.files["images"].iloc[0])
+        if count > 1:
+            middle = count // 2 if self.index is None else self.index
+            sliders["index"] = IntSlider(middle, 0, count - 1, description="slice", **options)
+        if limits := value_range(self.path, self.index):
+            self._untouched = self.window or limits
+            low, high = min(limits[0], self._untouched[0]), max(limits[1], self._untouched[1])
+            sliders["window"] = FloatRangeSlider(
+                value=self._untouched, min=low, max=high, description="window", **options
+            )
+        if with_point:
+            height, width = self.pixels.shape[:2]
+            for name, value, edge in zip(
+                ("column", "row"), self.point, (width, height), strict=True
+            ):
+                sliders[name] = IntSlider(value, 0, edge - 1, description=name, **options)
+        return sliders
+
+    def _take(self, values: Mapping[str, Any]) -> None:
+        self.index = values.get("index", self.index)
+        low, high = values.get("window", (0, 0))
+        if low < high and (low, high) != self._untouched:
+            self.window, self._untouched = (low, high), None
+        if "column" in values:
+            self.point = (values["column"], values["row"])
+
+    def _marked(self) -> Image.Image:
+        """Return the image with a cross through the point."""
+        pixels = self.pixels.copy()
+        column, row = self.point
+        pixels[row, :] = 255 - pixels[row, :]
+        pixels[:, column] = 255 - pixels[:, column]
+        return Image.fromarray(pixels)
+
+
+def value_range(path: Path, index: int | None = None) -> Window | None:
+    """Return the least and the greatest value of an image, between which a window is chosen.
+
+    Args:
+        path: The file.
+        index: See `read_image`.
+
+    Returns:
+        Two numbers, of CT in HU; `None` for an image in colour, of 8 bits or of one value.
+    """
+    values = read_values(path, index=index)
+    if values.ndim == 3 or values.dtype == np.uint8:
+        return None
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    if is_dicom(path):
+        header = read_header(path)
+        slope = float(header.get("RescaleSlope") or 1)
+        intercept = float(header.get("RescaleIntercept") or 0)
+        low, high = sorted((low * slope + intercept, high * slope + intercept))
+    return (low, high) if low < high else None

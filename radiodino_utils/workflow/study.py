@@ -1,0 +1,249 @@
+"""A profile for images of one's own: what can be computed with them, and what cannot and why."""
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import InputError
+from ..core.files import make_folder, results_folder, write_text
+from ..data.dataset import ImageDataset
+from ..data.detection import KINDS, Detected, detect
+from ..data.open_names import UNLABELLED, OpenName, parse_open_name
+from ..data.registry import load_dataset
+from ..data.segmentation import load_segmentation_dataset
+from .notebooks import OWN, profile_names
+
+BACKBONE, BASELINES = "radiodino-mini", ("random-t16", "pixels")
+SLICES = "5"  # of each series of DICOM, evenly
+FOLDS, REPEATS = 5, 3
+SHOTS, KS = (1, 5, 10, 20, 50), (1, 5, 10, 20, 50, 100, 200)
+_NO_VALIDATION = ("knn-k20", "knn1", "knn11")  # kNN protocols that choose nothing
+_UNFIT = {
+    "06_attention_maps": "it scores maps on the organs of the demo's CT; set its `image` to a file",
+    "08_pretraining": "it shows how a backbone is trained; see docs/pretraining.md",
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """Images of one's own.
+
+    Attributes:
+        data: Path of the images, see `detection.detect`.
+        labels: List of labels, if it lies elsewhere.
+        masks: Folder of the masks of the images.
+        backbones: Names of the backbones; `BACKBONE` by default.
+        name: Name of the study and of its results folder; by default that of `data`.
+        quick: Whether to leave out what takes most of the time.
+    """
+
+    data: Path
+    labels: Path | None = None
+    masks: Path | None = None
+    backbones: Sequence[str] = ()
+    name: str = ""
+    quick: bool = False
+
+
+@dataclass
+class _Plan:
+    """Parameters of the notebooks that can run, and why the others cannot."""
+
+    notebooks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=lambda: dict(_UNFIT))
+
+
+def write_study(study: Study) -> Path:
+    """Write the profile of a study to `results/NAME/NAME.yaml`, and print what it leaves out.
+
+    An earlier profile of another content is kept as `NAME.yaml.old`.
+
+    Args:
+        study: The images and what to do with them.
+
+    Returns:
+        The path of the profile; `--profile PATH` runs it again.
+
+    Raises:
+        InputError: If the images, labels or masks cannot be read, or the name is that of a profile
+            of the project.
+    """
+    name = _name(study)
+    dataset, segmentation = _names(study, name)
+    plan = _plan(study, load_dataset(dataset), dataset, segmentation)
+    path = make_folder(results_folder(name)) / f"{name}.yaml"
+    text = _text(plan, path)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        os.replace(path, path.with_suffix(".yaml.old"))
+        print(f"{path}: was another profile, which is kept as {path.name}.old")
+    write_text(path, text)
+    for notebook, reason in plan.left_out.items():
+        print(f"{notebook:28} left out: {reason}")
+    return path
+
+
+def _name(study: Study) -> str:
+    name = study.name or re.sub(r"[^\w.-]+", "-", study.data.resolve().stem).strip(".-")
+    if not re.fullmatch(r"[\w-][\w.-]*", name):
+        raise InputError(f"--name '{name}': use letters, digits, '-', '_' and '.' only.")
+    if name in (taken := [*profile_names(), OWN]):
+        raise InputError(
+            f"--name {name}: its results folder belongs to the project ({', '.join(taken)}); "
+            "choose another --name."
+        )
+    return name
+
+
+def _names(study: Study, name: str) -> tuple[str, str]:
+    """Return the names of the dataset and of the segmentation dataset, which may be empty."""
+    found = detect(study.data.expanduser().absolute())
+    if not found.name:
+        hint = found.hint or "name a folder of images, or a list of them"
+        raise InputError(f"{study.data}: {KINDS[found.kind]}; {hint}.")
+    opened = _opened(found, name)
+    masks = f"{name}={found.name}" if found.has_masks else ""
+    if study.masks:
+        options = {"images": opened.path}
+        masks = str(OpenName("masks", str(study.masks.expanduser().absolute()), options, name))
+    if study.labels:
+        labels = {"labels": str(study.labels.expanduser().absolute())}
+        opened = replace(opened, options=opened.options | labels)
+    return str(opened), masks
+
+
+def _opened(found: Detected, name: str) -> OpenName:
+    opened = None if found.has_masks else parse_open_name(found.name)
+    if opened:
+        chosen = {"slices": SLICES} if opened.kind == "dicom" else {}
+        return replace(opened, alias=name, options=chosen | opened.options)
+    images = found.path / "images" if found.has_masks else found.path
+    return OpenName("folder", str(images), {"labels": UNLABELLED}, name)
+
+
+def _plan(study: Study, dataset: ImageDataset, name: str, segmentation: str) -> _Plan:
+    """Return which notebooks can run on a dataset, with their parameters."""
+    backbones = [*dict.fromkeys([*(study.backbones or [BACKBONE]), *BASELINES])]
+    plan = _Plan()
+    all_of_them: dict[str, Any] = {"datasets": [name], "backbones": backbones}
+    plan.notebooks = {
+        "00_dataset_audit": {"dataset": name},
+        "01_single_image": {"backbone": backbones[0], "dataset": name},
+        "02_feature_extraction": all_of_them,
+        "04_embedding_visualization": all_of_them,
+    }
+    if reason := _why_not_classified(dataset):
+        plan.left_out |= dict.fromkeys(
+            [
+                "03_knn_classification",
+                "07_linear_probe_and_finetuning",
+                "09_paper_comparison",
+            ],
+            reason,
+        )
+    else:
+        _add_classification(plan, study, dataset, all_of_them)
+    if segmentation:
+        (masks, *_) = load_segmentation_dataset(segmentation)
+        labelled = [count for count in (4, 12, 32) if count < len(masks.splits["train"])]
+        plan.notebooks["05_segmentation_probing"] = all_of_them | {
+            "datasets": [segmentation],
+            "epochs": 4 if study.quick else 12,
+            "labelled": labelled[:1] if study.quick else labelled,
+        }
+    else:
+        plan.left_out["05_segmentation_probing"] = "no masks were given (--masks PATH)"
+    plan.notebooks["00_dataset_audit"]["left_out"] = plan.left_out
+    return plan
+
+
+def _why_not_classified(dataset: ImageDataset) -> str:
+    """Return why the images of a dataset cannot be classified; empty if they can."""
+    if dataset.classes == (UNLABELLED,):
+        return "no labels were found or given (--labels CSV)"
+    if len(dataset.classes) < 2:
+        return f"all images are of the class '{dataset.classes[0]}'"
+    if "train" in dataset.splits and "test" in dataset.splits:
+        return ""
+    if list(dataset.splits) != ["all"]:
+        return f"of train and test only {', '.join(dataset.splits)} is there"
+    units = _units(dataset)
+    if min(units) < 3:
+        label = dataset.classes[units.index(min(units))]
+        return f"the class '{label}' has {min(units)} independent images or groups; 3 are needed"
+    return ""
+
+
+def _units(dataset: ImageDataset) -> list[int]:
+    """Return the number of groups of each class, or of images where no groups are known."""
+    part = dataset.splits["all"]
+    units = np.arange(len(part)) if part.groups is None else np.asarray(part.groups)
+    return [len(np.unique(units[part.labels == label])) for label in range(len(dataset.classes))]
+
+
+def _add_classification(
+    plan: _Plan, study: Study, dataset: ImageDataset, parameters: dict[str, Any]
+) -> None:
+    """Add the notebooks that classify, with what the number of images allows."""
+    splits = dataset.splits
+    folds: dict[str, int] = {}
+    if "train" in splits:
+        trained = np.bincount(splits["train"].labels, minlength=len(dataset.classes))
+    else:
+        folds["folds"] = min(FOLDS, *_units(dataset))
+        folds["repeats"] = 1 if study.quick else REPEATS
+        # one part is tested, and one chosen from
+        counts = np.bincount(splits["all"].labels, minlength=len(dataset.classes))
+        trained = counts * (folds["folds"] - 2) // folds["folds"]
+    has_validation = bool(folds) or "val" in splits
+    protocol = "knn" if has_validation else "knn-k20"
+    plan.notebooks["09_paper_comparison"] = {"protocol": protocol, "published": False}
+    plan.notebooks["03_knn_classification"] = (
+        parameters
+        | folds
+        | {
+            "protocols": [*(["knn"] if has_validation else []), *_NO_VALIDATION],
+            "ks": [k for k in KS if k <= trained.sum()],
+        }
+    )
+    if not has_validation:
+        reason = "its probes are chosen on a split `val`, which is missing"
+        plan.left_out["07_linear_probe_and_finetuning"] = reason
+        return
+    shots = [] if study.quick else [count for count in SHOTS if count <= trained.min()]
+    plan.notebooks["07_linear_probe_and_finetuning"] = (
+        parameters
+        | folds
+        | {
+            "protocols": ["logistic"],
+            "shots": shots,
+            "draws": 1 if folds else 4,  # each fold draws anew
+            "recipes": [],
+            "tuned": [],
+            "tuned_datasets": [],
+        }
+    )
+    plan.left_out["fine-tuning"] = "it takes hours without a GPU; add `recipes` to the profile"
+    if dropped := [count for count in SHOTS if count not in shots]:
+        reason = "left out for --quick" if study.quick else f"{trained.min()} can be learnt from"
+        plan.left_out[f"{', '.join(map(str, dropped))} labels per class"] = reason
+
+
+def _text(plan: _Plan, path: Path) -> str:
+    """Return the profile as YAML with comments."""
+    import yaml
+
+    command = shlex.join(["./run_all.sh", "--profile", os.path.relpath(path)])
+    lines = [f"# Edit it, and run it again: {command}", "# Left out:"]
+    lines += [f"#   {name}: {reason}" for name, reason in plan.left_out.items()]
+    body = {"all": {"seed": 0}} | dict(sorted(plan.notebooks.items()))
+    # copies instead of aliases: each notebook is edited on its own
+    body = json.loads(json.dumps(body))
+    text = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
+    return "\n".join([*lines, text])

@@ -1,0 +1,148 @@
+"""Profiles for images of one's own: what they run, and what they leave out and why."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from radiodino_utils.core.errors import InputError
+from radiodino_utils.workflow.command import RunOptions, parse
+from radiodino_utils.workflow.profiles import load_profile
+from radiodino_utils.workflow.study import Study, write_study
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """Write noisy images of the given names into a folder, results beside it."""
+    monkeypatch.setenv("RADIODINO_RESULTS", str(tmp_path / "results"))
+
+    def write(names):
+        generator = np.random.default_rng(0)
+        for name in names:
+            path = tmp_path / "scans" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 256, (16, 16), np.uint8)).save(path)
+        return tmp_path / "scans"
+
+    return write
+
+
+def classes(count):
+    return [f"{label}/{number}.png" for label in ("benign", "malignant") for number in range(count)]
+
+
+def parameters(path):
+    return {notebook.number: notebook.parameters for notebook in load_profile(str(path))}
+
+
+def test_class_folders_are_classified_by_cross_validation(images):
+    found = parameters(write_study(Study(images(classes(12)), name="mystudy")))
+    root = images([])
+    assert list(found) == ["00", "01", "02", "03", "04", "07", "09"]
+    assert found["03"]["datasets"] == [f"mystudy=folder:{root}"]
+    assert found["03"]["backbones"] == ["radiodino-mini", "random-t16", "pixels"]
+    assert found["03"]["profile"] == "mystudy"
+    assert (found["03"]["folds"], found["03"]["repeats"]) == (5, 3)
+    assert found["03"]["ks"] == [1, 5, 10]  # of 24 images, 14 are learnt from
+    assert found["07"]["shots"] == [1, 5]
+    assert "no masks" in found["00"]["left_out"]["05_segmentation_probing"]
+
+
+def test_images_without_labels_are_seen_and_not_classified(images, capsys):
+    path = write_study(Study(images(["a.png", "deep/b.png", "c.png", "d.png"])))
+    assert path.name == "scans.yaml"
+    found = parameters(path)
+    assert list(found) == ["00", "01", "02", "04"]
+    assert found["02"]["datasets"] == [f"scans=folder:{images([])}?labels=unlabelled"]
+    printed = capsys.readouterr().out
+    assert "03_knn_classification" in printed and "no labels were found or given" in printed
+    assert "no labels were found or given" in path.read_text()
+
+
+def test_a_list_of_labels_joins_images(images, tmp_path):
+    rows = [f"{number}.png,{'xy'[number % 2]},p{number // 2}" for number in range(8)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,patient", *rows]))
+    root = images([f"{number}.png" for number in range(8)])
+    study = Study(root, labels=tmp_path / "labels.csv", backbones=["random-t16"], quick=True)
+    found = parameters(write_study(study))
+    assert found["03"]["datasets"] == [f"scans=folder:{root}?labels={tmp_path / 'labels.csv'}"]
+    assert found["03"]["backbones"] == ["random-t16", "pixels"]
+    assert (found["03"]["folds"], found["03"]["repeats"]) == (4, 1)
+    assert found["07"]["shots"] == []
+
+
+def test_masks_are_segmented(images):
+    names = [f"{part}/{number}.png" for part in ("images", "masks") for number in range(6)]
+    root = images(names)
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.eye(16, dtype=np.uint8)).save(path)
+    found = parameters(write_study(Study(root)))
+    assert found["05"]["datasets"] == [f"scans=masks:{root}"]
+    assert found["02"]["datasets"] == [f"scans=folder:{root / 'images'}?labels=unlabelled"]
+    apart = parameters(write_study(Study(root / "images", masks=root / "masks")))
+    assert apart["05"]["datasets"] == [f"images=masks:{root / 'masks'}?images={root / 'images'}"]
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["a/1.png", "a/2.png", "b/1.png", "b/2.png"], "the class 'a' has 2 independent images"),
+        (["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/b/1.png"], "only train, val"),
+    ],
+)
+def test_what_cannot_be_classified_has_a_reason(images, capsys, names, reason):
+    assert "03" not in parameters(write_study(Study(images(names))))
+    assert reason in capsys.readouterr().out
+
+
+def test_without_validation_nothing_is_chosen(images):
+    names = [f"{split}/{name}" for split in ("train", "test") for name in classes(4)]
+    found = parameters(write_study(Study(images(names))))
+    assert found["03"]["protocols"] == ["knn-k20", "knn1", "knn11"] and "folds" not in found["03"]
+    assert "07" not in found
+
+
+def test_an_edited_profile_is_kept(images, capsys):
+    study = Study(images(classes(4)))
+    path = write_study(study)
+    text = path.read_text()
+    write_study(study)
+    assert not path.with_suffix(".yaml.old").exists()
+    path.write_text(text + "# edited")
+    write_study(study)
+    assert path.with_suffix(".yaml.old").read_text() == text + "# edited"
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("name", ["demo", "breast", "own", "../x"])
+def test_results_of_the_project_are_safe(images, monkeypatch, name):
+    monkeypatch.delenv("RADIODINO_RESULTS")
+    with pytest.raises(InputError, match="use letters, digits|choose another --name"):
+        write_study(Study(images(["a.png"]), name=name))
+
+
+def test_a_profile_elsewhere_must_not_take_the_name_of_the_projects(tmp_path):
+    (tmp_path / "demo.yaml").write_text("00_dataset_audit: {}")
+    with pytest.raises(InputError, match=r"results/demo belongs to the project; rename the file"):
+        load_profile(str(tmp_path / "demo.yaml"))
+    with pytest.raises(InputError, match="there is no such profile"):
+        load_profile(str(tmp_path / "none.yaml"))
+
+
+def test_options_that_do_not_go_together():
+    options = parse(["--data", "x", "--backbone", "a", "--backbone", "b", "--quick"])
+    assert options == RunOptions(data="x", backbone=["a", "b"], quick=True)
+    with pytest.raises(InputError, match="--labels belongs to --data PATH"):
+        parse(["--labels", "x.csv"])
+    with pytest.raises(InputError, match="leave out --save-outputs"):
+        parse(["--data", "x", "--save-outputs"])
+
+
+def test_paths_that_hold_nothing(images, tmp_path):
+    with pytest.raises(InputError, match="there is no such file or folder"):
+        write_study(Study(Path(tmp_path / "nowhere")))
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "notes.txt").write_text("")
+    with pytest.raises(InputError, match="no images; name a folder"):
+        write_study(Study(tmp_path / "scans"))
