@@ -8,7 +8,6 @@ from pathlib import Path
 from ..core.errors import InputError
 from .dataset import SPLITS
 from .dicom import is_dicom
-from .masks import MASK_ENDINGS, stem_of
 from .reading import SUFFIXES
 
 SPLIT_NAMES = {
@@ -20,9 +19,8 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-_MASK = re.compile(
-    rf"(?P<image>.+)({'|'.join(map(re.escape, MASK_ENDINGS))})(_\d+)?", re.IGNORECASE
-)
+MASK_ENDINGS = ("segmentation", "annotation", "labels", "label", "mask", "seg", "gt")
+_ENDING = re.compile(rf"[_\-. ](?:{'|'.join(MASK_ENDINGS)})(?:_\d+)?$", re.IGNORECASE)
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -92,17 +90,29 @@ def masks_beside(files: Iterable[Path]) -> dict[Path, Path]:
     """Return the image of each mask that stands beside it: `a_mask.png` beside `a.png`.
 
     Args:
-        files: Image files; see `masks.MASK_ENDINGS` for the names of masks, which a number may
+        files: Image files; see `MASK_ENDINGS` for the names of masks, which a number may
             follow (`a_mask_1.png`).
     """
     files = list(files)
     images = {path.with_name(stem_of(path.name)): path for path in files}
     found = {}
     for path in files:
-        match = _MASK.fullmatch(stem_of(path.name))
-        if match and (image := images.get(path.with_name(match["image"]))):
+        stem = stem_of(path.name)
+        without = image_stem(stem)
+        if without not in ("", stem) and (image := images.get(path.with_name(without))):
             found[path] = image
     return found
+
+
+def stem_of(name: str) -> str:
+    """Return the name of an image file without its suffix, such as `.nii.gz`."""
+    suffixes = [suffix for suffix in SUFFIXES if name.lower().endswith(suffix)]
+    return name[: len(name) - max(map(len, suffixes), default=0)]
+
+
+def image_stem(stem: str) -> str:
+    """Return the stem of a mask without its ending, such as `_mask` or `-seg_1`."""
+    return _ENDING.sub("", stem)
 
 
 def visible_files(folder: Path) -> Iterator[Path]:

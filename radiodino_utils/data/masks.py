@@ -9,15 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError
+from .folder_layout import image_stem, stem_of, visible_files
 from .images import LazyImages
-from .reading import SUFFIXES, read_values
+from .reading import SUFFIXES, count_planes, read_values
 
 Colour = tuple[int, int, int]
-MASK_ENDINGS = tuple(
-    f"{mark}{word}"
-    for word in ("segmentation", "annotation", "labels", "label", "mask", "seg", "gt")
-    for mark in "_-. "
-)
 
 
 @dataclass(frozen=True)
@@ -54,16 +50,18 @@ def read_mask(
     Args:
         path: File in any format of `read_image`; of a palette image the indices count.
         colours: Red, green and blue of each label, in their order, for masks in colour.
-        index: See `read_image`.
+        index: Slice, frame or page; needed of a file with several.
 
     Returns:
         Integers, [height, width].
 
     Raises:
-        InputError: If the file cannot be read, holds fractions, or holds colours that are not in
-            the table.
+        InputError: If the file cannot be read, holds several planes and none is named, holds
+            fractions, or holds colours that are not in the table.
     """
     path = Path(path)
+    if index is None:
+        require_single_plane(path, "the mask")
     values = read_values(path, index=index)
     if values.ndim == 3:
         values = _without_opaque_layer(values, path)
@@ -76,6 +74,23 @@ def read_mask(
             )
         values = values[..., 0]
     return whole_numbers(values, path)
+
+
+def require_single_plane(path: Path, what: str) -> None:
+    """Check that a file is one image, so that a mask and its image cannot be of two slices.
+
+    Args:
+        path: The file.
+        what: What it is, for the message.
+
+    Raises:
+        InputError: If it holds several slices, frames or pages.
+    """
+    if (planes := count_planes(path)) > 1:
+        raise InputError(
+            f"{path}: {what} holds {planes} planes, and which one is meant is not known; name one "
+            "by `index`, save each as a file, or use volumes:PATH for NIfTI volumes."
+        )
 
 
 def whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
@@ -112,73 +127,64 @@ def _labels_of_colours(values: np.ndarray, colours: Sequence[Colour], path: Path
 
 
 def pair_masks(images: Path, masks: Path) -> list[tuple[Path, Path]]:
-    """Pair each image with its mask: by the name without its suffix, then without `MASK_ENDINGS`.
+    """Pair each image with its mask by the name without its suffix, or also without an ending.
 
     Args:
-        images: Folder of images.
-        masks: Folder of masks, such as `p3.png` or `p3_mask.png` for `p3.slice.jpg` or `p3.jpg`.
+        images: Folder of images, and of subfolders.
+        masks: Folder of masks in the same subfolders, such as `p3.png` or `p3_mask.png` for
+            `p3.jpg`; see `folder_layout.MASK_ENDINGS`.
 
     Returns:
         Images and masks, sorted by the names of the images.
 
     Raises:
-        InputError: If a folder is missing, two files have one name, or an image has no mask; the
-            message lists the files. Masks without an image are listed by a warning.
+        InputError: If a folder is missing, an image has no mask or several, or two images have one
+            name; the message lists every such file. Masks without an image are listed by a warning.
     """
-    image_of = _by_stem(images, endings=())
-    exact, stripped = _by_stem(masks, endings=()), _by_stem(masks, endings=MASK_ENDINGS)
-    pairs, missing, used = [], [], set()
+    image_of, mask_of = _by_stem(images), _by_stem(masks)
+    stripped: dict[str, list[Path]] = defaultdict(list)
+    for stem, paths in mask_of.items():
+        if stem not in image_of:
+            stripped[image_stem(stem)] += paths
+    pairs, faults = [], []
     for stem, paths in sorted(image_of.items()):
-        candidates = exact.get(stem) or stripped.get(stem) or []
-        _require_single(paths, "images")
-        _require_single(candidates, "masks")
-        if candidates:
-            pairs.append((paths[0], candidates[0]))
-            used.add(candidates[0])
+        candidates = mask_of.get(stem, []) + stripped.pop(stem, [])
+        if len(paths) > 1:
+            faults.append(f"{_listed(paths, images)} have one name")
+        elif not candidates:
+            faults.append(f"{_listed(paths, images)} has no mask")
+        elif len(candidates) > 1:
+            faults.append(f"{_listed(paths, images)} has the masks {_listed(candidates, masks)}")
         else:
-            missing.append((stem, paths[0].name))
-    if missing:
-        others = f" ({_listed([name for _, name in missing[1:]])} neither)" if missing[1:] else ""
-        stem, name = missing[0]
+            pairs.append((paths[0], candidates[0]))
+    unpaired = sorted(path for paths in stripped.values() for path in paths)
+    if faults:
+        others = f"; masks without an image: {_listed(unpaired, masks)}" if unpaired else ""
         raise InputError(
-            f"{name}: has no mask in {masks}{others}; add {stem}.png or leave out the image."
+            f"{images}: {len(faults)} image names cannot be paired with a mask in {masks}: "
+            f"{'; '.join(faults)}{others}. Add, rename or remove these files."
         )
-    if unpaired := sorted({path for paths in exact.values() for path in paths} - used):
-        names = _listed([path.name for path in unpaired])
-        warnings.warn(f"{masks}: masks without an image in {images}: {names}.", stacklevel=3)
+    if unpaired:
+        warnings.warn(
+            f"{masks}: masks without an image in {images}: {_listed(unpaired, masks)}.",
+            stacklevel=3,
+        )
     return pairs
 
 
-def stem_of(name: str) -> str:
-    """Return the name of an image file without its suffix, such as `.nii.gz`."""
-    suffixes = [suffix for suffix in SUFFIXES if name.lower().endswith(suffix)]
-    return name[: len(name) - max(map(len, suffixes), default=0)]
-
-
-def _by_stem(folder: Path, *, endings: tuple[str, ...]) -> dict[str, list[Path]]:
-    """Return the image files of a folder by their stems, of which one ending is cut."""
+def _by_stem(folder: Path) -> dict[str, list[Path]]:
+    """Return the image files of a folder by their paths in it without the suffix."""
     if not folder.is_dir():
         raise InputError(
             f"{folder}: there is no such folder; "
             "images and masks are needed, each in a folder of its own."
         )
     found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.iterdir()):
-        if path.name.lower().endswith(SUFFIXES) and not path.name.startswith("."):
-            stem = stem_of(path.name)
-            ending = next((end for end in endings if stem.lower().endswith(end)), "")
-            found[stem[: len(stem) - len(ending)]].append(path)
+    for path in visible_files(folder):
+        if path.name.lower().endswith(SUFFIXES):
+            found[stem_of(path.relative_to(folder).as_posix())].append(path)
     return found
 
 
-def _require_single(paths: list[Path], what: str) -> None:
-    if len(paths) > 1:
-        names = _listed([path.name for path in paths])
-        raise InputError(
-            f"{paths[0].parent}: the {what} {names} have one name; keep one of them, or rename."
-        )
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
+def _listed(paths: list[Path], folder: Path) -> str:
+    return ", ".join(path.relative_to(folder).as_posix() for path in paths)

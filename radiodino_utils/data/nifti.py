@@ -128,7 +128,7 @@ def volume_grid(path: Path) -> Grid:
     Raises:
         InputError: If the file is damaged.
     """
-    with _opened(path, str(path)) as image:
+    with _opened(path, str(path), header_only=True) as image:
         return _grid(image, str(path))
 
 
@@ -147,12 +147,12 @@ def read_volume(path: Path, volume: int) -> np.ndarray:
 
 
 @contextmanager
-def _opened(source: Path | bytes, name: str) -> Iterator[Any]:
+def _opened(source: Path | bytes, name: str, *, header_only: bool = False) -> Iterator[Any]:
     """Open a file as an image of nibabel; what its parser raises becomes an `InputError`."""
     import nibabel
 
     try:
-        with _stream(source, name) as file:
+        with _stream(source, name, header_only) as file:
             size = file.read(4)
             file.seek(0)
             is_version_2 = 540 in (int.from_bytes(size, "little"), int.from_bytes(size, "big"))
@@ -165,13 +165,15 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Any]:
         raise InputError(f"{name}: the NIfTI file is damaged or truncated ({reason}).") from error
 
 
-def _stream(source: Path | bytes, name: str) -> BinaryIO:
+def _stream(source: Path | bytes, name: str, header_only: bool) -> BinaryIO | gzip.GzipFile:
     """Return the unpacked file, whether or not its name says that it is packed."""
     if isinstance(source, bytes):
         return io.BytesIO(_unpacked(source, name) if source[:2] == _GZIP else source)
     with source.open("rb") as file:
         if file.read(2) != _GZIP:
             return source.open("rb")
+    if header_only:
+        return gzip.open(source)
     facts = source.stat()
     return io.BytesIO(_unpacked_file(source, facts.st_size, facts.st_mtime_ns))
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from ..core.errors import InputError
 from .intensity import Window, scaled, windowed
 from .limits import pixel_limit, too_large
-from .tiff import TiffPage, read_tiff
+from .tiff import TiffPage, count_tiff_pages, read_tiff
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 _DAMAGE = (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error)
@@ -89,6 +89,23 @@ def read_raster_values(
     return np.asarray(image).astype(np.uint8) if image.mode == "1" else np.asarray(image)
 
 
+def count_pages(path: Path) -> int:
+    """Return the number of pages or frames of a file.
+
+    Raises:
+        InputError: If PIL and tifffile do not know the file, or it is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            return getattr(image, "n_frames", 1)
+    except UnidentifiedImageError as error:
+        if _begins_as_tiff(path):
+            return count_tiff_pages(path)
+        raise _unknown(str(path)) from error
+    except _DAMAGE as error:
+        raise _damaged(str(path), error) from error
+
+
 def _levels(page: TiffPage, window: Window | None, name: str) -> np.ndarray:
     """Return a page of a TIFF as an 8-bit image; see `read_raster`."""
     values = page.values
@@ -128,15 +145,23 @@ def _opened(source: Path | bytes, index: int | None, name: str) -> Image.Image |
     except UnidentifiedImageError as error:
         if _begins_as_tiff(source):
             return None
-        known = ", ".join((*SUFFIXES, ".dcm", ".nii", ".nii.gz"))
-        raise InputError(f"{name}: not an image that can be read (known: {known}).") from error
+        raise _unknown(name) from error
     except Image.DecompressionBombError as error:
         raise too_large(name) from error
     except _DAMAGE as error:
-        raise InputError(
-            f"{name}: the image is damaged or truncated ({error}); copy or download it again."
-        ) from error
+        raise _damaged(name, error) from error
     return image
+
+
+def _unknown(name: str) -> InputError:
+    known = ", ".join((*SUFFIXES, ".dcm", ".nii", ".nii.gz"))
+    return InputError(f"{name}: not an image that can be read (known: {known}).")
+
+
+def _damaged(name: str, error: Exception) -> InputError:
+    return InputError(
+        f"{name}: the image is damaged or truncated ({error}); copy or download it again."
+    )
 
 
 def _begins_as_tiff(source: Path | bytes) -> bool:

@@ -6,9 +6,9 @@ import numpy as np
 
 from ..core.errors import InputError
 from . import raster
-from .dicom import begins_as_dicom, read_dicom, read_stored
+from .dicom import begins_as_dicom, count_frames, read_dicom, read_stored
 from .intensity import Window, checked_window
-from .nifti import read_nifti, read_nifti_values
+from .nifti import PLANES, read_nifti, read_nifti_values, volume_grid
 
 SUFFIXES = (*raster.SUFFIXES, ".dcm", ".nii", ".nii.gz")
 
@@ -69,6 +69,25 @@ def decode_image(
         return read_nifti(content, window=window, index=index, name=name)
     read = read_dicom if kind == "dicom" else raster.read_raster
     return read(content, window=window, index=index, name=name)
+
+
+def count_planes(path: Path) -> int:
+    """Return the number of slices, frames or pages of an image file, from its header.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Of a DICOM segmentation the number of its planes, which several segments share.
+
+    Raises:
+        InputError: See `read_image`.
+    """
+    kind = _format_of(path)
+    if kind == "nifti":
+        grid = volume_grid(path)
+        return grid.shape[PLANES.index(grid.plane)] * grid.volumes
+    return (count_frames if kind == "dicom" else raster.count_pages)(path)
 
 
 def read_values(path: Path, *, index: int | None = None) -> np.ndarray:

@@ -14,7 +14,7 @@ from .busi import CLASSES, read_busi
 from .dataset import SPLITS
 from .images import ImageFiles
 from .intensity import parse_window
-from .masks import Colour, MaskFiles, pair_masks
+from .masks import Colour, MaskFiles, pair_masks, require_single_plane
 from .open_names import OpenName, parse_open_name
 from .segmentation_dataset import SegmentationDataset, segmentation_summary, with_labelled
 from .volumes import volume_segmentation
@@ -195,7 +195,9 @@ def folder_segmentation(
         raise InputError(
             f"{images}: holds {len(pairs)} images; at least three are needed, one for each split."
         )
-    files = [image.name for image, _ in pairs]
+    for image, _ in pairs:
+        require_single_plane(image, "the image of a mask")
+    files = [image.relative_to(images).as_posix() for image, _ in pairs]
     order = np.random.default_rng(seed).permutation(len(files))
     sizes = [max(1, round(share * len(files))) for share in SHARES[1:]]
     starts = [len(files) - sum(sizes), len(files) - sizes[1]]

@@ -1,7 +1,8 @@
 """TIFF files that PIL does not read, or reads wrong: deep colours and most types of values."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,14 +49,34 @@ def read_tiff(source: Path | bytes, index: int | None, name: str) -> TiffPage:
     Raises:
         InputError: If the file is damaged, needs a package that is missing, or has no such page.
     """
+    with _opened(source, name) as file:
+        pages, page = len(file.pages), index or 0
+        if not -pages <= page < pages:
+            raise InputError(f"{name}: page {page} is outside the file's {pages} pages.")
+        return _page(file.pages[page % pages], name)
+
+
+def count_tiff_pages(path: Path) -> int:
+    """Return the number of pages of a TIFF.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    with _opened(path, str(path)) as file:
+        return len(file.pages)
+
+
+@contextmanager
+def _opened(source: Path | bytes, name: str) -> Iterator[Any]:
+    """Open a TIFF by tifffile; what it raises becomes an `InputError`."""
     import tifffile
 
+    content = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with tifffile.TiffFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            pages, page = len(file.pages), index or 0
-            if not -pages <= page < pages:
-                raise InputError(f"{name}: page {page} is outside the file's {pages} pages.")
-            return _page(file.pages[page % pages], name)
+        with tifffile.TiffFile(content) as file:
+            if not len(file.pages):
+                raise InputError(f"{name}: a TIFF without pages; copy or download it again.")
+            yield file
     except InputError:
         raise
     except Exception as error:  # decoders of damaged files raise anything

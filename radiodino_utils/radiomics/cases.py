@@ -133,10 +133,13 @@ def case_readers(
     if images.is_dir() != masks.is_dir():
         raise InputError(f"{masks}: give a folder for a folder of images, and a file for one file.")
     pairs = pair_masks(images, masks) if images.is_dir() else [(images, masks)]
-    return {
+    cases: dict[str, Callable[[], Case]] = {
         stem_of(image.name): lambda image=image, mask=mask: read_case(image, mask)  # type: ignore[misc]
         for image, mask in pairs
     }
+    if len(cases) < len(pairs):
+        raise InputError(f"{images}: images in subfolders have one name; rename them.")
+    return cases
 
 
 def read_case(image: str | Path, mask: str | Path) -> Case:

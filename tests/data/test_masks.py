@@ -6,10 +6,13 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import tifffile
 from PIL import Image
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.data.masks import MaskFiles, pair_masks, read_mask, stem_of
+from radiodino_utils.data.folder_layout import stem_of
+from radiodino_utils.data.masks import MaskFiles, pair_masks, read_mask
+from radiodino_utils.data.reading import count_planes
 from radiodino_utils.data.segmentation import folder_segmentation
 
 from .test_dicom import dicom
@@ -101,22 +104,59 @@ def test_names_that_belong_together(files, image, mask):
     assert (images / image, masks / mask) in pair_masks(images, masks)
 
 
-def test_what_does_not_belong_together_is_listed(files):
-    images, masks = files(["a.png", "b.png", "c.png"], ["a.png", "d.png"])
-    with pytest.raises(
-        InputError, match=r"b\.png: has no mask in .*\(c\.png neither\); add b\.png"
-    ):
+def test_every_file_that_does_not_belong_together_is_listed(files):
+    images, masks = files(
+        [f"{name}.png" for name in ("a", "b", "c", "d", "e", "e_seg", *range(9))] + ["a.jpg"],
+        ["a.png", "d_mask.png", "d_mask_1.png", "e_seg.png", "x.png", "y_gt.png"],
+    )
+    with pytest.raises(InputError) as error:
         pair_masks(images, masks)
-    for name in "bc":
-        (masks / f"{name}_mask.png").touch()
-    with pytest.warns(UserWarning, match=r"masks without an image in .*: d\.png"):
-        assert len(pair_masks(images, masks)) == 3
-    (masks / "b_seg.png").touch()
-    with pytest.raises(InputError, match=r"the masks b_mask\.png, b_seg\.png have one name"):
-        pair_masks(images, masks)
-    (images / "a.jpg").touch()
-    with pytest.raises(InputError, match=r"the images a\.jpg, a\.png have one name"):
-        pair_masks(images, masks)
+    text = str(error.value)
+    assert "14 image names cannot be paired" in text
+    assert "a.jpg, a.png have one name" in text
+    assert "d.png has the masks d_mask.png, d_mask_1.png" in text
+    assert "masks without an image: x.png, y_gt.png." in text
+    for name in ("b", "c", "e", *range(9)):  # the mask of e_seg.png is not one of e.png
+        assert f"{name}.png has no mask" in text
+
+
+def test_masks_without_an_image_are_listed_and_subfolders_are_read(files):
+    images, masks = files(["a.png"], ["a-gt.png", *(f"{n}.png" for n in range(9))])
+    for folder, name in ((images, "a.png"), (masks, "a_seg.png")):
+        (folder / "p1").mkdir()
+        (folder / "p1" / name).touch()
+    expected = ", ".join(f"{n}.png" for n in range(9))
+    with pytest.warns(UserWarning, match=f"masks without an image in .*: {expected}"):
+        pairs = pair_masks(images, masks)
+    assert pairs == [
+        (images / "a.png", masks / "a-gt.png"),
+        (images / "p1" / "a.png", masks / "p1" / "a_seg.png"),
+    ]
+
+
+@pytest.mark.parametrize("several", ["image", "mask"])
+def test_a_mask_and_its_image_are_of_one_plane(tmp_path, several):
+    pages = [Image.fromarray(LABELS)] * 3
+    for folder, what in (("images", "image"), ("masks", "mask")):
+        (tmp_path / folder).mkdir()
+        more = {"save_all": True, "append_images": pages[1:]} if what == several else {}
+        for name in "abc":
+            pages[0].save(tmp_path / folder / f"{name}.tif", **more)
+    with pytest.raises(InputError, match=rf"a\.tif: the .*{several}.* holds 3 planes"):
+        folder_segmentation(tmp_path / "images", tmp_path / "masks").mask(0)
+
+
+def test_planes_are_counted_from_headers(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 3, 2)), np.eye(4)), tmp_path / "v.nii.gz")
+    dicom(tmp_path / "cine.dcm", np.zeros((5, 4, 4), np.uint8))
+    tifffile.imwrite(tmp_path / "deep.tif", np.zeros((7, 4, 4)), photometric="minisblack")
+    Image.fromarray(LABELS).save(tmp_path / "one.png")
+    expected = {"v.nii.gz": 6, "cine.dcm": 5, "deep.tif": 7, "one.png": 1}
+    assert {name: count_planes(tmp_path / name) for name in expected} == expected
+    for name in ("a.png", "a.tif", "a.dcm", "a.nii.gz"):
+        (tmp_path / name).write_bytes(b"II*\0 what is this")
+        with pytest.raises(InputError, match=f"{name}: "):
+            count_planes(tmp_path / name)
 
 
 def test_stems():
@@ -158,7 +198,9 @@ def test_dicom_segmentations(tmp_path):
     frames = np.stack([first, first[::-1], first[:, ::-1]])
     path = segmentation(tmp_path / "seg", frames, segments=(3, 5, 3), places=(0, 0, 4))
     assert read_mask(path, index=0).tolist() == [[3, 0], [5, 0]]
-    assert read_mask(path).tolist() == read_mask(path, index=1).tolist() == [[0, 3], [0, 0]]
+    assert read_mask(path, index=1).tolist() == [[0, 3], [0, 0]]
+    with pytest.raises(InputError, match="seg: the mask holds 2 planes, and which one is meant"):
+        read_mask(path)
     with pytest.raises(InputError, match="plane 2 is outside the file's 2 planes"):
         read_mask(path, index=2)
     overlap = segmentation(tmp_path / "over", frames[[0, 0]], segments=(1, 2), places=(0, 0))
@@ -166,7 +208,7 @@ def test_dicom_segmentations(tmp_path):
         read_mask(overlap)
     soft = segmentation(tmp_path / "soft", frames[:2], (1, 1), (0, 1), kind="FRACTIONAL")
     with pytest.raises(InputError, match="soft: a fractional segmentation"):
-        read_mask(soft)
+        read_mask(soft, index=0)
 
 
 def test_pydicoms_own_segmentation():

@@ -94,7 +94,7 @@ def test_small_masks_follow_the_masks():
 
 def test_an_image_without_mask(folders):
     with pytest.raises(
-        InputError, match=r"p3\.jpg: has no mask in .*; add p3\.png or leave out the image\."
+        InputError, match=r"1 image names cannot be paired with a mask in .*: p3\.jpg has no mask\."
     ):
         load_segmentation_dataset(f"masks:{folders(skip=(3,))}")
 

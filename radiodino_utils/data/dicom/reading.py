@@ -7,10 +7,10 @@ import numpy as np
 
 from ...core.errors import InputError
 from ..intensity import Window
-from .decoding import decoded_frame, decoded_header, undecodable
+from .decoding import decoded_frame, decoded_header, read_header, undecodable
 from .display import colour_image, grey_image
 from .recognition import is_segmentation, require_image
-from .segmentation import segmentation_labels
+from .segmentation import frames_of_planes, segmentation_labels
 from .values import stored_bits
 
 if TYPE_CHECKING:
@@ -81,6 +81,21 @@ def read_stored(
         raise
     except Exception as error:  # decoders of damaged files raise anything
         raise undecodable(name, error) from error
+
+
+def count_frames(path: Path) -> int:
+    """Return the number of frames of a DICOM file, or of planes of a segmentation.
+
+    Raises:
+        InputError: If the file is not DICOM, or is damaged.
+    """
+    header = read_header(path)
+    try:
+        if is_segmentation(header):
+            return len(frames_of_planes(header))
+        return int(header.get("NumberOfFrames") or 1)
+    except (TypeError, ValueError, AttributeError) as error:  # values that are no numbers
+        raise undecodable(str(path), error) from error
 
 
 def _frame(header: "Dataset", index: int | None, name: str) -> tuple[np.ndarray, int]:

@@ -31,7 +31,7 @@ def segmentation_labels(header: "Dataset", index: int | None, name: str | Path) 
     kind = str(header.get("SegmentationType") or "BINARY")
     if kind not in ("BINARY", "LABELMAP"):
         raise InputError(f"{name}: a {kind.lower()} segmentation; only binary ones have labels.")
-    planes = _frames_of_planes(header)
+    planes = frames_of_planes(header)
     plane = len(planes) // 2 if index is None else index
     if not -len(planes) <= plane < len(planes):
         raise InputError(f"{name}: plane {plane} is outside the file's {len(planes)} planes.")
@@ -48,7 +48,7 @@ def segmentation_labels(header: "Dataset", index: int | None, name: str | Path) 
     return labels
 
 
-def _frames_of_planes(header: "Dataset") -> list[list[int]]:
+def frames_of_planes(header: "Dataset") -> list[list[int]]:
     """Return the frames of each plane; frames of several segments share a position."""
     planes: dict[tuple[float, ...], list[int]] = defaultdict(list)
     for frame in range(int(header.get("NumberOfFrames") or 1)):
