@@ -1,5 +1,6 @@
-"""One image of one's own, with sliders for slice, window and point in a notebook."""
+"""One image of one's own, with sliders and a click in a notebook."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,21 +57,31 @@ class ImageViewer:
         """Display the image in a notebook, below its sliders.
 
         Args:
-            with_point: Whether to choose a point too, which a cross marks.
+            with_point: Whether a click chooses a point, which a cross marks.
         """
         with extra("notebooks"):
             from IPython.display import display
-            from ipywidgets import VBox, interactive_output
+            from ipywidgets import VBox
 
-        sliders = self._sliders(with_point)
+            from .click_image import ClickImage
+        sliders = self._sliders()
+        canvas = ClickImage(png=self._png(with_point))
 
-        def draw(**values: Any) -> None:
-            self._take(values)
-            display(self._marked() if with_point else Image.fromarray(self.pixels))
+        def moved(_: object) -> None:
+            self._take({name: slider.value for name, slider in sliders.items()})
+            canvas.png = self._png(with_point)
 
-        display(VBox([*sliders.values(), interactive_output(draw, sliders)]))
+        def clicked(change: Any) -> None:
+            self.point = tuple(change["new"])
+            canvas.png = self._png(with_point)
 
-    def _sliders(self, with_point: bool) -> dict[str, Any]:
+        for slider in sliders.values():
+            slider.observe(moved, "value")
+        if with_point:
+            canvas.observe(clicked, "point")
+        display(VBox([*sliders.values(), canvas]))
+
+    def _sliders(self) -> dict[str, Any]:
         from ipywidgets import FloatRangeSlider, IntSlider
 
         sliders: dict[str, Any] = {}
@@ -86,12 +97,6 @@ class ImageViewer:
             sliders["window"] = FloatRangeSlider(
                 value=self._untouched, min=low, max=high, description="window", **options
             )
-        if with_point:
-            height, width = self.pixels.shape[:2]
-            for name, value, edge in zip(
-                ("column", "row"), self.point, (width, height), strict=True
-            ):
-                sliders[name] = IntSlider(value, 0, edge - 1, description=name, **options)
         return sliders
 
     def _take(self, values: Mapping[str, Any]) -> None:
@@ -99,16 +104,17 @@ class ImageViewer:
         low, high = values.get("window", (0, 0))
         if low < high and (low, high) != self._untouched:
             self.window, self._untouched = (low, high), None
-        if "column" in values:
-            self.point = (values["column"], values["row"])
 
-    def _marked(self) -> Image.Image:
-        """Return the image with a cross through the point."""
+    def _png(self, with_point: bool) -> bytes:
+        """Return the image as PNG, perhaps with a cross through the point."""
         pixels = self.pixels.copy()
-        column, row = self.point
-        pixels[row, :] = 255 - pixels[row, :]
-        pixels[:, column] = 255 - pixels[:, column]
-        return Image.fromarray(pixels)
+        if with_point:
+            column, row = self.point
+            pixels[row, :] = 255 - pixels[row, :]
+            pixels[:, column] = 255 - pixels[:, column]
+        content = io.BytesIO()
+        Image.fromarray(pixels).save(content, "PNG")
+        return content.getvalue()
 
 
 def value_range(path: Path, index: int | None = None) -> Window | None:

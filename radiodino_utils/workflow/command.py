@@ -30,7 +30,7 @@ def _option(default: object, description: str, metavar: str | None = None) -> An
     return field(default=default, metadata={"help": description, "metavar": metavar})
 
 
-_OF_DATA = ("labels", "masks", "backbone", "name", "quick")
+_OF_DATA = ("labels", "masks", "test", "backbone", "name", "quick")
 _OF_PROFILES = ("profile", "list", "check", "save_outputs")
 
 
@@ -52,6 +52,7 @@ class RunOptions:
     data: str | None = _option(None, "Images of your own, for which a profile is made.", "PATH")
     labels: str | None = _option(None, "List of the labels of --data, if it is elsewhere.", "CSV")
     masks: str | None = _option(None, "Folder of the masks of --data, if it is elsewhere.", "PATH")
+    test: str | None = _option(None, "External test set with the labels of --data.", "PATH")
     backbone: tuple[str, ...] = _option(
         (), "Backbone for --data; may be given again. [radiodino-mini]", "NAME"
     )
@@ -163,15 +164,19 @@ def _run(options: RunOptions) -> int:
 def _study(options: RunOptions) -> "Study":
     from .study import Study
 
-    labels, masks = (text and Path(text) for text in (options.labels, options.masks))
     return Study(
         Path(options.data or ""),
-        labels=labels or None,
-        masks=masks or None,
+        labels=_path(options.labels),
+        masks=_path(options.masks),
+        test=_path(options.test),
         backbones=options.backbone,
         name=options.name or "",
         quick=options.quick,
     )
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
 
 
 def main(arguments: list[str] | None = None) -> None:

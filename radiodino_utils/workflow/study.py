@@ -16,7 +16,7 @@ from ..core.files import make_folder, results_folder, write_text
 from ..data.dataset import ImageDataset
 from ..data.detection import KINDS, Detected, detect
 from ..data.open_names import UNLABELLED, OpenName, parse_open_name
-from ..data.registry import load_dataset
+from ..data.registry import dataset_names, load_dataset
 from ..data.segmentation import load_segmentation_dataset
 from .notebooks import OWN, profile_names
 
@@ -39,6 +39,7 @@ class Study:
         data: Path of the images, see `detection.detect`.
         labels: List of labels, if it lies elsewhere.
         masks: Folder of the masks of the images.
+        test: Path of an external test set with the same labels, which no fit sees.
         backbones: Names of the backbones; `BACKBONE` by default.
         name: Name of the study and of its results folder; by default that of `data`.
         quick: Whether to leave out what takes most of the time.
@@ -47,6 +48,7 @@ class Study:
     data: Path
     labels: Path | None = None
     masks: Path | None = None
+    test: Path | None = None
     backbones: Sequence[str] = ()
     name: str = ""
     quick: bool = False
@@ -98,6 +100,8 @@ def _name(study: Study) -> str:
             f"--name {name}: its results folder belongs to the project ({', '.join(taken)}); "
             "choose another --name."
         )
+    if name in dataset_names():
+        raise InputError(f"--name {name}: is a registered dataset; choose another --name.")
     return name
 
 
@@ -115,6 +119,9 @@ def _names(study: Study, name: str) -> tuple[str, str]:
     if study.labels:
         labels = {"labels": str(study.labels.expanduser().absolute())}
         opened = replace(opened, options=opened.options | labels)
+    if study.test:
+        test = _opened(detect(study.test.expanduser().absolute()), "")
+        opened = replace(opened, options=opened.options | {"test": str(test)})
     return str(opened), masks
 
 
@@ -223,7 +230,7 @@ def _add_classification(
         | {
             "protocols": ["logistic"],
             "shots": shots,
-            "draws": 1 if folds else 4,  # each fold draws anew
+            "draws": 4,
             "recipes": [],
             "tuned": [],
             "tuned_datasets": [],

@@ -1,5 +1,7 @@
 """An image of one's own with sliders, without a person."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,27 +21,31 @@ def slices(tmp_path):
 
 def test_sliders_span_what_the_file_holds(slices):
     viewer = ImageViewer(slices, window=(0.0, 50.0), index=1)
-    sliders = viewer._sliders(True)
-    assert list(sliders) == ["index", "window", "column", "row"]
+    sliders = viewer._sliders()
+    assert list(sliders) == ["index", "window"]
     assert (sliders["index"].value, sliders["index"].max) == (1, 2)
     assert sliders["window"].value == (0, 50) and sliders["window"].min == 0
     assert value_range(slices, 0) == (-100, -1)
-    assert (sliders["column"].value, sliders["row"].max) == (5, 9)
 
 
-def test_cells_below_take_what_a_person_chose(slices):
+def test_cells_below_take_what_a_person_chose(slices, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
     viewer = ImageViewer(slices, window=(-100.0, 200.0))
-    viewer._take({"index": 0, "window": (-100.0, -1.0), "column": 2, "row": 3})
+    viewer.show(with_point=True)
+    index, window, canvas = shown[0].children
+    index.value, window.value = 0, (-100.0, -1.0)
+    canvas.point = [2, 3]
     assert (viewer.index, viewer.window, viewer.point) == (0, (-100, -1), (2, 3))
     assert viewer.pixels.min() == 0 and viewer.pixels.max() == 255
-    marked = np.asarray(viewer._marked())
-    assert (marked[3, 4:] == 255 - viewer.pixels[3, 4:]).all()
+    drawn = np.asarray(Image.open(io.BytesIO(canvas.png)))
+    assert (drawn[3, 4:] == 255 - viewer.pixels[3, 4:]).all()
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_untouched_slider_changes_nothing(slices):
     viewer = ImageViewer(slices)
-    sliders = viewer._sliders(False)
+    sliders = viewer._sliders()
     viewer._take({name: slider.value for name, slider in sliders.items()})
     assert viewer.window is None
 
@@ -47,4 +53,4 @@ def test_an_untouched_slider_changes_nothing(slices):
 def test_an_image_of_8_bits_has_no_window(tmp_path):
     Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "a.png")
     viewer = ImageViewer(tmp_path / "a.png", point=(1, 2))
-    assert viewer._sliders(False) == {} and viewer.point == (1, 2)
+    assert viewer._sliders() == {} and viewer.point == (1, 2)
