@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from .core.errors import InputError as InputError
     from .data.inspection import inspect as inspect
     from .data.registry import load_dataset as load_dataset
+    from .data.registry import with_test as with_test
     from .data.segmentation import load_segmentation_dataset as load_segmentation_dataset
     from .evaluation.audit import audit as audit
     from .evaluation.few_shot import classify_few_shot as classify_few_shot
     from .evaluation.finetuning import finetune as finetune
+    from .evaluation.pooling import pool as pool
     from .evaluation.protocols import classify as classify
     from .evaluation.scoring import score as score
     from .evaluation.segmentation.probes import segment as segment
@@ -46,11 +48,12 @@ _NAMES = {
     "backbones.loading": ("load_backbone",),
     "core.errors": ("InputError",),
     "data.inspection": ("inspect",),
-    "data.registry": ("load_dataset",),
+    "data.registry": ("load_dataset", "with_test"),
     "data.segmentation": ("load_segmentation_dataset",),
     "evaluation.audit": ("audit",),
     "evaluation.few_shot": ("classify_few_shot",),
     "evaluation.finetuning": ("finetune",),
+    "evaluation.pooling": ("pool",),
     "evaluation.protocols": ("classify",),
     "evaluation.scoring": ("score",),
     "evaluation.segmentation.probes": ("segment",),

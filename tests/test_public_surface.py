@@ -40,11 +40,13 @@ PUBLIC = {
     "load_segmentation_dataset",
     "patch_pca",
     "plots",
+    "pool",
     "pretrain",
     "project",
     "radiomics",
     "score",
     "segment",
+    "with_test",
 }
 
 
@@ -168,6 +170,8 @@ WRONG = {
     "load_backbone": lambda: rd.load_backbone(7),
     "load_dataset": lambda: rd.load_dataset(None),
     "load_segmentation_dataset": lambda: rd.load_segmentation_dataset(1.5),
+    "with_test": lambda: rd.with_test("organct-axial", 3),
+    "pool": lambda: rd.pool("pixels"),
     "extract_features, backbone": lambda: rd.extract_features(np.zeros(3), "organct-axial"),
     "extract_features, dataset": lambda: rd.extract_features("pixels", [1, 2]),
     "extract_patch_maps, backbone": lambda: rd.extract_patch_maps(3, "busi-folds"),

@@ -1,8 +1,10 @@
 """Datasets from a folder of class folders, or from a CSV list of image files."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..core.errors import InputError
@@ -22,7 +24,8 @@ SYNONYMS = {
     "path": ("path", "filename", "file", "filepath", "image", "image_path"),
     "label": ("label", "class", "diagnosis"),
     "split": ("split", "subset"),
-    "group": ("group", "patient", "patient_id", "patientid", "subject", "subject_id"),
+    "group": ("group",),
+    "patient": ("patient", "patient_id", "patientid", "subject", "subject_id"),
     "positive": ("positive",),
 }
 
@@ -144,7 +147,9 @@ def _require_equal_classes(table: pd.DataFrame, root: Path) -> None:
 
 
 def read_list(path: Path, name: str, *, root: Path | None = None) -> ImageDataset:
-    """Read a CSV list with the columns path and label, and optionally split, group and positive.
+    """Read a CSV list with the columns path and label, and optionally further ones.
+
+    These are split, patient or group, and positive.
 
     Columns may have another name of `SYNONYMS`, in any case.
 
@@ -152,7 +157,8 @@ def read_list(path: Path, name: str, *, root: Path | None = None) -> ImageDatase
         path: The CSV file, see `tables.read_table`. Its paths are relative to `root` and stay
             inside it, unless the environment variable RADIODINO_OUTSIDE_PATHS is 1. A `split` is
             train, val or test, or another name of `folder_layout.SPLIT_NAMES`; without the column
-            the only split is "all". Images of one `group`, such as a patient, must be in one split.
+            the only split is "all". Images of one `patient`, or of one `group` where there is such
+            a column, must be in one split.
             The column `positive` names the positive class of two, in one row or in all; without it
             the last class in sorted order is positive.
         name: Name of the dataset.
@@ -162,9 +168,9 @@ def read_list(path: Path, name: str, *, root: Path | None = None) -> ImageDatase
         The dataset; images are read when needed.
 
     Raises:
-        InputError: If a column or a file is missing, a label, split or group is empty or unknown,
-            splits overlap, a class has one image, or the positive class does not exist or is
-            ambiguous.
+        InputError: If a column or a file is missing, a label or split is empty or unknown, only
+            some images have a patient or group, splits overlap, a class has one image, or the
+            positive class does not exist or is ambiguous.
     """
     table = read_table(path, ("path", "label"), synonyms=SYNONYMS)
     table = table if "split" in table else table.assign(split="all")
@@ -177,8 +183,10 @@ def read_list(path: Path, name: str, *, root: Path | None = None) -> ImageDatase
         )
     require_trained_labels(table, path)
     require_disjoint(table, "path", path)
-    if "group" in table:
-        require_disjoint(table[table["group"] != ""], "group", path)
+    unit = next((name for name in ("group", "patient") if name in table), "")
+    if unit:
+        _require_filled(table[unit], path)
+        require_disjoint(table[table[unit] != ""], unit, path)
     declared = sorted(set(table["positive"]) - {""}) if "positive" in table else []
     if len(declared) > 1:
         raise InputError(
@@ -187,4 +195,17 @@ def read_list(path: Path, name: str, *, root: Path | None = None) -> ImageDatase
         )
     positive = declared[0] if declared else ""
     folder = root or path.parent
-    return dataset_from_table(table, folder, name, source=path, positive=positive)
+    dataset = dataset_from_table(
+        table.rename(columns={unit: "group"}), folder, name, source=path, positive=positive
+    )
+    return replace(dataset, unit=unit, groups_from=f"column {unit}") if unit else dataset
+
+
+def _require_filled(groups: pd.Series, path: Path) -> None:
+    """Check that all images have a group, or none has one."""
+    empty = np.flatnonzero(groups.str.strip() == "")
+    if 0 < len(empty) < len(groups):
+        raise InputError(
+            f"{path}, line {empty[0] + 2}: the {groups.name} is empty ({len(empty)} such); "
+            "give every image one, or leave the column out."
+        )

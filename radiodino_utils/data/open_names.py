@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import parse_qsl, quote
 
@@ -56,7 +56,19 @@ class OpenName:
     def paths(self) -> list[str]:
         """Return every path in the name, as written."""
         named = [self.options[name] for name in ("labels", "images") if name in self.options]
-        return [self.path, *(path for path in named if path != UNLABELLED)]
+        tested = parse_open_name(self.test) if self.test else None
+        elsewhere = tested.paths() if tested else []
+        return [self.path, *(path for path in named if path != UNLABELLED), *elsewhere]
+
+    @property
+    def test(self) -> str:
+        """The open name of the external test set; empty for none."""
+        text = self.options.get("test", "")
+        return text if not text or parse_open_name(text) else f"{self.kind}:{text}"
+
+    def without_test(self) -> "OpenName":
+        """Return the name without its external test set."""
+        return replace(self, options={k: v for k, v in self.options.items() if k != "test"})
 
     def require_options(self, known: Iterable[str]) -> None:
         """Check the options.

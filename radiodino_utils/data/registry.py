@@ -9,6 +9,7 @@ from ..core.downloads import Missing
 from ..core.errors import InputError, unknown_name, wrong_type
 from . import busi, busi_splits, medmnist, organct, radimagenet, studies
 from .dataset import SPLITS, ImageDataset, Split, summary
+from .external import external_test
 from .folders import read_images
 from .npz import read_npz
 from .open_names import OpenName, parse_open_name
@@ -26,6 +27,7 @@ __all__ = [
     "missing_dataset",
     "register_dataset",
     "summary",
+    "with_test",
 ]
 
 
@@ -93,7 +95,9 @@ def load_dataset(
             `labels.csv`, see `studies.read_studies`; options follow as in
             `dicom:PATH?window=lung&slices=3`); or one added by `register_dataset`. Of `folder:`
             and `dicom:` the option `labels` names another list (`folder:PATH?labels=LIST.csv`),
-            or is `unlabelled`. `NAME=folder:PATH` and the like give the dataset a short name.
+            or is `unlabelled`; the option `test` names an external test set
+            (`folder:PATH?test=PATH`), see `with_test`. `NAME=folder:PATH` and the like give the
+            dataset a short name.
         folder: Folder of the files of MedMNIST, BUSI or RadImageNet; by default `$MEDMNIST`,
             `$BUSI` or `$RADIMAGENET`, else the data folder's `medmnist`, `busi` or `radimagenet`.
             Missing files of MedMNIST are downloaded.
@@ -114,7 +118,10 @@ def load_dataset(
     if not isinstance(name, str):
         raise wrong_type("dataset", name, "a registered name")
     opened = parse_open_name(name)
-    if opened and opened.kind in _readers:
+    if opened and opened.kind in _readers and opened.test:
+        fitted, test = load_dataset(str(opened.without_test())), load_dataset(opened.test)
+        dataset = replace(with_test(fitted, test), name=opened.alias or name)
+    elif opened and opened.kind in _readers:
         dataset = _readers[opened.kind](opened, opened.alias or name)
     elif name in _registered:
         dataset = _registered[name].load(name, folder)
@@ -125,6 +132,31 @@ def load_dataset(
         raise unknown_name("on_error", on_error, ("raise", "skip"))
     dataset = replace(dataset, positive=positive) if positive else dataset
     return without_unreadable(dataset).dataset if on_error == "skip" else dataset
+
+
+def with_test(
+    dataset: str | ImageDataset, test: str | ImageDataset, *, seed: int = 0
+) -> ImageDataset:
+    """Return a dataset that is fitted on its own images and tested on those of another.
+
+    No fit and no choice sees the external images. The dataset's own test split, if it has one, is
+    left out; without `val` a fifth of the other images, stratified and with groups kept together,
+    is for validation. A line says so.
+
+    Args:
+        dataset: A registered name, or a dataset, with `train` or without splits.
+        test: The external test set: its split `test`, or all of its images if it has no splits. It
+            has the same classes, in any order.
+        seed: Seed of the validation split.
+
+    Returns:
+        The dataset with `train`, `val` and `test`. Groups of the test set are those of `test`.
+
+    Raises:
+        InputError: If the classes differ, a patient or group is on both sides, the test set has
+            other splits only, or a class is too small to be divided.
+    """
+    return external_test(as_dataset(dataset), as_dataset(test), seed=seed)
 
 
 def _unknown_dataset(name: str) -> InputError:

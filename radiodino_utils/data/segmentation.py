@@ -211,6 +211,7 @@ def folder_segmentation(
         splits=dict(zip(SPLITS, map(np.sort, np.split(order, starts)), strict=True)),
         protocol=f"70 / 10 / 20 at random, seed {seed}",
         spacing_mm=None,
+        drawn=True,
         digest=files_digest(images, files),
     )
 

@@ -33,6 +33,7 @@ class SegmentationDataset:
         groups: Group of each image, such as its patient, [n]; `None` if not known.
         unit: What a group is; see `ImageDataset`.
         groups_from: Where the groups come from.
+        drawn: Whether the splits were drawn at random, so that folds may take their place.
         small: Masks of all rows reduced to squares, by their edge; a cache of `small_masks`, shared
             by the folds of a dataset.
     """
@@ -52,6 +53,7 @@ class SegmentationDataset:
     groups: Sequence[str] | None = None
     unit: str = "group"
     groups_from: str = ""
+    drawn: bool = False
     small: dict[int, tuple[Images, str, np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -115,14 +115,15 @@ def read_studies(
         index: The index of `root`, if it has been made.
 
     Returns:
-        The dataset; groups are patients, by a hash of their id. Images are read when needed.
+        The dataset; groups are patients, by a hash of their id, or of their study without one.
+        Images are read when needed.
 
     Raises:
         InputError: If a folder, a file or a column is missing, a label fits no image, or a patient
             is in two splits.
     """
     images = select_slices((index or index_studies(root)).images, slices)
-    images["group"] = [value_hash(patient) if patient else "" for patient in images["patient"]]
+    images["group"] = _patients(images, root)
     if labels is None:
         table = images.assign(label=UNLABELLED, split="all")
     else:
@@ -144,7 +145,20 @@ def read_studies(
         splits[split] = Split(images_of, numbers, ids, groups)
     content = files_digest(root, list(dict.fromkeys(table["path"])))
     rows = table[["path", "frame", "label", "split"]].to_numpy().tolist()
-    return ImageDataset(name, tuple(classes), splits, value_hash([content, window, *rows]))
+    digest = value_hash([content, window, *rows])
+    return ImageDataset(
+        name, tuple(classes), splits, digest, unit="patient", groups_from="PatientID"
+    )
+
+
+def _patients(images: pd.DataFrame, root: Path) -> list[str]:
+    """Return the patient of each image by a hash; its study, where it names no patient."""
+    names = images["patient"].where(images["patient"] != "", images["study"])
+    if without := int((images["patient"] == "").sum()):
+        warnings.warn(
+            f"{root}: {without} images name no patient; their study takes its place.", stacklevel=3
+        )
+    return [value_hash(name) if name else "" for name in names]
 
 
 def select_slices(images: pd.DataFrame, slices: str) -> pd.DataFrame:

@@ -114,6 +114,7 @@ def volume_segmentation(
         groups=[names[v] for v in volume_of],
         unit="volume",
         groups_from="files",
+        drawn=True,
     )
 
 

@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = attach(
         "medmnist": ("write_for_medmnist",),
         "metrics": ("classification_metrics", "mean_interval", "paired_differences"),
         "neighbours": ("nearest",),
+        "pooling": ("patient_level", "pool"),
         "predictions": ("Prediction", "joined_folds", "write_medmnist"),
         "protocols": ("classify", "protocol_names", "register_protocol"),
         "published": ("beside_baselines", "compare_published", "published_table"),

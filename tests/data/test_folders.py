@@ -113,7 +113,22 @@ def test_a_list_with_splits_and_groups(listed):
     }
     assert list(dataset.splits["test"].ids) == ["c.png", "d.png"]
     assert list(dataset.splits["train"].groups) == ["p1", "p2"]
+    assert (dataset.unit, dataset.groups_from) == ("group", "column group")
     assert [int(image[0, 0]) for image in dataset.splits["test"].images[:]] == [2, 3]
+
+
+def test_a_column_of_patients_is_named_as_such(listed):
+    dataset = load_dataset(listed(ROWS, "path label split Patient_ID"))
+    assert list(dataset.splits["train"].groups) == ["p1", "p2"]
+    assert (dataset.unit, dataset.groups_from) == ("patient", "column patient")
+
+
+def test_patients_of_some_images_only_are_refused(listed):
+    rows = [*ROWS[:-1], (*ROWS[-1][:3], "")]
+    with pytest.raises(InputError, match=r"line 5: the patient is empty \(1 such\); give every"):
+        load_dataset(listed(rows, "path label split patient"))
+    without = [(*row[:3], "") for row in ROWS]
+    assert load_dataset(listed(without)).splits["train"].groups is None
 
 
 def test_a_list_without_splits(listed):

@@ -108,6 +108,7 @@ def test_labels_join_by_patient_study_or_accession(study, key):
     assert split.labels.tolist() == [1, 1, 1, 0, 0, 0]
     assert [int(image[0, 0]) for image in split.images] == [50, 150, 250] * 2
     assert len(set(split.groups)) == 2 and "anna" not in str(split.groups)
+    assert (dataset.unit, dataset.groups_from) == ("patient", "PatientID")
     assert load_dataset(f"{name}?slices=3&window=lung").digest != dataset.digest
 
 
