@@ -1,6 +1,7 @@
 """Backbone weights of any usual checkpoint layout, by timm's names."""
 
 import argparse
+import json
 import re
 import zipfile
 from pathlib import Path
@@ -105,16 +106,31 @@ def _innermost(state: Any) -> Any:
     return state
 
 
+def saved_facts(path: Path) -> dict[str, str]:
+    """Return what the metadata of a file say: `num_heads`, and `interpolation` of an adapted one.
+
+    Raises:
+        InputError: If they are damaged.
+    """
+    if path.suffix != ".safetensors":
+        return {}
+    with safetensors.safe_open(path, "pt") as file:
+        facts = file.metadata() or {}
+    if "backbone" not in facts:
+        return facts
+    try:
+        return {name: str(value) for name, value in json.loads(facts["backbone"]).items()}
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path}: its metadata are damaged ({error}); copy it again.") from error
+
+
 def saved_num_heads(path: Path) -> int | None:
     """Return the number of attention heads in the metadata of a safetensors file.
 
     Raises:
         InputError: If it is no whole number.
     """
-    if path.suffix != ".safetensors":
-        return None
-    with safetensors.safe_open(path, "pt") as file:
-        value = (file.metadata() or {}).get("num_heads")
+    value = saved_facts(path).get("num_heads")
     if value is not None and not value.isdecimal():
         raise InputError(
             f"{path}: its metadata has num_heads = {value!r}; a whole number is needed."

@@ -8,9 +8,10 @@ import timm
 import torch
 
 from ..core.errors import InputError, unknown_name, wrong_type
+from ..data.images import INTERPOLATIONS
 from .architecture import vision_transformer
 from .backbone import Backbone, Pixels, from_model
-from .checkpoints import read_state_dict, saved_num_heads
+from .checkpoints import read_state_dict, saved_facts, saved_num_heads
 from .preprocessing import Preprocessing
 from .random_weights import redraw
 from .reference_weights import reference_model
@@ -158,4 +159,9 @@ def _from_file(name: str, num_heads: int | None) -> Backbone:
     else:
         name = f"{without_heads}?heads={number}"
     model = vision_transformer(state, str(path), num_heads=number)
-    return from_model(name, model, f"file {path.name}")
+    backbone = from_model(name, model, f"file {path.name}")
+    interpolation = saved_facts(path).get("interpolation", "bilinear")
+    if interpolation not in (*INTERPOLATIONS, "pad"):
+        raise InputError(f"{path}: its metadata name an unknown interpolation, {interpolation}.")
+    preprocessing = replace(backbone.preprocessing, interpolation=interpolation)
+    return replace(backbone, preprocessing=preprocessing)

@@ -30,6 +30,12 @@ _PANELS = {
     "teacher momentum": {"momentum": ""},
     "images per second": {"images_per_second": ""},
 }
+# the same of a run from a trained start, whose drift is measured in place of a probe
+_ADAPTATION_PANELS = {
+    "loss": {"loss": "all", "dino": "class token", "anchor": "anchor", "ibot": "patches"},
+    "held-out images (1: as the start)": {"overlap": "neighbours kept", "rank_of_start": "rank"},
+    **{name: columns for name, columns in _PANELS.items() if name not in ("loss", "kNN probe")},
+}
 # the same of a distillation
 _DISTILLATION_PANELS = {
     "loss": {"loss": "weighted sum"},
@@ -56,7 +62,7 @@ def training_curves(monitor: pd.DataFrame, *, title: str) -> Figure:
         title: Title of the figure.
     """
     runs = dict(list(monitor.groupby("run", sort=False))) if "run" in monitor else {"": monitor}
-    panels = _DISTILLATION_PANELS if "class_token" in monitor else _PANELS
+    panels = _panels_of(monitor)
     lines = len(panels) // 3
     figure, axes = plt.subplots(lines, 3, figsize=(8.6, 0.2 + 2 * lines), sharex=True)
     for axis, (name, columns) in zip(axes.flat, panels.items(), strict=True):
@@ -75,6 +81,13 @@ def training_curves(monitor: pd.DataFrame, *, title: str) -> Figure:
     names = f" ({', '.join(runs)}: line, dashes, dots)" if len(runs) > 1 else ""
     add_title(figure, f"{title}{names}")
     return figure
+
+
+def _panels_of(monitor: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Return the panels of the kind of run that a monitor is of."""
+    if "class_token" in monitor:
+        return _DISTILLATION_PANELS
+    return _ADAPTATION_PANELS if "overlap" in monitor else _PANELS
 
 
 def _draw_run(axis: Axes, rows: pd.DataFrame, columns: Mapping[str, str], line: str) -> None:

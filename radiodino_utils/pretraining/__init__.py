@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = attach(
         "progress": ("Progress",),
         "run_files": ("run_folder",),
         "plan": ("Plan", "RunOptions"),
+        "separation": ("sparsely",),
         "schedules": ("schedule_note", "schedule_table"),
         "sources": ("Source",),
         "trainer": ("pretrain",),

@@ -1,4 +1,4 @@
-"""The command `radiodino pretrain`; torch is imported when it runs."""
+"""The commands `radiodino pretrain` and `radiodino adapt`; torch is imported when they run."""
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +13,7 @@ from ..core.command_line import with_options
 from ..core.config import Config
 from ..core.errors import InputError
 from .command_options import (
+    AdaptOptions,
     CommandOptions,
     CorpusOptions,
     DistillationOptions,
@@ -33,6 +34,7 @@ Options = TypeVar("Options", bound=Config)
 
 _DISTILLATION_RUN = ("monitor_every", "save_minutes", "probe_minutes", "stop_after")
 _DISTILLATION_OPTIONS = ("precision", "batch_size", "lr", *_DISTILLATION_RUN)
+_SETTINGS = f"Settings of --set: {', '.join(PretrainConfig.model_fields)}."
 _EPILOG = f"""
 \b
 Examples:
@@ -46,7 +48,7 @@ Examples:
 The file behind @ holds one argument per line. Several processes: torchrun -m radiodino_utils
 pretrain.
 
-Settings of --set: {", ".join(PretrainConfig.model_fields)}.
+{_SETTINGS}
 
 With --teacher: {", ".join(DistillationConfig.model_fields)}.
 """
@@ -87,9 +89,38 @@ def pretrain(
         print(f"{progress.backbone} after {progress.step} of {progress.steps} steps{reason}")
 
 
+@with_options(RunOptions, panel="Run")
+@with_options(FrequentSettings, panel="Frequent settings")
+@with_options(AdaptOptions)
+def adapt(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGES", help="Folder, DICOM tree, archive, list or dataset; SOURCE=WEIGHT."
+        ),
+    ],
+    *,
+    backbone: Annotated[
+        str, typer.Option(metavar="NAME", help="Vision transformer to start from, or file:PATH.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder of the run: state, backbone, card.")
+    ],
+    **options: Any,
+) -> None:
+    """Adapt a backbone to your own images, without labels.
+
+    Short for `pretrain --start NAME --data IMAGES`: self-supervision at a low learning rate with
+    the frozen start as an anchor, ended by the drift of held-out images. The result loads as
+    file:FOLDER/backbone.safetensors.
+    """
+    pretrain(out=out, start=backbone, data=tuple(images), **options)
+
+
 def register(app: typer.Typer) -> None:
-    """Add the command to an application of typer."""
+    """Add the commands to an application of typer."""
     app.command(cls=CommandWithArgumentFiles, epilog=_EPILOG)(pretrain)
+    app.command(cls=CommandWithArgumentFiles, epilog=_SETTINGS)(adapt)
 
 
 def parsed_settings(pairs: Sequence[str]) -> dict[str, Any]:
@@ -130,9 +161,12 @@ def _pretrained(
     from ..data.registry import load_dataset
     from .config_files import load_config
     from .online_probe import KnnProbe
+    from .start import require_tokens
     from .trainer import pretrain as train
 
     start = load_backbone(command.start) if command.start else None
+    if start:
+        require_tokens(start)
 
     frequent = {name: options[name] for name in FrequentSettings.model_fields if name in options}
     config = load_config(

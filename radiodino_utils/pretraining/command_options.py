@@ -1,5 +1,6 @@
 """Options of `radiodino pretrain` besides those of the run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,20 @@ class DistillationOptions(Config):
     )
 
 
+def _fields(config: type[Config], names: Sequence[str]) -> dict[str, Any]:
+    """Return some fields of a model, for `create_model`."""
+    chosen = {name: config.model_fields[name] for name in names}
+    return {name: (field.annotation, field) for name, field in chosen.items()}
+
+
 # the settings of PretrainConfig that have an option of their own beside --set
-_fields: dict[str, Any] = {
-    name: (field.annotation, field)
-    for name, field in PretrainConfig.model_fields.items()
-    if name in _FREQUENT
-}
-FrequentSettings = create_model("FrequentSettings", __base__=Config, **_fields)
+FrequentSettings = create_model(
+    "FrequentSettings", __base__=Config, **_fields(PretrainConfig, _FREQUENT)
+)
+# options of `radiodino adapt`, which names start and images by arguments of its own
+AdaptOptions = create_model(
+    "AdaptOptions",
+    __base__=Config,
+    **_fields(CommandOptions, ("config", "set", "seed", "resume", "probe", "threads")),
+    **_fields(CorpusOptions, ("hold_out", "unreadable", "memory", "only")),
+)

@@ -4,10 +4,10 @@ from copy import deepcopy
 
 import torch
 
-from ..core.errors import InputError
+from ..backbones.registry import find_model
 from ..core.extras import extra
 from .corpus import Corpus
-from .drift import LEAST, Drift
+from .drift import Drift
 from .plan import Plan
 from .separation import held_back
 from .start import start_transformer
@@ -30,8 +30,7 @@ class Continuation:
         end: Why the run has ended before its last step, or nothing.
 
     Raises:
-        InputError: If the start is no vision transformer with a class token, or the corpus is too
-            small to hold images out.
+        InputError: If the start is no vision transformer with a class token.
     """
 
     def __init__(self, plan: Plan, corpus: Corpus) -> None:
@@ -42,12 +41,21 @@ class Continuation:
         self._images = []
         if self.config.held_out:
             count = min(self.config.held_out, len(corpus) // 5)
-            if count < LEAST:
-                raise InputError(
-                    f"the corpus has {len(corpus)} images; at least {5 * LEAST} are needed, of "
-                    f"which {LEAST} are held out to measure the drift from the start."
-                )
             self.corpus, self._images = held_back(corpus, count, seed=plan.seed)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What is known of the start, for `run.json` and the card."""
+        name, source = self.backbone.name, self.backbone.source
+        entry = find_model(name)
+        return {
+            "name": source if name.startswith("file:") else name,  # without the folder
+            "source": source,
+            "licence": entry.licence if entry else "not stated",
+            "fingerprint": self.backbone.fingerprint,
+            "patch_size": self.backbone.patch_size,
+            "held_out": len(self._images),
+        }
 
     def set_up(self, fabric: Fabric) -> None:
         """Move the networks to the device, and measure the start."""

@@ -236,6 +236,7 @@ class Run:
     def _facts(self) -> dict[str, object]:
         """Return what else `run.json` says about the run."""
         return {
+            "started_from": self.continuation.facts if self.continuation else None,
             "sources": self.corpus.table().to_dict("records"),
             "unreadable": self.corpus.unreadable,
             "processes": self.fabric.world_size,
@@ -324,13 +325,14 @@ class Run:
         return state | ({"kept": self.continuation.kept} if self.continuation else {})
 
     def _save(self) -> None:
-        is_first, path = self.fabric.is_global_zero, self.folder / STATE
+        is_first, path, start = self.fabric.is_global_zero, self.folder / STATE, self.plan.start
         with atomic(path) if is_first else nullcontext() as temporary:
             facts = {
                 "step": self.step,
                 "num_heads": self.network.vit.blocks[0].attn.num_heads,
                 "monitor": self.monitor.seal if self.monitor else None,
                 "end": self._end,
+                "interpolation": start.preprocessing.interpolation if start else None,
             }
             self.fabric.save(self.fabric.broadcast(temporary), self._state() | facts)
         if is_first:

@@ -225,7 +225,10 @@ def _exported(state: dict[str, Any]) -> bytes:
     chosen = state.get("kept", teacher)
     weights = {name: tensor.float().contiguous() for name, tensor in chosen.items()}
     # one fact only: safetensors writes several in any order
-    return save(weights, {"num_heads": str(state["num_heads"])})
+    facts = {"num_heads": state["num_heads"], "interpolation": state.get("interpolation")}
+    if facts["interpolation"] in (None, "bilinear"):
+        return save(weights, {"num_heads": str(facts["num_heads"])})
+    return save(weights, {"backbone": json.dumps(facts)})
 
 
 @contextmanager

@@ -27,13 +27,8 @@ def start_transformer(backbone: Backbone) -> VisionTransformer:
         InputError: If the backbone is no such transformer with a class token, or computes
             something else than its tensors tell.
     """
+    require_tokens(backbone)
     name, model = backbone.name, backbone.model
-    if not backbone.patch_size or is_convolutional(model):
-        raise InputError(
-            f"{name}: has no class and patch tokens to start from; name a vision transformer."
-        )
-    if "class_token" not in backbone.outputs:
-        raise InputError(f"{name}: has no class token, which DINO trains; name another start.")
     state = {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
     refusal = (
         f"{name}: is no plain vision transformer of timm, such as those of RadioDINO, DINO and "
@@ -48,6 +43,23 @@ def start_transformer(backbone: Backbone) -> VisionTransformer:
     if not _computes_the_same(model, start, backbone.preprocessing.shape):
         raise InputError(f"{refusal} (its tensors alone do not tell what it computes).")
     return _for_imagenet(start, backbone)
+
+
+def require_tokens(backbone: Backbone) -> None:
+    """Check that a backbone has what a run continues.
+
+    Raises:
+        InputError: If it has no class token or no patch tokens.
+    """
+    if not backbone.patch_size or is_convolutional(backbone.model):
+        raise InputError(
+            f"{backbone.name}: has no class and patch tokens to start from; name a vision "
+            "transformer."
+        )
+    if "class_token" not in backbone.outputs:
+        raise InputError(
+            f"{backbone.name}: has no class token, which DINO trains; name another start."
+        )
 
 
 @torch.inference_mode()

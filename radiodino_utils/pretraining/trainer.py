@@ -8,8 +8,10 @@ import torch
 from ..core.errors import InputError, wrong_type
 from ..core.fabric import make_fabric
 from ..core.files import make_folder
+from .card import write_card
 from .config import PretrainConfig
 from .corpus import Corpus
+from .drift import LEAST
 from .loader import require_shared_memory
 from .plan import Plan, RunOptions
 from .progress import Progress
@@ -31,8 +33,9 @@ def pretrain(
 
     The folder receives `run.json` (plan, corpus, versions), `corpus.txt` (SHA-256 of its images),
     `monitor.csv`, `last.ckpt` (everything for resuming) and `backbone.safetensors` (the teacher, by
-    timm's names). Each is replaced whole, and verified when it is read again. SIGTERM and Ctrl-C
-    end the run after the current step, with a checkpoint; a second one ends it at once.
+    timm's names), and of a run from a start its card, `README.md`. Each is replaced whole, and
+    verified when it is read again. SIGTERM and Ctrl-C end the run after the current step, with a
+    checkpoint; a second one ends it at once.
 
     Args:
         plan: What to train.
@@ -60,11 +63,7 @@ def pretrain(
         raise wrong_type("corpus", corpus, "the result of load_corpus")
     folder = Path(folder)
     options = options or RunOptions()
-    if len(corpus) < plan.config.batch_size:
-        raise InputError(
-            f"the corpus has {len(corpus)} images, fewer than a batch of {plan.config.batch_size}; "
-            "lower batch_size or add some."
-        )
+    _require_images(plan.config, len(corpus))
     make_folder(folder)
     _check_folder(plan, corpus, folder, resume)
     fabric = make_fabric(
@@ -80,7 +79,25 @@ def pretrain(
         return Run(plan, corpus, folder, options, fabric, resume=resume).train(probe, on_row)
     with sole_user(folder):
         _check_folder(plan, corpus, folder, resume)  # again: another run may have ended since
-        return Run(plan, corpus, folder, options, fabric, resume=resume).train(probe, on_row)
+        run = Run(plan, corpus, folder, options, fabric, resume=resume)
+        progress = run.train(probe, on_row)
+        if plan.start:
+            write_card(progress)
+        return progress
+
+
+def _require_images(config: PretrainConfig, count: int) -> None:
+    images = f"{count} image{'s' if count != 1 else ''}"
+    if config.held_out and count < 5 * LEAST:
+        raise InputError(
+            f"the corpus has {images}; at least {5 * LEAST} are needed, of which {LEAST} are held "
+            "out to measure the drift from the start; add some, or set held_out to 0."
+        )
+    if count < config.batch_size:
+        raise InputError(
+            f"the corpus has {images}, fewer than a batch of {config.batch_size}; "
+            "lower batch_size or add some."
+        )
 
 
 def _check_folder(plan: Plan, corpus: Corpus, folder: Path, resume: bool) -> None:

@@ -118,6 +118,12 @@ def _probes(path: Path) -> Tables:
     return {"07_probe_rows": rows, "07_paired": paired_table(predictions, seed=facts["seed"])}
 
 
+def _adapted(path: Path) -> Tables:
+    rows, predictions, facts = _classified(path, shown=("accuracy", "auc"))
+    paired = paired_table(predictions, metrics=("accuracy", "auc"), seed=facts["seed"])
+    return {"10_evaluation": rows, "10_paired": paired}
+
+
 def _segmented(path: Path) -> Tables:
     scores, facts = read_scores(path, _SCORES)
     rows = segmentation_rows(scores, empty=facts["empty"], seed=facts["seed"])
@@ -172,4 +178,5 @@ _SOURCES: dict[str, tuple[tuple[str, ...], Callable[[Path], Tables]]] = {
     "07_fewshot_rows": (("07_fewshot_rows",), partial(_plain, shown=SHOWN)),
     "07_finetune_rows": (("07_finetune_rows",), _plain),
     "08_evaluation": (("08_evaluation",), _plain),
+    "10_evaluation": (("10_evaluation", "10_paired"), _adapted),
 }

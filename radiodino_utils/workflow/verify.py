@@ -30,6 +30,7 @@ NOT_COVERED = {
     "06_own_embeddings": "the embeddings of one image",
     "06_lung_tumour": "maps of one slice",
     "08_monitor": "the curve of a training",
+    "10_monitor": "the curves of three trainings",
 }
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 
 from radiodino_utils.plots.pretraining import schedule_lines, training_curves, view_sheet
-from radiodino_utils.pretraining.monitor import COLUMNS
+from radiodino_utils.pretraining.monitor import COLUMNS, START_COLUMNS
 from radiodino_utils.pretraining.schedules import schedule_table
 from radiodino_utils.pretraining.views import ViewSet
 
@@ -24,6 +24,17 @@ def test_a_column_without_values_is_called_not_measured():
     monitor = synthetic_monitor("a").assign(probe=np.nan, probe_auc=np.nan)
     figure = training_curves(monitor, title="unprobed")
     assert [axis.get_title() for axis in figure.axes if axis.texts] == ["kNN probe"]
+
+
+def test_curves_of_an_adaptation_show_the_drift():
+    rows = synthetic_monitor("a")
+    for column in START_COLUMNS:
+        rows[column] = np.where(rows.index % 2, 0.9, np.nan)
+    figure = training_curves(rows, title="adapted")
+    titles = [axis.get_title() for axis in figure.axes]
+    drift = figure.axes[titles.index("held-out images (1: as the start)")]
+    assert len(figure.axes) == 9 and "kNN probe" not in titles
+    assert [len(line.get_xdata()) for line in drift.lines] == [10, 10]
 
 
 def test_curves_of_two_runs():

@@ -4,6 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
+import torch
+from safetensors.torch import save_file
 
 from radiodino_utils.cli import main
 
@@ -94,3 +97,29 @@ def test_mistakes_end_with_one_sentence(tmp_path, capsys, options, hint):
         main(["pretrain", *options, "--out", str(tmp_path / "run")])
     assert caught.value.code == 2
     assert hint in capsys.readouterr().err
+
+
+def test_adapting_from_the_command_line(tmp_path, capsys):
+    images = synthetic_folder(tmp_path / "images", 100)
+    torch.manual_seed(0)
+    weights = timm.create_model("test_vit", num_classes=0).state_dict()
+    save_file(weights, tmp_path / "start.safetensors", {"num_heads": "2"})
+    start = f"file:{tmp_path / 'start.safetensors'}"
+    options = ["--out", str(tmp_path / "run"), "--steps", "2", "--batch-size", "8", *TINY]
+    with pytest.raises(SystemExit, match="0"):
+        main(["adapt", str(images), "--backbone", start, *options])
+    assert "backbone.safetensors after 2 of 2 steps" in capsys.readouterr().out
+    assert {"backbone.safetensors", "README.md"} <= {p.name for p in (tmp_path / "run").iterdir()}
+    few = synthetic_folder(tmp_path / "one", 1)
+    options[1] = str(tmp_path / "another")
+    for source, backbone, hint in (
+        (few, start, "the corpus has 1 image; at least 100 are needed"),
+        (images, "file:nowhere.safetensors", "nowhere.safetensors: there is no such weights file"),
+        (images, "radiodino-mnii", "did you mean radiodino-mini"),
+        (images, "pixels", "pixels: has no class and patch tokens"),
+        (tmp_path / "nowhere", start, "there is no such source"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(["adapt", str(source), "--backbone", backbone, *options])
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert hint in message and "Traceback" not in message

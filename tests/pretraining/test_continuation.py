@@ -1,9 +1,11 @@
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import timm
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from radiodino_utils.backbones.loading import load_backbone
@@ -157,3 +159,38 @@ def test_what_cannot_be_continued(tmp_path, start):
     ):
         with pytest.raises(InputError, match=hint):
             Plan(*arguments)
+
+
+def test_the_preprocessing_of_the_start_is_that_of_the_result(tmp_path, start):
+    own = replace(start.preprocessing, interpolation="bicubic", mean=(0.5,) * 3, std=(0.25,) * 3)
+    start = replace(start, preprocessing=own)
+    progress = pretrain(
+        plan_of(start, steps=1, lr=0.0), synthetic_corpus(tmp_path, 100), tmp_path / "run",
+        options=QUICK,
+    )  # fmt: skip
+    loaded = load_backbone(f"file:{progress.backbone}")
+    assert loaded.preprocessing.interpolation == "bicubic" and "?heads" not in loaded.name
+    pixels = torch.rand(2, 3, 160, 160)
+    features = []
+    for backbone in (start, loaded):
+        mean, std = (
+            torch.tensor(values).view(3, 1, 1)
+            for values in (backbone.preprocessing.mean, backbone.preprocessing.std)
+        )
+        with torch.inference_mode():
+            features.append(backbone.model((pixels - mean) / std))
+    assert torch.allclose(*features, atol=1e-4)
+    verify_run(tmp_path / "run")
+
+
+def test_the_card_tells_start_images_and_drift(tmp_path, start):
+    corpus = synthetic_corpus(tmp_path, 100)
+    pretrain(plan_of(start), corpus, tmp_path / "run", options=QUICK)
+    card = (tmp_path / "run" / "README.md").read_text()
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["library_name"] == "timm" and "license" not in header
+    assert "Adapted without labels from `file start.safetensors`" in card
+    assert start.fingerprint in card and str(tmp_path) not in card
+    assert "| images | 100 | 1 |" in card and "6 of 6 steps" in card
+    table = card.partition("| step | loss")[2].splitlines()[2:5]
+    assert [line.split(" | ")[0] for line in table] == ["| 2", "| 4", "| 6"]
