@@ -233,6 +233,36 @@ def _each(values: Iterable[object]) -> object:
     return different[0] if len(different) == 1 else " / ".join(map(str, different))
 
 
+def image_table(predictions: Iterable[Prediction]) -> pd.DataFrame:
+    """Return what was predicted for each image.
+
+    Args:
+        predictions: Predictions of any datasets and protocols.
+
+    Returns:
+        One row per prediction and image: dataset, protocol, backbone, split, seed, id, group,
+        class, predicted, confidence (the probability of the predicted class) and correct.
+    """
+    tables = []
+    for part in predictions:
+        classes, predicted = np.array(part.classes, object), part.probabilities.argmax(1)
+        columns = {
+            "dataset": part.dataset,
+            "protocol": part.protocol,
+            "backbone": part.backbone,
+            "split": part.split,
+            "seed": "" if part.seed is None else str(part.seed),
+            "id": part.ids,
+            "group": part.groups or "",
+            "class": classes[part.labels],
+            "predicted": classes[predicted],
+            "confidence": part.probabilities.max(1),
+            "correct": predicted == part.labels,
+        }
+        tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
+
+
 def write_medmnist(prediction: Prediction, folder: Path, *, run: str) -> Path:
     """Write a prediction as MedMNIST's own evaluator reads it: row number and probabilities.
 

@@ -130,6 +130,23 @@ def feature_table(features: Iterable[Features]) -> pd.DataFrame:
     return pd.DataFrame([describe_features(entry) for entry in features])
 
 
+def image_table(features: Features) -> pd.DataFrame:
+    """Return the embedding of every image as a table.
+
+    Returns:
+        One row per image: split, id, class, and the values as f0, f1, ... (float32).
+    """
+    tables = []
+    for split, labels in features.labels.items():
+        values = features.embedding(split)
+        table = pd.DataFrame(values, columns=[f"f{i}" for i in range(values.shape[1])])
+        table.insert(0, "split", split)
+        table.insert(1, "id", features.ids[split])
+        table.insert(2, "class", [features.classes[label] for label in labels])
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
 def describe_features(features: Features) -> dict[str, Any]:
     """Return one row about a feature file, for a table."""
     sidecar = features.sidecar

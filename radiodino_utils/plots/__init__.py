@@ -20,9 +20,11 @@ _import_name, _, __all__ = attach(
             "score_intervals",
             "similarity_sheet",
         ),
+        "interactive": ("interactive_map",),
         "live": ("LiveMonitor",),
         "pretraining": ("schedule_lines", "training_curves", "view_sheet"),
         "registry": ("register_figure", "registered_figures"),
+        "retrieval": ("error_sheet", "query_strip"),
         "segmentation": (
             "case_sheet",
             "dice_by_class",

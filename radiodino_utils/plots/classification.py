@@ -1,6 +1,6 @@
 """Figures of classification: images, confusion matrices, metrics and published numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from ..evaluation.predictions import Prediction
 from ..evaluation.published import compare_published, places
 from ..evaluation.results import METRIC_LABELS, label_of, notes, over_seeds
 from .style import (
+    CHANCE,
     add_title,
+    chance,
     draw_intervals,
     label_rows,
     legend_below,
@@ -61,7 +63,11 @@ def sample_sheet(dataset: ImageDataset, *, split: str | None = None, per_class: 
     title = f"{dataset.name}: first images of the {split} split"
     if len(classes) < len(dataset.classes):
         title += f", the {len(classes)} largest of {len(dataset.classes)} classes"
-    add_title(figure, title, dataset.caveat)
+    caption = (
+        f"The first {per_class} images of each class in the {split} split, as the backbones get "
+        "them. A row without images is a class that the split lacks."
+    )
+    add_title(figure, title, dataset.caveat, kind="Sheet of images", caption=caption)
     return figure
 
 
@@ -87,8 +93,10 @@ def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
     if others := len(first.classes) - len(classes):
         names.append(f"{others} other classes")
     edge = max(0.27 * len(names) + 0.5, 1.7)  # inches
-    size = (edge * len(predictions) + 1.6, edge + 1.6)
+    margin = max(1.6, 0.9 + max(map(len, names)) / 13)  # for the names of classes
+    size = (edge * len(predictions) + margin, edge + margin)
     figure, axes = plt.subplots(1, len(predictions), figsize=size, squeeze=False)
+    figure.get_layout_engine().set(h_pad=0.12)
     for axis, prediction in zip(axes[0], predictions, strict=True):
         is_first = axis is axes[0, 0]
         names_shown = {"xticklabels": names, "yticklabels": names if is_first else False}
@@ -98,7 +106,12 @@ def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
         axis.set(xlabel="predicted", ylabel="true" if is_first else "", title=title)
     last = axes[0, -1].collections[0]
     figure.colorbar(last, ax=axes, shrink=0.6, label="% of the true class")
-    add_title(figure, first.title, first.caveat)
+    caption = (
+        "Each row is a true class and adds up to 100 % of its images, so that the diagonal holds "
+        "the sensitivity of each class. A bright column beside the diagonal is a class that "
+        "attracts the images of others."
+    )
+    add_title(figure, first.title, first.caveat, kind="Confusion matrices", caption=caption)
     return figure
 
 
@@ -127,6 +140,7 @@ def metric_bars(
     *,
     protocol: str = "knn",
     metrics: Sequence[str] = ("accuracy", "f1_macro", "auc"),
+    classes: Mapping[str, int] | None = None,
 ) -> Figure:
     """Draw metrics with their 95 % intervals by dataset and backbone, a panel per metric.
 
@@ -134,6 +148,7 @@ def metric_bars(
         results: Result rows; those of other protocols and splits are ignored.
         protocol: Name of the protocol.
         metrics: Names of the metrics.
+        classes: Number of classes by dataset, for the line of chance in the accuracy.
 
     Raises:
         InputError: If there are no rows of the protocol.
@@ -155,11 +170,20 @@ def metric_bars(
             positions = series_positions(len(datasets), i, len(backbones))
             label = label_of(backbone)
             draw_intervals(axis, of_backbone.reindex(datasets), positions, i=i, label=label)
+        levels = [chance(metric, (classes or {}).get(name)) for name in datasets]
+        if np.isfinite(levels).any():
+            rows = np.arange(len(datasets))
+            axis.vlines(levels, rows - 0.48, rows + 0.48, **CHANCE)
         axis.set(xlabel=METRIC_LABELS.get(metric, f"{metric} %"), xlim=(0, 102))
         label_rows(axis, datasets)
     legend_below(figure, axes[0, 0])
     title = f"Protocol {protocol}, test split, with 95 % bootstrap intervals"
-    add_title(figure, title, notes(results))
+    caption = (
+        "Points are values on the test split and lines their 95 % intervals; further right is "
+        "better. Random weights and raw pixels are baselines, and chance is what guessing scores. "
+        "A backbone whose interval holds the point of a baseline is not shown to be better."
+    )
+    add_title(figure, title, notes(results), kind="Points with intervals", caption=caption)
     return figure
 
 
@@ -188,9 +212,15 @@ def forest(results: pd.DataFrame, *, protocol: str) -> Figure:
     metrics = published["metric"].map(METRIC_LABELS).fillna("Dice").str.removesuffix(" %")
     label_rows(axis, published["dataset"] + ", " + metrics + " (" + published["model"] + ")")
     axis.set(xlabel="%", xlim=(0, 102))
-    legend_below(figure, axis)
+    legend_below(figure, axis, "source")
     title = "Published numbers and what was measured on the same dataset"
-    add_title(figure, f"{title} (protocol {protocol}, 95 % intervals)")
+    title += f" (protocol {protocol}, 95 % intervals)"
+    caption = (
+        "A diamond is a published number, a point with its line what was measured on the same "
+        "dataset. The published protocols are not public, so that a distance between the two "
+        "need not be an error of either."
+    )
+    add_title(figure, title, kind="Points with intervals", caption=caption)
     return figure
 
 

@@ -11,7 +11,15 @@ from ..evaluation.finetuning import FineTuned
 from ..evaluation.metrics import BINS, classification_metrics, reliability
 from ..evaluation.predictions import Prediction
 from ..evaluation.results import METRIC_LABELS, label_of, notes, over_seeds
-from .style import add_title, colour_of, legend_below, marker_of, styled
+from .style import (
+    add_title,
+    colour_of,
+    draw_chance,
+    legend_below,
+    marker_of,
+    styled,
+    wrapped,
+)
 
 with extra("evaluation"):
     from sklearn.metrics import roc_curve
@@ -30,6 +38,7 @@ def k_curves(
     chosen: Mapping[tuple[str, str], int],
     *,
     metric: str = "accuracy",
+    classes: Mapping[str, int] | None = None,
     caveat: str = "",
 ) -> Figure:
     """Draw a metric over k with 95 % intervals, per dataset; a ring marks the k chosen on val.
@@ -38,6 +47,7 @@ def k_curves(
         curves: Rows of `curve_rows`, of one or several datasets and backbones.
         chosen: The k chosen on validation by (dataset, backbone).
         metric: Name of the metric.
+        classes: Number of classes by dataset, for the line of chance.
         caveat: Caveat to display below the title.
     """
     curves = curves[curves["metric"] == metric]
@@ -51,7 +61,8 @@ def k_curves(
             curve = of_dataset[of_dataset["backbone"] == backbone]
             best = chosen.get((dataset, backbone))
             _draw_k_curve(axis, curve.sort_values("k"), best, i=i, label=label_of(backbone))
-        axis.set(xlabel="k", title=dataset)
+        draw_chance(axis, metric, (classes or {}).get(dataset))
+        axis.set(xlabel="k, number of neighbours", title=wrapped(dataset, 2.6))
         _log_ticks(axis, ticks)
         axis.tick_params(axis="x", labelsize=8)
     axes[0, 0].set_ylabel(METRIC_LABELS.get(metric, f"{metric} %"))
@@ -59,7 +70,12 @@ def k_curves(
     meaning = (
         "solid: test, with 95 % interval; dashed: validation; ring: the k chosen on validation"
     )
-    add_title(figure, f"Weighted kNN over k ({meaning})", caveat)
+    caption = (
+        "Solid lines with their 95 % bands are the test split, dashed ones the validation split. "
+        "The ring marks the k that was chosen on validation; the test curve is not used for it."
+    )
+    title = f"Weighted kNN over k ({meaning})"
+    add_title(figure, title, caveat, kind="Line chart", caption=caption)
     return figure
 
 
@@ -85,13 +101,16 @@ def _log_ticks(axis: Axes, ticks: Sequence[int]) -> None:
 
 
 @styled
-def few_shot_curves(results: pd.DataFrame, *, metric: str = "accuracy") -> Figure:
+def few_shot_curves(
+    results: pd.DataFrame, *, metric: str = "accuracy", classes: Mapping[str, int] | None = None
+) -> Figure:
     """Draw a metric over the labels per class: mean and standard deviation over the draws.
 
     Args:
         results: Result rows; those of other protocols are ignored, and so are few-shot protocols
             whose name has a suffix.
         metric: Name of the metric.
+        classes: Number of classes by dataset, for the line of chance.
     """
     is_shown = results["protocol"].str.fullmatch(r"fewshot-\d+-\w+") & (results["metric"] == metric)
     results = over_seeds(results[is_shown])
@@ -102,13 +121,18 @@ def few_shot_curves(results: pd.DataFrame, *, metric: str = "accuracy") -> Figur
     figure, axes = plt.subplots(1, len(datasets), figsize=size, sharey=True, squeeze=False)
     for axis, dataset in zip(axes[0], datasets, strict=True):
         _draw_few_shot(axis, results, dataset)
-        axis.set(xlabel="labels per class", title=dataset)
+        draw_chance(axis, metric, (classes or {}).get(dataset))
+        axis.set(xlabel="labels per class", title=wrapped(dataset, 3.5))
         _log_ticks(axis, ticks)
     axes[0, 0].set_ylabel(METRIC_LABELS[metric])
-    legend_below(figure, axes[0, 0])
+    legend_below(figure, axes[0, 0], "backbone, method")
     draws = results["runs"].max()
     title = f"Few-shot: mean and standard deviation over {draws} draws of the labels"
-    add_title(figure, title, notes(results))
+    caption = (
+        "The left end says how much a backbone gives away with hardly any labels. Bars are the "
+        "standard deviation over the draws of the labels, not an interval over test images."
+    )
+    add_title(figure, title, notes(results), kind="Line chart", caption=caption)
     return figure
 
 
@@ -158,9 +182,14 @@ def tuning_curves(runs: Sequence[FineTuned]) -> Figure:
     for axis in (losses, scores):
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
-    legend_below(figure, losses)
+    legend_below(figure, losses, "dataset, protocol, backbone")
     seeds = dict.fromkeys(str(run.prediction.seed) for run in runs)
-    add_title(figure, f"Fine-tuning, seed {', '.join(seeds)}", runs[0].prediction.caveat)
+    title, caveat = f"Fine-tuning, seed {', '.join(seeds)}", runs[0].prediction.caveat
+    caption = (
+        "Training loss and macro-F1 on validation over the epochs. The ring marks the epoch that "
+        "is kept; a loss that falls while the macro-F1 falls too is over-fitting."
+    )
+    add_title(figure, title, caveat, kind="Line charts", caption=caption)
     return figure
 
 
@@ -184,22 +213,28 @@ def roc_and_reliability(predictions: Sequence[Prediction]) -> Figure:
         auc, error = (100 * metrics[name].value for name in ("auc", "ece"))
         look = {"color": colour_of(i), "lw": 1.5}
         label = f"{label_of(prediction.backbone)}: AUC {auc:.1f} %"
-        roc.plot(_FALSE_POSITIVE_RATES, _mean_roc(prediction), **look, label=label)
+        roc.plot(100 * _FALSE_POSITIVE_RATES, 100 * _mean_roc(prediction), **look, label=label)
         bins = reliability(prediction.labels, prediction.probabilities)
-        points = bins["confidence"], bins["accuracy"]
-        calibration.plot(*points, **look, label=f"error {error:.1f} %")
+        points = 100 * bins["confidence"], 100 * bins["accuracy"]
+        calibration.plot(*points, **look, label=f"calibration error {error:.1f} %")
         areas = 6 + 90 * bins["n"] / len(prediction.labels)
         calibration.scatter(*points, s=areas, marker=marker_of(i), color=colour_of(i))
     for axis, corner in ((roc, "lower right"), (calibration, "upper left")):
-        axis.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls=":")
-        axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        label = "chance" if axis is roc else "calibrated"
+        axis.plot([0, 100], [0, 100], color="0.6", lw=0.8, ls=":", label=label)
+        axis.set(xlim=(-2, 102), ylim=(-2, 102), aspect="equal")
         axis.grid(alpha=0.25)
         axis.legend(frameon=False, loc=corner, fontsize=8)
     kind = f"positive: {first.positive}" if len(first.classes) == 2 else "mean over classes"
-    roc.set(title=f"ROC ({kind})", xlabel="1 − specificity", ylabel="sensitivity")
+    roc.set_title(wrapped(f"ROC ({kind})", 3.3))
+    roc.set(xlabel="100 % − specificity", ylabel="sensitivity %")
     calibration.set(title=f"reliability, {BINS} bins (point size: images)")
-    calibration.set(xlabel="confidence", ylabel="accuracy")
-    add_title(figure, first.title, first.caveat)
+    calibration.set(xlabel="confidence %", ylabel="accuracy %")
+    caption = (
+        "Left, the ROC curve; guessing lies on its diagonal. Right, the accuracy of the images of "
+        "each stated confidence: below the diagonal a model is too confident."
+    )
+    add_title(figure, first.title, first.caveat, kind="ROC and reliability", caption=caption)
     return figure
 
 

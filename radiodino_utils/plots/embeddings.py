@@ -4,12 +4,17 @@ import pandas as pd
 
 from ..core.extras import extra
 from ..evaluation.results import label_of
-from .style import COLOURS, MARKERS, add_title, colour_of, legend_below, marker_of, styled
+from .style import add_title, class_looks, colour_of, legend_below, marker_of, styled, wrapped
 
 with extra("notebooks"):
     import matplotlib.pyplot as plt
     import seaborn as sns
     from matplotlib.figure import Figure
+
+_READING = {
+    "pca": "The two directions of largest variance: distances can be read.",
+    "umap": "Near neighbours lie near; distances between clusters have no meaning.",
+}
 
 
 @styled
@@ -35,7 +40,12 @@ def scree(variances: pd.DataFrame, *, caveat: str = "") -> Figure:
         axis.grid(alpha=0.25)
     axes[0, 0].set_ylabel("cumulative variance %")
     legend_below(figure, axes[0, 0])
-    add_title(figure, "Scree: variance of the L2-normalised embeddings", caveat)
+    caption = (
+        "Share of the variance of the L2-normalised embeddings that the first principal components "
+        "hold together. A steep curve means that few directions hold most of it."
+    )
+    title = "Scree: variance of the L2-normalised embeddings"
+    add_title(figure, title, caveat, kind="Line chart", caption=caption)
     return figure
 
 
@@ -50,8 +60,14 @@ def scatter_grid(points: pd.DataFrame, *, method: str, caveat: str = "") -> Figu
     """
     datasets, backbones = points["dataset"].unique(), points["backbone"].unique()
     points = points.astype({"class": str})
-    look = _class_look(points["class"])
-    size = (2.7 * len(datasets) + 0.3, 2.55 * len(backbones) + 1.2)
+    looks = class_looks(points["class"])
+    look = {
+        "palette": {name: colour for name, (colour, _) in looks.items()},
+        "markers": {name: marker for name, (_, marker) in looks.items()},
+        "hue_order": list(looks),  # points keep the order of the dataset: no class lies on top
+        "style_order": list(looks),
+    }
+    size = (max(2.7 * len(datasets) + 0.3, 3.6), 2.55 * len(backbones) + 1.2)
     figure, axes = plt.subplots(len(backbones), len(datasets), figsize=size, squeeze=False)
     name = method.upper()
     for row, backbone in zip(axes, backbones, strict=True):
@@ -60,29 +76,13 @@ def scatter_grid(points: pd.DataFrame, *, method: str, caveat: str = "") -> Figu
             columns = {"x": f"{method}1", "y": f"{method}2", "hue": "class", "style": "class"}
             sns.scatterplot(shown, **columns, **look, s=10, lw=0, alpha=0.75, ax=axis)
             axis.set_aspect("equal", adjustable="datalim")
-            handles = axis.get_legend_handles_labels()
+            handles = axis.get_legend_handles_labels()[0]
             axis.get_legend().remove()
-            axis.set(xticks=[], yticks=[], title=f"{dataset}\n{label_of(backbone)}")
+            title = "\n".join(wrapped(line, 2.6) for line in (dataset, label_of(backbone)))
+            axis.set(xticks=[], yticks=[], title=title)
             axis.set(xlabel=f"{name} 1", ylabel=f"{name} 2" if axis is row[0] else "")
-    figure.legend(*handles, loc="outside lower center", ncols=2 * len(datasets), frameon=False)
-    add_title(figure, f"{name} of the embeddings, every image of every split", caveat)
+    legend_below(figure, handles, "class")
+    title = f"{name} of the embeddings, every image of every split"
+    caption = f"{_READING[method]} Each mark is one image; colours and markers are its true class."
+    add_title(figure, title, caveat, kind="Scatter plots", caption=caption)
     return figure
-
-
-def _class_look(labels: pd.Series) -> dict[str, object]:
-    """Return the options of seaborn that give each class its own colour and marker.
-
-    Points are drawn in the order of the dataset, so that no class lies on top of the others.
-    """
-    classes = sorted(labels.unique(), key=_number_or_name)
-    markers = [MARKERS[i // len(COLOURS) % len(MARKERS)] for i in range(len(classes))]
-    return {
-        "palette": {name: colour_of(i) for i, name in enumerate(classes)},
-        "markers": dict(zip(classes, markers, strict=True)),
-        "hue_order": classes,
-        "style_order": classes,
-    }
-
-
-def _number_or_name(name: str) -> tuple[int, str]:
-    return (len(name), name) if name.isdigit() else (0, name)

@@ -29,6 +29,10 @@ with extra("notebooks"):
 
 _OUTLINE, _FRAME = "#56B4E9", "#00FF7F"
 _PANELS_PER_ROW = 5
+_MAPS = (
+    "Each map has one value per patch and lies over its image. All maps of the sheet share the "
+    "scale on the right. A map has a meaning only where it differs from that of random weights."
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ def map_sheet(
     label: str = "times the map's mean",
     top: float | None = 3.0,
     caveat: str = "",
+    caption: str = _MAPS,
 ) -> Figure:
     """Draw rows of panels, all maps on one colour scale, with the patch grid over the images.
 
@@ -78,6 +83,7 @@ def map_sheet(
         top: Upper end of the colour scale, after each map is divided by its mean; `None` leaves the
             maps as they are, and the scale reaches from the smallest to the largest value.
         caveat: Caveat to display below the title.
+        caption: Sentences that say how to read the figure.
     """
     columns = max(len(panels) for panels in rows.values())
     if top is not None:
@@ -105,7 +111,7 @@ def map_sheet(
         extend = "max" if greatest > high else "neither"
         bar = figure.colorbar(scale, ax=axes, extend=extend, **look)
         bar.solids.set_alpha(1)
-    add_title(figure, title, caveat)
+    add_title(figure, title, caveat, kind="Sheet of images", caption=caption)
     return figure
 
 
@@ -217,7 +223,12 @@ def similarity_sheet(
             row, column = np.unravel_index(map_.argmax(), map_.shape)
             panels.append(Panel(image_title, image, map_, patch=(int(row), int(column))))
         rows[label_of(name)] = panels
-    return map_sheet(rows, title=title, label="cosine similarity", top=None, caveat=caveat)
+    caption = (
+        "Similarity of each patch to the framed one of the first image. The frame in another image "
+        "is its most similar patch."
+    )
+    look = {"label": "cosine similarity", "top": None, "caption": caption}
+    return map_sheet(rows, title=title, caveat=caveat, **look)
 
 
 def attention_heads(
@@ -244,7 +255,13 @@ def attention_heads(
     rows = {" " * start: panels[start : start + _PANELS_PER_ROW] for start in starts}
     percent = f"{100 * share:.0f}\u00a0%"
     title = f"{title}. Outlined: the fewest patches that hold {percent} of a head's attention"
-    return map_sheet(rows, title=title, label="times even attention", caveat=caveat)
+    caption = (
+        "Attention of the class token to each patch, by head; 1 is what even attention gives. "
+        f"The outline holds {percent} of it in the fewest patches: a small one is a focused head."
+    )
+    return map_sheet(
+        rows, title=title, label="times even attention", caveat=caveat, caption=caption
+    )
 
 
 def colour_sheet(colours: Mapping[str, PatchColours], *, title: str, caveat: str = "") -> Figure:
@@ -261,7 +278,11 @@ def colour_sheet(colours: Mapping[str, PatchColours], *, title: str, caveat: str
         shares = ", ".join(f"{100 * share:.0f}" for share in coloured.shares)
         pairs = zip(coloured.images, coloured.colours, strict=True)
         rows[f"{label_of(name)}\nR, G, B: {shares} %"] = [Panel("", *pair) for pair in pairs]
-    return map_sheet(rows, title=title, caveat=caveat)
+    caption = (
+        "The first three principal components of the patch features as red, green and blue, with "
+        "their shares of the variance. Patches of one colour have like features."
+    )
+    return map_sheet(rows, title=title, caveat=caveat, caption=caption)
 
 
 @styled
@@ -282,12 +303,16 @@ def score_intervals(results: pd.DataFrame, *, caveat: str = "") -> Figure:
             scores = of_metric[of_metric["backbone"] == backbone].set_index("protocol")
             positions = series_positions(len(maps), i, len(backbones), width=0.5)
             label = label_of(backbone)
-            draw_intervals(axis, scores.reindex(maps), positions, i=i, label=label, scale=1)
-        axis.set(title=name, xlabel="probability" if metric == "road" else "share")
+            draw_intervals(axis, scores.reindex(maps), positions, i=i, label=label)
+        axis.set(title=name, xlabel="probability %" if metric == "road" else "share %")
         axis.axvline(0, color="0.6", lw=0.8)
         label_rows(axis, names)
     legend_below(figure, axes[0])
     n = " to ".join(map(str, dict.fromkeys((results["n"].min(), results["n"].max()))))
     title = f"How good are the maps? Mean over n = {n} images, 95 % intervals; more is better"
-    add_title(figure, title, caveat)
+    caption = (
+        "Points are means over the images and lines their 95 % intervals. A kind of map that is no "
+        "better than the controls explains nothing by this score."
+    )
+    add_title(figure, title, caveat, kind="Points with intervals", caption=caption)
     return figure

@@ -79,7 +79,11 @@ def training_curves(monitor: pd.DataFrame, *, title: str) -> Figure:
     for axis in axes[-1]:
         axis.set_xlabel("images seen, thousands")
     names = f" ({', '.join(runs)}: line, dashes, dots)" if len(runs) > 1 else ""
-    add_title(figure, f"{title}{names}")
+    caption = (
+        "A collapse shows as an entropy or a spread near zero. The kNN probe measures the features "
+        "with labels that the training does not see."
+    )
+    add_title(figure, f"{title}{names}", kind="Line charts", caption=caption)
     return figure
 
 
@@ -117,7 +121,8 @@ def schedule_lines(table: pd.DataFrame) -> Figure:
         axis.plot(table["step"], table[column], color=colour)
         axis.set(title=column.replace("_", " "), xlabel="step")
         axis.grid(alpha=0.25)
-    add_title(figure, f"Schedules of {len(table)} steps")
+    caption = "What changes over the steps of a run: learning rate, weight decay and the like."
+    add_title(figure, f"Schedules of {len(table)} steps", kind="Line charts", caption=caption)
     return figure
 
 
@@ -147,7 +152,12 @@ def view_sheet(
             _draw_hidden(axis, mask, len(view))
     for axis, name in zip(axes[0], names, strict=True):
         axis.set_title(name)
-    add_title(figure, "Images and the views cut from them, hidden patches in orange")
+    caption = (
+        "The student sees every view and the teacher the global ones. Patches in orange are hidden "
+        "from the student, which predicts what the teacher makes of them."
+    )
+    title = "Images and the views cut from them, hidden patches in orange"
+    add_title(figure, title, kind="Sheet of images", caption=caption)
     return figure
 
 

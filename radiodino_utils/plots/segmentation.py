@@ -12,6 +12,7 @@ from ..evaluation.segmentation.prediction import Segmentation
 from ..evaluation.segmentation.tables import caption
 from .style import (
     add_title,
+    class_looks,
     colour_of,
     draw_intervals,
     label_rows,
@@ -19,6 +20,7 @@ from .style import (
     marker_of,
     series_positions,
     styled,
+    wrapped,
 )
 
 with extra("notebooks"):
@@ -29,18 +31,6 @@ with extra("notebooks"):
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-_CLASS_COLOURS = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#A65628",
-    "#CC79A7",
-    "#8C6BB1",
-    "#B2DF8A",
-    "#9ECAE1",
-    "#6B7A00",
-    "#FDD0A2",
-)
 _ERRORS = {"right": "#FFFFFF", "missed": "#FF2D2D", "false": "#00E5FF", "another class": "#FFF200"}
 
 
@@ -90,14 +80,19 @@ def case_sheet(segmentation: Segmentation, scores: pd.DataFrame, *, empty: str =
     for row, (name, rank) in zip(axes, cases.items(), strict=True):
         case = ranked.iloc[rank]
         _draw_case(row, segmentation, position_of[case["id"]])
-        row[0].set_ylabel(f"{name}: {case['id']}\nDice {case['dice']:.2f}")
+        row[0].set_ylabel(f"{name}: {case['id']}\nDice {100 * case['dice']:.0f} %")
     for axis, title in zip(axes[0], ("image", "truth", "prediction", "errors"), strict=True):
         axis.set_title(title)
     handles = _case_legend(dataset.classes[1:])
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    legend_below(figure, handles, "class, and error map")
     probe = _probe_label(segmentation.backbone, segmentation.probe)
     title = f"{dataset.name}: {probe}, n = {len(ranked)} test images"
-    add_title(figure, title, caption([dataset.caveat], empty=empty))
+    reading = (
+        "The best, the median and the worst test image by Dice. The error map shows where a class "
+        "is missed, invented or taken for another one."
+    )
+    caveat = caption([dataset.caveat], empty=empty)
+    add_title(figure, title, caveat, kind="Sheet of segmentations", caption=reading)
     return figure
 
 
@@ -106,7 +101,8 @@ def _draw_case(axes: np.ndarray, segmentation: Segmentation, position: int) -> N
     dataset, row = segmentation.dataset, segmentation.rows[position]
     truth = dataset.mask(row)
     predicted = segmentation.predicted(position, truth.shape)
-    classes = [_class_colour(i) for i in range(len(dataset.classes) - 1)]
+    looks = class_looks(dataset.classes[1:])
+    classes = [looks[name][0] for name in dataset.classes[1:]]
     errors = _error_map(truth, predicted)
     layers = [None, (truth, classes), (predicted, classes), (errors, list(_ERRORS.values()))]
     for axis, layer in zip(axes, layers, strict=True):
@@ -131,16 +127,13 @@ def _error_map(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 def _case_legend(classes: tuple[str, ...]) -> list[Patch]:
     """Return the legend of the foreground classes and of the error map."""
-    handles = [Patch(color=_class_colour(i), label=name) for i, name in enumerate(classes)]
+    looks = class_looks(classes)
+    handles = [Patch(color=looks[name][0], label=name) for name in classes]
     for name, colour in _ERRORS.items():
         if len(classes) > 1 or name != "another class":
             label = f"error map: {name}"
             handles.append(Patch(facecolor=colour, edgecolor="0.5", label=label))
     return handles
-
-
-def _class_colour(i: int) -> str:
-    return _CLASS_COLOURS[i % len(_CLASS_COLOURS)]
 
 
 @styled
@@ -169,11 +162,17 @@ def dice_by_class(scores: pd.DataFrame, *, probe: str = "linear", empty: str = "
     axis.set_xticks(range(len(groups)), labels, rotation=40, ha="right")
     handles, names = axis.get_legend_handles_labels()
     axis.get_legend().remove()
-    names = [label_of(name) for name in names]
-    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+    for handle, name in zip(handles, names, strict=True):
+        handle.set_label(label_of(name))
+    legend_below(figure, handles)
     title = f"{scores['dataset'].iloc[0]}, {probe} probe: Dice of each test image, by class"
     title += " (line: median, box: quartiles)"
-    add_title(figure, title, caption(scores["caveat"], empty=empty))
+    reading = (
+        "Each point is a test image; the line is the median, the box the quartiles. n counts the "
+        "images in which the class has a Dice."
+    )
+    caveat = caption(scores["caveat"], empty=empty)
+    add_title(figure, title, caveat, kind="Box plots", caption=reading)
     return figure
 
 
@@ -188,10 +187,11 @@ def _draw_boxes(axis: Axes, scores: pd.DataFrame, groups: list[str], backbones: 
         "palette": {name: colour_of(i) for i, name in enumerate(backbones)},
         "ax": axis,
     }
+    scores = scores.assign(dice=100 * scores["dice"])
     sns.boxplot(scores, **options, fliersize=0, fill=False, linewidth=1, gap=0.15)
     points = {"dodge": True, "size": 2, "alpha": 0.5, "jitter": 0.2, "legend": False}
     sns.stripplot(scores, **options, **points)
-    axis.set(xlabel="", ylabel="Dice of an image", ylim=(-0.02, 1.02))
+    axis.set(xlabel="", ylabel="Dice of an image, %", ylim=(-2, 102))
     axis.grid(axis="y", alpha=0.25)
 
 
@@ -219,25 +219,31 @@ def dice_by_size(
     backbones = shown["backbone"].unique()
     hue = "class" if shown["class"].nunique() > 1 else "kind"
     names = [name for name in scores[hue].unique() if name in set(shown[hue])]
+    looks = class_looks(_foreground(scores, empty)[hue])
     size = (2.9 * len(backbones) + 0.6, 4.0)
     figure, axes = plt.subplots(1, len(backbones), figsize=size, sharey=True, squeeze=False)
     for axis, backbone in zip(axes[0], backbones, strict=True):
         of_backbone = shown[shown["backbone"] == backbone]
-        for i, name in enumerate(names):
+        for name in names:
             points = of_backbone[of_backbone[hue] == name]
-            look: dict[str, Any] = {"color": _class_colour(i), "ms": 3, "alpha": 0.6, "mew": 0}
+            look: dict[str, Any] = {"color": looks[name][0], "ms": 3, "alpha": 0.6, "mew": 0}
             label = name or "foreground"
-            axis.plot(points["size"], points["dice"], "o", **look, label=label)
+            axis.plot(points["size"], 100 * points["dice"], looks[name][1], **look, label=label)
         rank = of_backbone[["size", "dice"]].corr("spearman").iloc[0, 1]
-        axis.set_title(f"{label_of(backbone)}\nSpearman {rank:.2f}")
-        axis.set(xscale="log", ylim=(-0.03, 1.03))
+        axis.set_title(f"{wrapped(label_of(backbone), 2.6)}\nSpearman {rank:.2f}")
+        axis.set(xscale="log", ylim=(-3, 103))
         axis.set_xlabel(f"area in truth, {'cm²' if spacing_mm else 'pixels'}")
         axis.grid(alpha=0.25)
-    axes[0, 0].set_ylabel("Dice of an image")
-    legend_below(figure, axes[0, 0])
+    axes[0, 0].set_ylabel("Dice of an image, %")
+    legend_below(figure, axes[0, 0], hue)
     title = f"{scores['dataset'].iloc[0]}, {probe} probe: Dice against size"
     title += f", n = {len(shown) // len(backbones)}"
-    add_title(figure, title, caption(scores["caveat"], empty=empty))
+    reading = (
+        "Each mark is a class in a test image. Small structures have lower Dice because the same "
+        "error at the border weighs more; Spearman is the rank correlation of Dice and area."
+    )
+    caveat = caption(scores["caveat"], empty=empty)
+    add_title(figure, title, caveat, kind="Scatter plots", caption=reading)
     return figure
 
 
@@ -268,7 +274,12 @@ def learning_curve(results: pd.DataFrame, *, metric: str = "dice", empty: str = 
     dataset, protocol = results["dataset"].iloc[0], results["protocol"].iloc[0]
     probe = protocol.removeprefix("seg-")
     title = f"{dataset}, {probe} probe over the number of labelled images"
-    add_title(figure, title, caption(results["caveat"], empty=empty))
+    reading = (
+        "Mean of the test images with its 95 % band. A curve that still rises at its right end "
+        "would gain from more labels."
+    )
+    caveat = caption(results["caveat"], empty=empty)
+    add_title(figure, title, caveat, kind="Line chart", caption=reading)
     return figure
 
 
@@ -293,11 +304,20 @@ def probe_bars(results: pd.DataFrame, *, metric: str = "dice", empty: str = "ski
             positions = series_positions(len(protocols), i, len(backbones))
             label = label_of(backbone)
             draw_intervals(axis, of_backbone.reindex(protocols), positions, i=i, label=label)
-        axis.set(xlabel=f"{'Dice' if metric == 'dice' else metric} %", xlim=(0, 100), title=dataset)
+        axis.set(
+            xlabel=f"{'Dice' if metric == 'dice' else metric} %",
+            xlim=(0, 100),
+            title=wrapped(dataset, 3.2),
+        )
         label_rows(axis, [protocol.removeprefix("seg-") for protocol in protocols])
     legend_below(figure, axes[0, 0])
     title = "Test images, with bootstrap 95 % intervals over images"
-    add_title(figure, title, caption(results["caveat"], empty=empty))
+    reading = (
+        "Points are means over the test images and lines their 95 % intervals; further right is "
+        "better. Random weights and raw pixels are baselines."
+    )
+    caveat = caption(results["caveat"], empty=empty)
+    add_title(figure, title, caveat, kind="Points with intervals", caption=reading)
     return figure
 
 

@@ -74,7 +74,9 @@ def save_outputs(profile: str, *, only: Sequence[str] = ()) -> list[Path]:
                 count += 1
                 cell["execution_count"] = count
                 cell["outputs"] = [
-                    _numbered(output, count) for output in executed["outputs"] if _lasts(output)
+                    _numbered(_without_map(output), count)
+                    for output in executed["outputs"]
+                    if _lasts(output)
                 ]
         with atomic(notebook.path) as temporary:
             text = json.dumps(content, indent=1, ensure_ascii=False)
@@ -107,6 +109,14 @@ def _executed_cells(notebook: Notebook, profile: str) -> list[dict[str, Any]]:
 def _lasts(output: dict[str, Any]) -> bool:
     is_progress_bar = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
     return not is_progress_bar and output.get("name") != "stderr"
+
+
+def _without_map(output: dict[str, Any]) -> dict[str, Any]:
+    """Return an output without an interactive map of megabytes; its text names the file."""
+    data = output.get("data", {})
+    if "<iframe srcdoc" in "".join(data.get("text/html", "")):
+        return output | {"data": {"text/plain": data["text/plain"]}}
+    return output
 
 
 def _numbered(output: dict[str, Any], count: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ..evaluation.results import (
     paired_table,
     wide_table,
 )
+from ..evaluation.retrieval import retrieval_rows
 from ..evaluation.segmentation.results import is_fraction, segmentation_rows
 from ..evaluation.segmentation.tables import segmentation_table
 from ..evaluation.twins import class_mix
@@ -124,6 +125,12 @@ def _adapted(path: Path) -> Tables:
     return {"10_evaluation": rows, "10_paired": paired}
 
 
+def _retrieved(path: Path) -> Tables:
+    scores, facts = read_scores(path, ["dataset", "backbone", "weights", "id", "precision_at_1"])
+    rows = retrieval_rows(scores, seed=facts["seed"])
+    return {"03_retrieval_rows": rows}
+
+
 def _segmented(path: Path) -> Tables:
     scores, facts = read_scores(path, _SCORES)
     rows = segmentation_rows(scores, empty=facts["empty"], seed=facts["seed"])
@@ -164,6 +171,7 @@ def _diversity(path: Path) -> Tables:
 _SOURCES: dict[str, tuple[tuple[str, ...], Callable[[Path], Tables]]] = {
     "03_k_curve": (("03_k_curve",), _curve),
     "03_knn_rows": (("03_knn_rows", "03_twins"), _knn),
+    "03_retrieval_rows": (("03_retrieval_rows",), _retrieved),
     "05_segmentation_rows": (
         ("05_segmentation_rows", "05_distance_rows", "05_segmentation"),
         _segmented,

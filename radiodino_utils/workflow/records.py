@@ -11,7 +11,7 @@ from . import notebooks as sequence
 from .inputs import fingerprints, texts
 from .notebooks import Notebook, code_of
 
-WRITTEN = ("tables", "figures", "predictions")  # folders that notebooks write to
+WRITTEN = ("tables", "figures", "predictions", "features")  # folders that notebooks write to
 
 
 class Records:
@@ -72,7 +72,7 @@ class Records:
         }
 
     def written(self, notebook: Notebook) -> list[Path]:
-        """Return the tables, figures and predictions that begin with the notebook's number."""
+        """Return the files that begin with the notebook's number."""
         return sorted(
             path
             for part in WRITTEN

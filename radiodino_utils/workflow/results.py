@@ -1,8 +1,9 @@
 """The results folder of a profile: tables, figures, and what tables are computed from."""
 
+import html
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +12,20 @@ import pandas as pd
 from ..core import environment
 from ..core.errors import InputError
 from ..core.extras import extra
-from ..core.files import results_folder
-from ..evaluation.predictions import Prediction
+from ..core.files import atomic, results_folder, write_text
+from ..evaluation.predictions import Prediction, image_table
 from ..evaluation.records import write_predictions, write_scores
 from ..evaluation.results import write_table
-from ..plots.style import save_figure
+from ..features.features import Features
+from ..features.features import image_table as embeddings
+from ..plots.style import save_figure, texts_of
 
 with extra("notebooks"):
     import matplotlib.pyplot as plt
     from matplotlib.figure import Figure
+
+
+_FRAME = 'style="width: 100%; height: 820px; border: 0"'
 
 
 @dataclass(frozen=True)
@@ -96,13 +102,16 @@ class Results:
         save_figure(figure, self.figure_folder, _file_name(name))
         ipython = sys.modules.get("IPython")
         if show and ipython and ipython.get_ipython():
-            ipython.display.display(figure)
+            alt = texts_of(figure).get("Alt", "")
+            ipython.display.display(figure, metadata={"image/png": {"alt": alt}})
         plt.close(figure)
 
     def predictions(
         self, predictions: Sequence[Prediction], name: str, *, seed: int = 0, resamples: int = 1000
     ) -> None:
         """Write predictions to `predictions/NAME.parquet`; see `write_predictions`.
+
+        What was predicted for each image goes to `predictions/NAME.csv` too, see `image_table`.
 
         Args:
             predictions: Predictions in the order of their result rows.
@@ -112,6 +121,37 @@ class Results:
         """
         path = self.prediction_folder / f"{_file_name(name)}.parquet"
         write_predictions(predictions, path, seed=seed, resamples=resamples)
+        write_table(image_table(predictions), path.with_suffix(".csv"))
+
+    def features(self, features: Iterable[Features], name: str) -> None:
+        """Write the embeddings of images to `features/NAME_DATASET_BACKBONE.parquet`.
+
+        Args:
+            features: Features returned by `extract_features`.
+            name: First part of the names of the files.
+        """
+        for entry in features:
+            file_name = _file_name(f"{name}_{entry.dataset}_{entry.backbone}")
+            with atomic(self.folder / "features" / f"{file_name}.parquet") as temporary:
+                embeddings(entry).to_parquet(temporary, index=False)
+
+    def map(self, page: str, name: str, *, show: bool = True) -> None:
+        """Write an interactive map to `figures/NAME.html`, and show it in a notebook.
+
+        Args:
+            page: HTML returned by `plots.interactive_map`.
+            name: File name without suffix.
+            show: Whether to show it.
+        """
+        path = self.figure_folder / f"{_file_name(name)}.html"
+        write_text(path, page)
+        ipython = sys.modules.get("IPython")
+        if show and ipython and ipython.get_ipython():
+            frame = (
+                f'<iframe srcdoc="{html.escape(page)}" title="interactive map" {_FRAME}></iframe>'
+            )
+            shown = {"text/html": frame, "text/plain": f"interactive map: {path.name}"}
+            ipython.display.display(shown, raw=True)
 
     def scores(self, scores: pd.DataFrame, name: str, **facts: object) -> None:
         """Write per-image scores to `predictions/NAME.parquet`; see `write_scores`.

@@ -24,7 +24,7 @@ def test_the_area_under_the_drawn_roc_is_the_auc(classes):
     features = synthetic_features(classes=classes, noise=1.5)
     prediction = classify_knn(features, protocol="knn11")
     line = roc_and_reliability([prediction]).axes[0].lines[0]
-    area = np.trapezoid(line.get_ydata(), line.get_xdata())
+    area = np.trapezoid(line.get_ydata(), line.get_xdata()) / 100**2
     metrics = classification_metrics(prediction.labels, prediction.probabilities, resamples=0)
     assert area == pytest.approx(metrics["auc"].value, abs=0.02)
 

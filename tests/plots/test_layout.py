@@ -14,7 +14,9 @@ from radiodino_utils.explain.attention import Attention
 from radiodino_utils.explain.faithfulness import METRICS
 from radiodino_utils.explain.patches import PatchColours
 from radiodino_utils.features.projection import explained_variance
+from radiodino_utils.plots.style import read_texts
 
+from ..synthetic import synthetic_features
 from .conftest import BACKBONES, CAVEAT, DATASETS
 from .text_boxes import is_within, overlaps, text_boxes
 
@@ -119,9 +121,7 @@ def test_every_figure_is_checked(figures):
     assert set(figures) == set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_text_lies_on_another_or_beyond_the_edge(figures, name):
-    figure = figures[name]()
+def require_room(figure):
     boxes = text_boxes(figure)
     assert boxes
     width, height = (
@@ -132,6 +132,40 @@ def test_no_text_lies_on_another_or_beyond_the_edge(figures, name):
         assert is_within(box.x0, width) and is_within(box.x1, width), text
         assert is_within(box.y0, height) and is_within(box.y1, height), text
     assert overlaps(boxes) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_text_lies_on_another_or_beyond_the_edge(figures, name):
+    require_room(figures[name]())
+
+
+@pytest.mark.parametrize("count", [2, 3, 12, 60])
+@pytest.mark.parametrize(
+    "name", ["sample_sheet", "confusion_matrices", "roc_and_reliability", "scatter_umap"]
+)
+def test_there_is_room_for_any_number_of_classes(name, count):
+    names = tuple(f"structure {i} of the body" for i in range(count))
+    labels = np.arange(3 * count) % count
+    probabilities = np.eye(count)[np.roll(labels, 1)]
+    prediction = replace(
+        classify_knn(synthetic_features(), protocol="knn1"),
+        **{"classes": names, "labels": labels, "probabilities": probabilities, "positive": ""},
+        ids=[str(i) for i in range(len(labels))],
+    )
+    predictions = [replace(prediction, backbone=backbone) for backbone in BACKBONES]
+    images = np.zeros((len(labels), 16, 16), np.uint8)
+    dataset = ImageDataset("synthetic", names, {"train": Split(images, labels, prediction.ids)}, "")
+    points = pd.DataFrame(
+        np.random.default_rng(0).random((len(labels), 4)),
+        columns=["pca1", "pca2", "umap1", "umap2"],
+    ).assign(dataset="synthetic", backbone=BACKBONES[0], **{"class": np.array(names)[labels]})
+    draw = {
+        "sample_sheet": lambda: plots.sample_sheet(dataset),
+        "confusion_matrices": lambda: plots.confusion_matrices(predictions),
+        "roc_and_reliability": lambda: plots.roc_and_reliability(predictions),
+        "scatter_umap": lambda: plots.scatter_grid(points, method="umap", caveat=CAVEAT),
+    }
+    require_room(draw[name]())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -167,5 +201,27 @@ def test_scatters_are_not_stretched(figures, name):
 
 def test_twelve_classes_are_told_apart_by_colour_and_marker(figures):
     legend = figures["scatter_pca"]().legends[0]
-    looks = {(str(h.get_markerfacecolor()), str(h.get_marker())) for h in legend.legend_handles}
-    assert len(legend.get_texts()) == 12 and len(looks) == 12
+    colours = {str(handle.get_markerfacecolor()) for handle in legend.legend_handles}
+    markers = {str(handle.get_marker()) for handle in legend.legend_handles}
+    assert len(legend.get_texts()) == len(colours) == 12 and len(markers) == 5
+    assert legend.get_title().get_text() == "class"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_saved_figure_says_what_it_shows(figures, name, tmp_path):
+    texts = read_texts(plots.save_figure(figures[name](), tmp_path, name)[0])
+    assert texts["Caption"].endswith(".") and len(texts["Caption"].split()) > 12
+    kind, _, title = texts["Alt"].partition(": ")
+    assert kind not in ("", "Figure") and title.endswith(".")
+
+
+def test_chance_is_drawn_where_it_is_known(figures, features):
+    figure = plots.metric_bars(
+        pd.concat([classification_rows(classify_knn(features[0], ks=(5,)), resamples=9)]),
+        classes={DATASETS[0]: 4},
+    )
+    for axis, level in zip(figure.axes, (25, None, 50), strict=True):
+        drawn = [line for line in axis.collections if line.get_label() == "chance"]
+        assert [line.get_segments()[0][0, 0] for line in drawn] == ([level] if level else [])
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[-1] == "chance" and figure.legends[0].get_title().get_text() == "backbone"

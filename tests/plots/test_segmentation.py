@@ -62,7 +62,9 @@ def test_the_cases_are_the_best_the_median_and_the_worst(synthetic_scores, drawn
     ranked = figures.image_dice(synthetic_scores[1])["dice"].sort_values(ascending=False).to_numpy()
     labels = [axis.get_ylabel() for axis in drawn["case_sheet"]().axes[::4]]
     assert [label.split(":")[0] for label in labels] == ["best", "median", "worst"]
-    assert [label.split("Dice ")[1] for label in labels] == [f"{ranked[i]:.2f}" for i in (0, 4, 8)]
+    assert [label.split("Dice ")[1] for label in labels] == [
+        f"{100 * ranked[i]:.0f} %" for i in (0, 4, 8)
+    ]
 
 
 def test_an_image_keeps_its_aspect(drawn):

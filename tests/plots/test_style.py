@@ -1,7 +1,8 @@
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from radiodino_utils.plots.style import COLOURS, series_positions
+from radiodino_utils.data.demo_ct import ORGANS, STRUCTURES
+from radiodino_utils.plots.style import COLOURS, chance, class_looks, series_positions
 
 # Machado et al., IEEE TVCG 15:1291, 2009, severity 1
 DEUTERANOPIA = [
@@ -27,3 +28,17 @@ def test_the_palette_keeps_its_contrast_for_the_colour_blind():
 def test_series_stand_beside_each_other_around_their_category():
     positions = [series_positions(2, i, 3, width=0.6) for i in range(3)]
     np.testing.assert_allclose(positions, [[-0.2, 0.8], [0, 1], [0.2, 1.2]])
+
+
+def test_a_class_has_one_look_in_every_figure():
+    whole = class_looks(STRUCTURES)
+    assert len({colour for colour, _ in whole.values()}) == len(STRUCTURES) == 12
+    assert class_looks(ORGANS) == {name: whole[name] for name in whole if name in ORGANS}
+    assert list(class_looks(["10", "9", "a"])) == ["a", "9", "10"]
+    sixty = class_looks(f"class {i}" for i in range(60))
+    assert len(set(sixty.values())) == 60
+
+
+def test_chance_depends_on_metric_and_classes():
+    assert chance("accuracy", 4) == 25 and chance("auc", None) == 50
+    assert np.isnan(chance("accuracy", None)) and np.isnan(chance("f1_macro", 4))
