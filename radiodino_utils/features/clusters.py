@@ -9,7 +9,7 @@ from .features import Features, require_features
 from .projection import normalised_embeddings
 
 LARGEST = 10  # number of clusters that is tried where nothing says how many there are
-_SAMPLE = 5000  # images whose silhouette is measured
+_SAMPLE = 2000  # images whose silhouette is measured; memory grows with the square
 
 
 def cluster(
@@ -35,7 +35,7 @@ def cluster(
     with extra("evaluation"):
         from sklearn.metrics import adjusted_rand_score
 
-    embeddings = normalised_embeddings(features)
+    embeddings = normalised_embeddings(features).astype(np.float32)
     labels = np.concatenate([np.asarray(part) for part in features.labels.values()])
     several = len(features.classes) > 1
     counts = [clusters or len(features.classes)] if clusters or several else range(2, LARGEST + 1)
