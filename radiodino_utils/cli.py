@@ -42,6 +42,12 @@ Precision = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of processors. [all]")]
+OnError = Annotated[
+    Literal["skip", "raise"],
+    typer.Option(
+        help="skip leaves out up to 1 % of files that cannot be read, and lists them; raise stops."
+    ),
+]
 ProfileName = Annotated[str, typer.Option(metavar="NAME", help="Profile of the results.")]
 
 
@@ -121,6 +127,7 @@ def extract(
     precision: Precision = "fp32",
     batch_size: BatchSize = 16,
     threads: Threads = None,
+    on_error: OnError = "skip",
 ) -> None:
     """Extract the features of a dataset.
 
@@ -128,11 +135,12 @@ def extract(
     """
     from .backbones.loading import load_backbone
     from .core.environment import launched
+    from .data.registry import load_dataset
     from .features.extraction import extract_features
 
     features = extract_features(
         load_backbone(backbone, revision=revision),
-        dataset,
+        load_dataset(dataset, on_error=on_error),
         folder=folder,
         engine=engine,
         precision=precision,
@@ -155,33 +163,33 @@ def embed(
     precision: Precision = "fp32",
     batch_size: BatchSize = 16,
     threads: Threads = None,
+    on_error: OnError = "skip",
 ) -> None:
     """Embed images without labels.
 
-    The file holds one row per image. Files that cannot be read are named at the end, and the exit
-    code is 1 then.
+    The file holds one row per image. Files that cannot be read are listed in NAME_unreadable.csv
+    beside it.
     """
-    from .features.embedding import embed_images, image_files, write_embeddings, writer_of
+    from .features import embedding
 
-    writer_of(out)
-    files = image_files(paths)
+    embedding.writer_of(out)
+    files = embedding.image_files(paths)
     from .backbones.loading import load_backbone
 
-    embeddings = embed_images(
+    embeddings = embedding.embed_images(
         files,
         load_backbone(backbone, revision=revision),
         engine=engine,
         precision=precision,
         batch_size=batch_size,
         threads=threads,
+        on_error=on_error,
     )
-    write_embeddings(embeddings, out)
+    embedding.write_embeddings(embeddings, out)
     print(f"{out}: {len(embeddings.paths)} images, {embeddings.values.shape[1]} features each")
-    if embeddings.unreadable:
-        print("\n".join(embeddings.unreadable.values()), file=sys.stderr)
-        count = f"{len(embeddings.unreadable)} of {len(files)}"
-        print(f"{count} images could not be embedded; they are named above.", file=sys.stderr)
-        raise typer.Exit(1)
+    if unreadable := embedding.write_unreadable(embeddings, out):
+        count = f"{len(embeddings.unreadable)} of {len(files)} images"
+        print(f"{unreadable}: {count} could not be embedded")
 
 
 @app.command()
@@ -194,13 +202,14 @@ def audit(
 ) -> None:
     """Audit a dataset.
 
-    The audit finds duplicates, leaks between splits, label conflicts, faulty images and drift.
+    The audit finds duplicates, leaks between splits, label conflicts, drift, faulty images, and
+    files that cannot be read.
     """
     from .data.registry import load_dataset
     from .evaluation.audit import audit as audit_dataset
     from .features.extraction import extract_features
 
-    loaded = load_dataset(dataset)
+    loaded = load_dataset(dataset, on_error="list")
     features = extract_features(backbone, loaded) if backbone else None
     result = audit_dataset(loaded, features=features)
     result.write(out)

@@ -144,19 +144,67 @@ def test_images_of_every_kind_are_embedded(suffix, images, radiodino, tmp_path):
     assert table.shape == (5, 3 + 1024) and set(table["backbone"]) == {"pixels"}
 
 
-def test_bad_files_are_named_at_the_end_and_the_rest_is_written(images, radiodino, tmp_path):
+def test_a_bad_file_is_listed_beside_the_embeddings_of_the_others(images, radiodino, tmp_path):
+    (images / "broken.png").write_bytes(b"broken")
+    out, beside = tmp_path / "features.csv", tmp_path / "features_unreadable.csv"
+    files = [images / name for name in ("broken.png", "a.png", "b.jpg")]
+    options = ["--backbone", "random-t16", "--out", out, "--batch-size", 1]
+    code, shown, message = radiodino("embed", *files, *options)
+    assert code == 0, message
+    assert "2 images, 192 features each" in shown and f"{beside}: 1 of 3 images" in shown
+    assert pd.read_csv(out)["path"].tolist() == [str(files[1]), str(files[2])]
+    table = pd.read_csv(beside)
+    assert table["path"].tolist() == [str(files[0])]
+    assert table["reason"][0].startswith("not an image that can be read")
+    code, *_ = radiodino("embed", *files[1:], *options)
+    assert code == 0 and not beside.exists()
+
+
+def test_more_bad_files_than_the_limit_or_any_at_all_stop_embedding(images, radiodino, tmp_path):
     (images / "broken.png").write_bytes(b"broken")
     (images / "empty.png").write_bytes(b"")
-    out = tmp_path / "features.csv"
-    files = [images / name for name in ("broken.png", "a.png", "empty.png", "b.jpg")]
-    code, shown, message = radiodino(
-        "embed", *files, "--backbone", "random-t16", "--out", out, "--batch-size", 1
-    )
-    assert code == 1 and "2 images, 192 features each" in shown
-    named = message.splitlines()[-3:]
-    assert "broken.png: not an image" in named[0] and "empty.png: the file is empty" in named[1]
-    assert named[2] == "2 of 4 images could not be embedded; they are named above."
-    assert pd.read_csv(out)["path"].tolist() == [str(files[1]), str(files[3])]
+    command = ["embed", images, "--backbone", "pixels", "--out", tmp_path / "features.csv"]
+    code, _, message = radiodino(*command)
+    assert code == 2 and "2 of 7 images cannot be read" in message
+    assert "RADIODINO_UNREADABLE" in message and not (tmp_path / "features.csv").exists()
+    code, _, message = radiodino(*command, "--on-error", "raise")
+    assert code == 2 and "broken.png: not an image" in message.splitlines()[-1]
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Return a folder of 2 classes of 15 images, one of which is cut."""
+    generator = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for number in range(15):
+            image = Image.fromarray(generator.integers(0, 256, (40, 40), np.uint8))
+            image.save(tmp_path / "set" / label / f"{number:02d}.png")
+    (tmp_path / "set" / "b" / "03.png").write_bytes(b"cut")
+    return tmp_path / "set"
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be read and are left out")
+def test_features_without_a_bad_file_say_so(labelled, radiodino, tmp_path):
+    command = ["extract", f"folder:{labelled}", "--backbone", "pixels", "--folder", tmp_path / "f"]
+    code, shown, message = radiodino(*command)
+    assert code == 0, message
+    sidecar = json.loads(Path(shown.strip()).with_suffix(".json").read_text())
+    assert list(sidecar["unreadable"]) == ["b/03.png"] and sidecar["splits"] == {"all": 29}
+    code, _, message = radiodino(*command, "--on-error", "raise")
+    assert code == 2 and "03.png: not an image" in message.splitlines()[-1]
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be read and are left out")
+def test_an_audit_reports_bad_files_however_many(labelled, radiodino, tmp_path):
+    for path in sorted((labelled / "a").glob("*.png"))[1:]:
+        path.write_bytes(b"")
+    command = ["audit", f"folder:{labelled}", "--out", tmp_path / "out", "--backbone", "pixels"]
+    code, shown, message = radiodino(*command)
+    assert code == 0, message
+    assert "set: 15 all. 15 further images cannot be read." in shown
+    table = pd.read_csv(tmp_path / "out" / "set_unreadable.csv")
+    assert len(table) == 15 and table["id"].iloc[-1] == "b/03.png"
 
 
 @pytest.mark.filterwarnings("ignore:.*scaled from")
@@ -178,4 +226,4 @@ def test_an_audit_prints_its_summary_and_writes_its_tables(radiodino, synthetic_
     synthetic_dataset((6, 3, 4), size=64)
     code, shown, _ = radiodino("audit", f"npz:{tmp_path / 'made.npz'}", "--out", tmp_path / "out")
     assert code == 0 and "6 train, 3 val, 4 test" in shown
-    assert len(list((tmp_path / "out").glob("made_*.csv"))) == 4
+    assert len(list((tmp_path / "out").glob("made_*.csv"))) == 5

@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = attach(
         "lidc": ("Tumour", "lung_tumour"),
         "masks": ("read_mask",),
         "organct": ("organ_masks",),
-        "readability": ("without_unreadable",),
+        "readability": ("unreadable_table",),
         "registry": ("dataset_names", "load_dataset", "register_dataset", "with_test"),
         "segmentation": ("folder_segmentation", "load_segmentation_dataset"),
         "segmentation_dataset": ("SegmentationDataset", "segmentation_summary", "with_labelled"),

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -84,7 +84,8 @@ class ImageDataset:
         name: Registered name, as given to `load_dataset`.
         classes: Name of each label.
         splits: Splits by name.
-        digest: Hash of the dataset: MD5 of the npz file, or of the list and content of its files.
+        digest: Hash of the dataset: MD5 of the npz file, or of the list and content of the files
+            that were not left out.
         caveat: Caveat to display with every result; may be empty.
         positive: The one of two classes to which sensitivity, specificity and ROC curves refer;
             the last class by default. Empty for more classes.
@@ -92,6 +93,7 @@ class ImageDataset:
         groups_from: Where the groups come from, such as "column patient_id".
         fold_of: Name under which the folds of one cross-validation are scored together; empty for
             other datasets.
+        unreadable: By id the reason of each image that was left out because it cannot be read.
     """
 
     name: str
@@ -103,6 +105,7 @@ class ImageDataset:
     unit: str = "group"
     groups_from: str = ""
     fold_of: str = ""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "splits", Splits(self.name, self.splits))

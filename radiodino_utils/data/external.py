@@ -36,6 +36,7 @@ def external_test(dataset: ImageDataset, test: ImageDataset, *, seed: int = 0) -
         splits=splits,
         digest=value_hash([dataset.digest, test.digest, source, seed]),
         caveat="; ".join(dict.fromkeys(caveat for caveat in caveats if caveat)),
+        unreadable={**dataset.unreadable, **test.unreadable},
         unit=grouped.unit,
         groups_from=grouped.groups_from,
         fold_of="",

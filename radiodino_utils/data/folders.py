@@ -30,13 +30,14 @@ SYNONYMS = {
 }
 
 
-def read_images(opened: OpenName, name: str) -> ImageDataset:
+def read_images(opened: OpenName, name: str, *, tolerated: float | None = None) -> ImageDataset:
     """Read the images of an open name such as `folder:PATH?labels=LIST.csv`.
 
     Args:
         opened: A folder or a list; the option `labels` names a list of the images in the folder, or
             says that they are unlabelled.
         name: Name of the dataset.
+        tolerated: See `tables.dataset_from_table`.
 
     Returns:
         See `read_folder`, `read_list` and `read_unlabelled`.
@@ -47,19 +48,20 @@ def read_images(opened: OpenName, name: str) -> ImageDataset:
     opened.require_options(("labels",))
     root = opened.root
     if opened.is_unlabelled:
-        return read_unlabelled(root, name)
+        return read_unlabelled(root, name, tolerated=tolerated)
     if opened.labels:
-        return read_list(opened.labels, name, root=root)
+        return read_list(opened.labels, name, root=root, tolerated=tolerated)
     is_list = root.name.lower().endswith(LISTS) and not root.is_dir()
-    return read_list(root, name) if is_list else read_folder(root, name)
+    return (read_list if is_list else read_folder)(root, name, tolerated=tolerated)
 
 
-def read_unlabelled(root: Path, name: str) -> ImageDataset:
+def read_unlabelled(root: Path, name: str, *, tolerated: float | None = None) -> ImageDataset:
     """Read all images of a folder and its subfolders, without labels.
 
     Args:
         root: The folder.
         name: Name of the dataset.
+        tolerated: See `tables.dataset_from_table`.
 
     Returns:
         The dataset with the one split "all" and the one class `UNLABELLED`.
@@ -75,10 +77,10 @@ def read_unlabelled(root: Path, name: str) -> ImageDataset:
     _warn_of("masks beside their images", masks, root)
     paths = [path.relative_to(root).as_posix() for path in images]
     table = pd.DataFrame({"path": paths, "label": UNLABELLED, "split": "all"})
-    return dataset_from_table(table, root, name, source=root)
+    return dataset_from_table(table, root, name, source=root, tolerated=tolerated)
 
 
-def read_folder(root: Path, name: str) -> ImageDataset:
+def read_folder(root: Path, name: str, *, tolerated: float | None = None) -> ImageDataset:
     """Read a folder of class folders, or of such folders inside split folders.
 
     The layout is that of torchvision's ImageFolder. Split folders have a name of
@@ -87,6 +89,7 @@ def read_folder(root: Path, name: str) -> ImageDataset:
     Args:
         root: The folder.
         name: Name of the dataset.
+        tolerated: See `tables.dataset_from_table`.
 
     Returns:
         The dataset; without split folders its only split is "all". Images are read when needed.
@@ -117,7 +120,7 @@ def read_folder(root: Path, name: str) -> ImageDataset:
     _warn_of("images outside the class folders", _loose_images({root, *parts.values()}), root)
     table = pd.DataFrame(rows, columns=["path", "label", "split"])
     require_distinct_labels(table["label"], root)
-    dataset = dataset_from_table(table, root, name, source=root)
+    dataset = dataset_from_table(table, root, name, source=root, tolerated=tolerated)
     _require_equal_classes(table, root)
     return dataset
 
@@ -146,7 +149,9 @@ def _require_equal_classes(table: pd.DataFrame, root: Path) -> None:
             )
 
 
-def read_list(path: Path, name: str, *, root: Path | None = None) -> ImageDataset:
+def read_list(
+    path: Path, name: str, *, root: Path | None = None, tolerated: float | None = None
+) -> ImageDataset:
     """Read a CSV list with the columns path and label, and optionally further ones.
 
     These are split, patient or group, and positive.
@@ -163,6 +168,7 @@ def read_list(path: Path, name: str, *, root: Path | None = None) -> ImageDatase
             the last class in sorted order is positive.
         name: Name of the dataset.
         root: Folder of the images; by default that of the list.
+        tolerated: See `tables.dataset_from_table`.
 
     Returns:
         The dataset; images are read when needed.
@@ -195,8 +201,9 @@ def read_list(path: Path, name: str, *, root: Path | None = None) -> ImageDatase
         )
     positive = declared[0] if declared else ""
     folder = root or path.parent
+    table = table.rename(columns={unit: "group"})
     dataset = dataset_from_table(
-        table.rename(columns={unit: "group"}), folder, name, source=path, positive=positive
+        table, folder, name, source=path, positive=positive, tolerated=tolerated
     )
     return replace(dataset, unit=unit, groups_from=f"column {unit}") if unit else dataset
 

@@ -203,8 +203,8 @@ def _loaded(found: Detected, index: DicomIndex | None) -> ImageDataset | Segment
     if found.kind == "volumes":  # any window: the percentiles of volumes need their pixels
         return volume_segmentation(found.path / "images", found.path / "masks", window=(0.0, 1.0))
     if found.has_masks:
-        return load_segmentation_dataset(found.name)[0]
-    return load_dataset(found.name) if found.name else None
+        return load_segmentation_dataset(found.name, on_error="raise")[0]
+    return load_dataset(found.name, on_error="raise") if found.name else None
 
 
 def _of_file(

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from ..core.errors import InputError
 from .folder_layout import image_stem, stem_of, visible_files
 from .images import LazyImages
+from .readability import require_few, unreadable_images
 from .reading import SUFFIXES, count_planes, read_values
 
 Colour = tuple[int, int, int]
@@ -170,6 +171,41 @@ def pair_masks(images: Path, masks: Path) -> list[tuple[Path, Path]]:
             stacklevel=3,
         )
     return pairs
+
+
+def readable_pairs(
+    pairs: Sequence[tuple[Path, Path]],
+    read: Callable[[Path, Path], object],
+    *,
+    facts: object,
+    source: Path,
+    tolerated: float | None,
+) -> tuple[list[tuple[Path, Path]], dict[str, str]]:
+    """Leave out images that cannot be read, or whose masks cannot.
+
+    Args:
+        pairs: Result of `pair_masks`.
+        read: Function that reads an image and its mask.
+        facts: See `readability.unreadable_images`.
+        source: Folder of the images, for messages.
+        tolerated: Share of images that may be left out; `None` reads nothing.
+
+    Returns:
+        The pairs that can be read, and by name the reason of each other image.
+
+    Raises:
+        InputError: If more cannot be read.
+    """
+    if tolerated is None:
+        return list(pairs), {}
+    names = [image.relative_to(source).as_posix() for image, _ in pairs]
+    files = [*zip(*pairs, strict=True)]
+    unreadable = unreadable_images(
+        lambda row: read(*pairs[row]), names, files=[*files[0], *files[1]], facts=facts
+    )
+    require_few(unreadable, len(pairs), source=source, share=tolerated)
+    kept = [pair for name, pair in zip(names, pairs, strict=True) if name not in unreadable]
+    return kept, unreadable
 
 
 def _by_stem(folder: Path) -> dict[str, list[Path]]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from ..core.downloads import Missing
 from ..core.errors import InputError, unknown_name, wrong_type
@@ -13,7 +12,7 @@ from .external import external_test
 from .folders import read_images
 from .npz import read_npz
 from .open_names import OpenName, parse_open_name
-from .readability import without_unreadable
+from .readability import OnError, tolerated_share
 
 __all__ = [
     "SPLITS",
@@ -81,7 +80,7 @@ def load_dataset(
     *,
     folder: str | Path | None = None,
     positive: str = "",
-    on_error: Literal["raise", "skip"] = "raise",
+    on_error: OnError = "skip",
 ) -> ImageDataset:
     """Load a dataset by its registered name.
 
@@ -105,33 +104,33 @@ def load_dataset(
             declares (malignant for BreastMNIST, pneumonia for PneumoniaMNIST, the column
             `positive` of a CSV list), else the last one: in sorted order for folders and lists,
             the highest label for npz files.
-        on_error: `skip` decodes all image files first and leaves out those that cannot be read, up
-            to 1 %, with a warning (see `readability.without_unreadable`).
+        on_error: `skip` decodes all files of `folder:` and `dicom:` once, and leaves out those that
+            cannot be read: up to 1 % (`$RADIODINO_UNREADABLE`), of 20 or more at least one, with a
+            warning. The attribute `unreadable` lists them. `list` leaves out any number. `raise`
+            reads nothing ahead. Registered datasets, whose splits are fixed, must be whole.
 
     Returns:
         The dataset; arrays are memory-mapped, files are read when needed.
 
     Raises:
-        InputError: If the name or the positive class is unknown, or a file is missing, damaged, or
-            has another layout.
+        InputError: If the name or the positive class is unknown, a file is missing, damaged, or
+            has another layout, or too many images cannot be read.
     """
     if not isinstance(name, str):
         raise wrong_type("dataset", name, "a registered name")
-    opened = parse_open_name(name)
+    opened, tolerated = parse_open_name(name), tolerated_share(on_error)
     if opened and opened.kind in _readers and opened.test:
-        fitted, test = load_dataset(str(opened.without_test())), load_dataset(opened.test)
+        fitted = load_dataset(str(opened.without_test()), on_error=on_error)
+        test = load_dataset(opened.test, on_error=on_error)
         dataset = replace(with_test(fitted, test), name=opened.alias or name)
     elif opened and opened.kind in _readers:
-        dataset = _readers[opened.kind](opened, opened.alias or name)
+        dataset = _readers[opened.kind](opened, opened.alias or name, tolerated=tolerated)
     elif name in _registered:
         dataset = _registered[name].load(name, folder)
         dataset = dataset if dataset.name == name else replace(dataset, name=name)
     else:
         raise _unknown_dataset(name)
-    if on_error not in ("raise", "skip"):
-        raise unknown_name("on_error", on_error, ("raise", "skip"))
-    dataset = replace(dataset, positive=positive) if positive else dataset
-    return without_unreadable(dataset).dataset if on_error == "skip" else dataset
+    return replace(dataset, positive=positive) if positive else dataset
 
 
 def with_test(
@@ -253,12 +252,12 @@ def _missing_radimagenet(name: str) -> Missing | None:
     return None if radimagenet.find_radimagenet() else Missing(name, "", radimagenet.HINT)
 
 
-def _read_npz(opened: OpenName, name: str) -> ImageDataset:
+def _read_npz(opened: OpenName, name: str, *, tolerated: float | None) -> ImageDataset:
     opened.require_options(())
     return read_npz(opened.root, name)
 
 
-_readers: dict[str, Callable[[OpenName, str], ImageDataset]] = {
+_readers: dict[str, Callable[..., ImageDataset]] = {
     "npz": _read_npz,
     "folder": read_images,
     "dicom": studies.read_dicom_studies,

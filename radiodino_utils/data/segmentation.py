@@ -12,10 +12,18 @@ from ..core.files import files_digest, value_hash
 from . import busi_splits, demo_ct
 from .busi import CLASSES, read_busi
 from .dataset import SPLITS
-from .images import ImageFiles
+from .images import ImageFiles, read_image
 from .intensity import parse_window
-from .masks import Colour, MaskFiles, pair_masks, require_single_plane
+from .masks import (
+    Colour,
+    MaskFiles,
+    pair_masks,
+    read_mask,
+    readable_pairs,
+    require_single_plane,
+)
 from .open_names import OpenName, parse_open_name
+from .readability import OnError, caveat_without, tolerated_share
 from .segmentation_dataset import SegmentationDataset, segmentation_summary, with_labelled
 from .volumes import volume_segmentation
 
@@ -38,7 +46,12 @@ BUSI_PROTOCOLS = {
 
 
 def load_segmentation_dataset(
-    name: str, *, folds: int = 5, seed: int = 0, folder: str | Path | None = None
+    name: str,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    on_error: OnError = "skip",
 ) -> list[SegmentationDataset]:
     """Load images with masks by a registered name, once for each way to split them.
 
@@ -54,21 +67,25 @@ def load_segmentation_dataset(
             once.
         seed: Seed of a random split.
         folder: Folder of BUSI; see `busi.read_busi`.
+        on_error: `skip` reads all files of `masks:` and `volumes:` once, and leaves out images that
+            cannot be read or whose mask cannot; see `registry.load_dataset`.
 
     Returns:
         One dataset; for `busi-folds` one per fold, which share the images.
 
     Raises:
-        InputError: If the name is unknown, or files are missing or do not fit together.
+        InputError: If the name is unknown, files are missing or do not fit together, or too many
+            cannot be read.
     """
     if not isinstance(name, str):
         raise wrong_type("segmentation dataset", name, "a registered name")
-    opened = parse_open_name(name)
+    opened, tolerated = parse_open_name(name), tolerated_share(on_error)
     if opened and opened.kind in _READERS:
         images, masks = opened.root / "images", opened.root / "masks"
         if "images" in opened.options:
             images, masks = Path(opened.options["images"]).expanduser(), opened.root
-        dataset = _READERS[opened.kind](images, masks, seed=seed, **_options(opened))
+        options = _options(opened) | {"seed": seed, "tolerated": tolerated}
+        dataset = _READERS[opened.kind](images, masks, **options)
         return [replace(dataset, name=opened.alias) if opened.alias else dataset]
     if name == "organct-seg":
         return [_organct()]
@@ -168,6 +185,7 @@ def folder_segmentation(
     classes: Sequence[str] = ("background", "foreground"),
     colours: Sequence[Colour] = (),
     seed: int = 0,
+    tolerated: float | None = None,
 ) -> SegmentationDataset:
     """Load a folder of images and a folder of masks, split 70 / 10 / 20 at random.
 
@@ -179,18 +197,26 @@ def folder_segmentation(
         classes: Name of each value.
         colours: Red, green and blue of each class, for masks in colour.
         seed: Seed of the split.
+        tolerated: Share of images that are left out if they or their masks cannot be read; `None`
+            reads nothing ahead.
 
     Returns:
         The dataset, in the order of the names.
 
     Raises:
         InputError: If a folder is missing, there are fewer than three images, an image has no mask
-            or several, or the numbers of classes and colours differ.
+            or several, the numbers of classes and colours differ, or too many cannot be read.
     """
     images, masks = Path(images), Path(masks)
     if colours and len(colours) != len(classes):
         raise InputError(f"{masks}: {len(colours)} colours for {len(classes)} classes; give each.")
-    pairs = pair_masks(images, masks)
+    pairs, unreadable = readable_pairs(
+        pair_masks(images, masks),
+        lambda image, mask: (read_image(image), read_mask(mask, colours=colours)),
+        facts=[list(classes), list(colours)],
+        source=images,
+        tolerated=tolerated,
+    )
     if len(pairs) < 3:
         raise InputError(
             f"{images}: holds {len(pairs)} images; at least three are needed, one for each split."
@@ -213,6 +239,8 @@ def folder_segmentation(
         spacing_mm=None,
         drawn=True,
         digest=files_digest(images, files),
+        caveat=caveat_without(unreadable, len(files) + len(unreadable)),
+        unreadable=unreadable,
     )
 
 

@@ -1,7 +1,7 @@
 """Segmentation datasets: images with masks, and the splits of their rows."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -34,6 +34,8 @@ class SegmentationDataset:
         unit: What a group is; see `ImageDataset`.
         groups_from: Where the groups come from.
         drawn: Whether the splits were drawn at random, so that folds may take their place.
+        unreadable: By name the reason of each image that was left out because it or its mask cannot
+            be read.
         small: Masks of all rows reduced to squares, by their edge; a cache of `small_masks`, shared
             by the folds of a dataset.
     """
@@ -54,6 +56,7 @@ class SegmentationDataset:
     unit: str = "group"
     groups_from: str = ""
     drawn: bool = False
+    unreadable: Mapping[str, str] = field(default_factory=dict)
     small: dict[int, tuple[Images, str, np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from .images import LazyImages
 from .intensity import Window, parse_window
 from .labels import require_distinct_labels
 from .open_names import UNLABELLED, OpenName
+from .readability import caveat_without, require_few, unreadable_images, without_unreadable
 from .slices import chosen_slices
 from .tables import read_table, require_disjoint, require_trained_labels
 
@@ -71,7 +72,9 @@ def index_studies(root: str | Path, *, progress: bool = True) -> DicomIndex:
     return index
 
 
-def read_dicom_studies(opened: OpenName, name: str) -> ImageDataset:
+def read_dicom_studies(
+    opened: OpenName, name: str, *, tolerated: float | None = None
+) -> ImageDataset:
     """Read the studies of an open name such as `dicom:PATH?window=lung&slices=3`.
 
     Args:
@@ -79,6 +82,7 @@ def read_dicom_studies(opened: OpenName, name: str) -> ImageDataset:
             upper value with a comma), `slices` (see `read_studies`) and `labels`: a list in place
             of `labels.csv`, or "unlabelled".
         name: Name of the dataset.
+        tolerated: See `read_studies`.
 
     Returns:
         See `read_studies`.
@@ -90,7 +94,9 @@ def read_dicom_studies(opened: OpenName, name: str) -> ImageDataset:
     window = parse_window(opened.options["window"]) if "window" in opened.options else None
     labels = None if opened.is_unlabelled else opened.labels or opened.root / LABELS
     slices = opened.options.get("slices", "middle")
-    return read_studies(opened.root, name, labels=labels, window=window, slices=slices)
+    return read_studies(
+        opened.root, name, labels=labels, window=window, slices=slices, tolerated=tolerated
+    )
 
 
 def read_studies(
@@ -101,6 +107,7 @@ def read_studies(
     window: Window | None = None,
     slices: str = "middle",
     index: DicomIndex | None = None,
+    tolerated: float | None = None,
 ) -> ImageDataset:
     """Read a folder of DICOM studies with their labels.
 
@@ -113,42 +120,71 @@ def read_studies(
         slices: Which images of a series are taken: `middle`, `all`, or a number of them, evenly
             from the first to the last.
         index: The index of `root`, if it has been made.
+        tolerated: Share of images that are left out if they cannot be read; `None` reads nothing
+            ahead.
 
     Returns:
         The dataset; groups are patients, by a hash of their id, or of their study without one.
         Images are read when needed.
 
     Raises:
-        InputError: If a folder, a file or a column is missing, a label fits no image, or a patient
-            is in two splits.
+        InputError: If a folder, a file or a column is missing, a label fits no image, a patient is
+            in two splits, or too many images cannot be read.
     """
-    images = select_slices((index or index_studies(root)).images, slices)
+    index = index or index_studies(root)
+    images, unreadable = select_slices(index.images, slices), _damaged(index, root, tolerated)
     images["group"] = _patients(images, root)
     if labels is None:
         table = images.assign(label=UNLABELLED, split="all")
     else:
-        table = _labelled(images, labels)
+        table, unmatched = _labelled(images, labels, tolerated=len(unreadable))
+        unreadable |= dict.fromkeys(unmatched, "fits no image that can be read")
         require_trained_labels(table, labels)
         require_disjoint(table[table["group"] != ""], "group", labels)
-    classes = sorted(set(table["label"]))
+    classes, total = sorted(set(table["label"])), len(table) + len(unreadable)
+    if tolerated is not None:
+        frames = _frames(table, root, window)
+        files = [root / path for path in frames.names]
+        undecodable = unreadable_images(
+            frames.read, table["id"].tolist(), files=files, facts=[frames.frames, window]
+        )
+        table = without_unreadable(table, undecodable, source=root, share=tolerated)
+        unreadable |= undecodable
     splits = {}
     for split in [split for split in (*SPLITS, "all") if split in set(table["split"])]:
         part = table[table["split"] == split]
         numbers = pd.Categorical(part["label"], categories=classes).codes.astype(np.int64)
-        frames = part["frame"].tolist()
-        ids = [
-            f"{path}#{frame}" if total > 1 else path
-            for path, frame, total in zip(part["path"], frames, part["frames"], strict=True)
-        ]
         groups = part["group"].tolist() if (part["group"] != "").all() else None
-        images_of = DicomFrames(root, part["path"].tolist(), frames, window)
-        splits[split] = Split(images_of, numbers, ids, groups)
+        splits[split] = Split(_frames(part, root, window), numbers, part["id"].tolist(), groups)
     content = files_digest(root, list(dict.fromkeys(table["path"])))
     rows = table[["path", "frame", "label", "split"]].to_numpy().tolist()
-    digest = value_hash([content, window, *rows])
+    digest, caveat = value_hash([content, window, *rows]), caveat_without(unreadable, total)
     return ImageDataset(
-        name, tuple(classes), splits, digest, unit="patient", groups_from="PatientID"
+        name,
+        tuple(classes),
+        splits,
+        digest,
+        caveat,
+        unit="patient",
+        groups_from="PatientID",
+        unreadable=unreadable,
     )
+
+
+def _frames(table: pd.DataFrame, root: Path, window: Window | None) -> DicomFrames:
+    return DicomFrames(root, table["path"].tolist(), table["frame"].tolist(), window)
+
+
+def _damaged(index: DicomIndex, root: Path, tolerated: float | None) -> dict[str, str]:
+    """Return the files without a readable header, after checking that they are few."""
+    if tolerated is None:
+        return {}
+    paths, reasons = index.ignored["path"], index.ignored["reason"]
+    is_cut = reasons.eq("not DICOM") & paths.str.lower().str.endswith(".dcm")
+    damaged = paths[reasons.eq("damaged") | is_cut].tolist()
+    unreadable = dict.fromkeys(damaged, "the header is damaged")
+    require_few(unreadable, len(index.images) + len(damaged), source=root, share=tolerated)
+    return unreadable
 
 
 def _patients(images: pd.DataFrame, root: Path) -> list[str]:
@@ -169,7 +205,7 @@ def select_slices(images: pd.DataFrame, slices: str) -> pd.DataFrame:
         slices: See `read_studies`.
 
     Returns:
-        Rows of `images` with the column `frame`, in their order.
+        Rows of `images` with the columns `frame` and `id`, in their order.
 
     Raises:
         InputError: If `slices` is none of its values.
@@ -177,11 +213,24 @@ def select_slices(images: pd.DataFrame, slices: str) -> pd.DataFrame:
     rows = images.loc[images.index.repeat(images["frames"])]
     rows = rows.assign(frame=rows.groupby("path", sort=False).cumcount())
     series = rows.groupby(["patient", "study", "series"], sort=False)
-    return pd.concat([part.iloc[chosen_slices(len(part), slices)] for _, part in series])
+    rows = pd.concat([part.iloc[chosen_slices(len(part), slices)] for _, part in series])
+    numbered = rows["path"] + "#" + rows["frame"].astype(str)
+    return rows.assign(id=rows["path"].where(rows["frames"] == 1, numbered))
 
 
-def _labelled(images: pd.DataFrame, source: Path) -> pd.DataFrame:
-    """Join images and their labels; add the columns label and split."""
+def _labelled(
+    images: pd.DataFrame, source: Path, *, tolerated: int
+) -> tuple[pd.DataFrame, list[str]]:
+    """Join images and their labels.
+
+    Args:
+        images: Result of `select_slices`.
+        source: The list.
+        tolerated: How many of its rows may fit no image.
+
+    Returns:
+        The images with the columns label and split, and the rows that fit none.
+    """
     table = read_table(source, ("label",), synonyms=KEYS | _COLUMNS)
     key = next((key for key in KEYS if key in table), None)
     if key is None:
@@ -196,7 +245,8 @@ def _labelled(images: pd.DataFrame, source: Path) -> pd.DataFrame:
     if others := sorted(set(table["split"]) - {*SPLITS, "all"}):
         raise InputError(f"{source}: unknown split '{others[0]}'; known: {', '.join(SPLITS)}.")
     joined = images.merge(table[[key, "label", "split"]], on=key, how="left", validate="m:1")
-    if absent := sorted(set(table[key]) - set(images[key])):
+    absent = sorted(set(table[key]) - set(images[key]))
+    if len(absent) > tolerated:
         raise InputError(
             f"{source}: {len(absent)} of {len(table)} rows fit no image, first the {key} "
             f"'{absent[0]}'; mend the list."
@@ -204,4 +254,4 @@ def _labelled(images: pd.DataFrame, source: Path) -> pd.DataFrame:
     if without := int(joined["label"].isna().sum()):
         warnings.warn(f"{source}: {without} images have no label and are left out.", stacklevel=3)
         joined = joined[joined["label"].notna()]
-    return joined.reset_index(drop=True)
+    return joined.reset_index(drop=True), [f"{key} {value}" for value in absent]

@@ -12,6 +12,7 @@ from ..core.errors import InputError
 from ..core.files import explaining, files_digest, require_inside, value_hash
 from .dataset import SPLITS, ImageDataset, Split
 from .images import ImageFiles
+from .readability import caveat_without, few, unreadable_images, without_unreadable
 
 LISTS = (".csv", ".tsv")
 
@@ -150,6 +151,7 @@ def dataset_from_table(
     source: Path,
     caveat: str = "",
     positive: str = "",
+    tolerated: float | None = None,
 ) -> ImageDataset:
     """Make a dataset of a table of image files, in the order of its rows.
 
@@ -160,12 +162,15 @@ def dataset_from_table(
         source: File or folder of the table, for messages.
         caveat: See `ImageDataset`.
         positive: See `ImageDataset`.
+        tolerated: Share of images that are left out if they cannot be read; `None` reads nothing
+            ahead.
 
     Returns:
         The dataset; classes are sorted, images are read when needed.
 
     Raises:
-        InputError: If a class of several splits has one image, or a file is missing.
+        InputError: If a class of several splits has one image, or too many files are missing or
+            cannot be read.
     """
     classes = sorted(set(table["label"]))
     counts = table["label"].value_counts()
@@ -174,11 +179,20 @@ def dataset_from_table(
             f"{source}: the class '{counts.idxmin()}' has one image; "
             "it cannot be both learnt and tested: leave it out."
         )
-    if missing := [path for path in table["path"] if not (root / path).is_file()]:
+    missing = [path for path in table["path"] if not (root / path).is_file()]
+    if missing and (tolerated is None or len(missing) > few(len(table), tolerated)):
         raise InputError(
             f"{source}: {len(missing)} of {len(table)} listed files are missing, "
             f"first '{missing[0]}'; add them."
         )
+    unreadable: Mapping[str, str] = {}
+    if tolerated is not None:
+        images = ImageFiles(root, table["path"].tolist())
+        files = [root / path for path in images.names]
+        unreadable = unreadable_images(images.read, images.names, files=files, facts="image")
+        caveat = caveat_without(unreadable, len(table), other=caveat)
+        table = table.assign(id=table["path"])
+        table = without_unreadable(table, unreadable, source=source, share=tolerated)
     with explaining(root):
         content = files_digest(root, table["path"].tolist())
     digest = value_hash([content, *table[["label", "split"]].to_numpy().tolist()])
@@ -190,4 +204,6 @@ def dataset_from_table(
         has_groups = "group" in part and (part["group"] != "").all()
         groups = part["group"].tolist() if has_groups else None
         splits[split] = Split(ImageFiles(root, paths), labels, paths, groups)
-    return ImageDataset(name, tuple(classes), splits, digest, caveat, positive)
+    return ImageDataset(
+        name, tuple(classes), splits, digest, caveat, positive, unreadable=unreadable
+    )

@@ -12,8 +12,9 @@ from ..core.files import files_digest, value_hash
 from .dataset import SPLITS
 from .images import LazyImages
 from .intensity import Window, checked_window
-from .masks import pair_masks, whole_numbers
+from .masks import pair_masks, readable_pairs, whole_numbers
 from .nifti import PLANES, Grid, read_nifti, read_nifti_values, read_volume, volume_grid
+from .readability import caveat_without
 from .segmentation_dataset import SegmentationDataset
 from .slices import chosen_slices
 
@@ -61,6 +62,7 @@ def volume_segmentation(
     slices: str = "all",
     volume: int = 0,
     seed: int = 0,
+    tolerated: float | None = None,
 ) -> SegmentationDataset:
     """Load a folder of NIfTI volumes and a folder of label volumes as slices.
 
@@ -76,18 +78,26 @@ def volume_segmentation(
             to the last.
         volume: Which one of files that hold several volumes, such as time points, from 0.
         seed: Seed of the split of the volumes, 70 / 10 / 20.
+        tolerated: Share of volumes that are left out if they or their labels cannot be read; `None`
+            reads nothing ahead.
 
     Returns:
         The dataset; slices of a volume are in one split.
 
     Raises:
-        InputError: If a folder is missing, there are fewer than three volumes, or a volume and its
-            labels are not on one grid.
+        InputError: If a folder is missing, there are fewer than three volumes, a volume and its
+            labels are not on one grid, or too many cannot be read.
     """
     images, masks, window = Path(images), Path(masks), checked_window(window, str(images))
     if plane is not None and plane not in PLANES:
         raise unknown_name("plane", plane, PLANES)
-    pairs = pair_masks(images, masks)
+    pairs, unreadable = readable_pairs(
+        pair_masks(images, masks),
+        lambda image, mask: _read_ends(image, volume) + _read_ends(mask, None),
+        facts=volume,
+        source=images,
+        tolerated=tolerated,
+    )
     if len(pairs) < 3:
         raise InputError(f"{images}: holds {len(pairs)} volumes; at least three are needed.")
     grids = [_shared_grid(*pair, volume) for pair in pairs]
@@ -115,7 +125,14 @@ def volume_segmentation(
         unit="volume",
         groups_from="files",
         drawn=True,
+        caveat=caveat_without(unreadable, len(pairs) + len(unreadable), what="volumes"),
+        unreadable=unreadable,
     )
+
+
+def _read_ends(path: Path, volume: int | None) -> list[np.ndarray]:
+    """Read the first and the last slice, between which a cut file ends."""
+    return [read_nifti_values(path, index=end, volume=volume) for end in (0, -1)]
 
 
 def _volume_splits(volume_of: np.ndarray, volumes: int, seed: int) -> dict[str, np.ndarray]:

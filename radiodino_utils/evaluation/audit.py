@@ -12,7 +12,8 @@ from tqdm.auto import tqdm
 from ..core.environment import git_revision
 from ..core.extras import extra
 from ..data.duplicates import DISTANCE, near_pairs, perceptual_hashes, pixel_hashes
-from ..data.registry import ImageDataset, as_dataset
+from ..data.readability import unreadable_table
+from ..data.registry import ImageDataset, as_dataset, load_dataset
 from ..features.features import Features, require_features
 from .neighbours import nearest
 from .results import write_table
@@ -36,6 +37,7 @@ class Audit:
         drift: A row per pair of splits and each of height, width, mean and contrast (grey levels):
             medians, and statistic and p value of the Kolmogorov-Smirnov test.
         summary: One paragraph.
+        unreadable: Id and reason of each image that cannot be read; the other tables lack it.
         digest: Hash of the dataset.
         weights: Fingerprint of the backbone whose embeddings were compared; empty for none.
     """
@@ -44,12 +46,13 @@ class Audit:
     pairs: pd.DataFrame
     faulty: pd.DataFrame
     drift: pd.DataFrame
+    unreadable: pd.DataFrame
     summary: str
     digest: str
     weights: str
 
     def write(self, folder: Path) -> list[Path]:
-        """Write `NAME_pairs.csv`, `_faulty.csv`, `_drift.csv` and `_summary.csv`.
+        """Write `NAME_pairs.csv`, `_faulty`, `_drift`, `_unreadable` and `_summary.csv`.
 
         Args:
             folder: Folder of the files.
@@ -57,7 +60,8 @@ class Audit:
         Returns:
             The paths.
         """
-        tables = {"pairs": self.pairs, "faulty": self.faulty, "drift": self.drift}
+        names = ("pairs", "faulty", "drift", "unreadable")
+        tables = {name: getattr(self, name) for name in names}
         facts = {
             "dataset": self.dataset,
             "digest": self.digest,
@@ -83,7 +87,8 @@ def audit(
     listed.
 
     Args:
-        dataset: Registered name, or dataset returned by `load_dataset`.
+        dataset: Registered name, whose unreadable images are listed however many there are, or
+            dataset returned by `load_dataset`.
         features: Features of the same dataset; without them embeddings are not compared.
         distance: Maximum number of differing bits (of 64) of near duplicates.
 
@@ -95,6 +100,8 @@ def audit(
     """
     if features is not None:
         require_features(features)
+    if isinstance(dataset, str):
+        dataset = load_dataset(dataset, on_error="list")
     dataset = as_dataset(dataset)
     images = _measure(dataset)
     pairs, bits = near_pairs(np.stack(images.pop("hash")), distance=distance)
@@ -114,6 +121,7 @@ def audit(
         pairs=named,
         faulty=faulty,
         drift=drift,
+        unreadable=unreadable_table([dataset])[["id", "reason"]],
         summary=_summary(dataset, named, faulty, drift, features),
         digest=dataset.digest,
         weights=features.sidecar["backbone"]["fingerprint"] if features else "",
@@ -221,6 +229,8 @@ def _summary(
         name = features.sidecar["backbone"]["name"]
         kinds += f"; alike by the embeddings of {name}: {_counts(pairs, 'embedding')}"
     sentences = [f"{dataset.name}: {sizes}.", f"{kinds}."]
+    if dataset.unreadable:
+        sentences.insert(1, f"{len(dataset.unreadable)} further images cannot be read.")
     for split in ("val", "test"):
         if split in dataset.splits:
             sentences.append(

@@ -13,8 +13,13 @@ from ..backbones.loading import as_backbone
 from ..core.checks import FORMULA, checked_count
 from ..core.errors import InputError
 from ..core.files import atomic, make_folder
+from ..core.prefetch import prefetched
 from ..data.images import SUFFIXES, read_image, stacked
+from ..data.readability import OnError, few, require_few, tolerated_share
+from .chunks import AHEAD
 from .engines import make_engine
+
+SMALL = 2  # images from which on one may be left out: no result is computed from them here
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Embeddings:
         weights: Fingerprint of its weights.
         engine: Engine that computed them.
         precision: Its precision.
-        unreadable: By path a sentence for each image that could not be embedded.
+        unreadable: By path the reason for each image that could not be embedded.
     """
 
     paths: list[str]
@@ -88,8 +93,9 @@ def embed_images(
     precision: str = "fp32",
     batch_size: int = 16,
     threads: int | None = None,
+    on_error: OnError = "skip",
 ) -> Embeddings:
-    """Embed image files; those that cannot be read are left out and reported.
+    """Embed image files; few that cannot be read are left out and reported.
 
     Args:
         paths: Image files, see `read_image`; of volumes the middle slice is embedded.
@@ -98,28 +104,29 @@ def embed_images(
         precision: See `make_engine`.
         batch_size: Images per forward pass.
         threads: See `make_engine`.
+        on_error: `skip` leaves out up to 1 % of the images (`$RADIODINO_UNREADABLE`), of two or
+            more at least one; `raise` none.
 
     Returns:
         The embeddings, in the order of the paths.
 
     Raises:
         InputError: If the backbone, the engine or the precision is unknown, `batch_size` is below
-            1, or no image can be embedded.
+            1, or no image or too few can be embedded.
     """
+    tolerated = tolerated_share(on_error)
     batch_size = checked_count(batch_size, what="batch_size")
     backbone = as_backbone(backbone)
     runner = make_engine(backbone, engine=engine, precision=precision, threads=threads)
     embedded: list[str] = []
     unreadable: dict[str, str] = {}
-    batches = _batches(paths, backbone, batch_size, embedded, unreadable)
-    outputs = [outputs[0] for outputs in runner.map(batches)]
-    if not outputs:
-        first = next(iter(unreadable.values()), "no path is given.")
-        raise InputError(f"none of the {len(paths)} images can be embedded: {first}")
-    values = np.concatenate(outputs)
+    if not paths:
+        raise InputError("embed_images: no path is given.")
+    batches = _batches(paths, backbone, batch_size, tolerated, embedded, unreadable)
+    values = np.concatenate([outputs[0] for outputs in runner.map(batches)])
     finite = np.isfinite(values).all(1)
     for path in np.array(embedded)[~finite]:
-        unreadable[str(path)] = f"{path}: its features are NaN or infinite; check the weights."
+        unreadable[str(path)] = "its features are NaN or infinite; check the weights."
     return Embeddings(
         paths=[path for path, is_finite in zip(embedded, finite, strict=True) if is_finite],
         values=values[finite],
@@ -135,23 +142,35 @@ def _batches(
     paths: Sequence[str | Path],
     backbone: Backbone,
     batch_size: int,
+    tolerated: float | None,
     embedded: list[str],
     unreadable: dict[str, str],
 ) -> Iterator[np.ndarray]:
     """Yield uint8 [n, height, width, channels]; note what is embedded and what is unreadable."""
-    images: list[np.ndarray] = []
-    for path in tqdm(paths, desc=backbone.name, unit="image"):
+
+    def read(path: str | Path) -> np.ndarray | Exception:
         try:
-            images.append(backbone.seen(read_image(path)))
-        except InputError as error:
-            sentence = str(error)
-            named = sentence if str(path) in sentence else f"{path}: {sentence}"
-            unreadable[str(path)] = named
-            continue
-        embedded.append(str(path))
+            return backbone.seen(read_image(path))
+        except (InputError, OSError) as error:
+            return error
+
+    total, source = len(paths), backbone.name
+    images: list[np.ndarray] = []
+    results = prefetched(read, paths, ahead=AHEAD * batch_size)
+    for path, image in tqdm(zip(paths, results, strict=True), source, total, unit="image"):
+        if isinstance(image, np.ndarray):
+            images.append(image)
+            embedded.append(str(path))
+        elif tolerated is None:
+            raise image
+        else:
+            unreadable[str(path)] = str(image).removeprefix(f"{path}: ")
+            if len(unreadable) > few(total, tolerated, small=SMALL):
+                break
         if len(images) == batch_size:
             yield stacked(images)
             images = []
+    require_few(unreadable, total, source=source, share=tolerated or 0, small=SMALL)
     if images:
         yield stacked(images)
 
@@ -190,11 +209,36 @@ def write_embeddings(embeddings: Embeddings, path: Path) -> Path:
     return path
 
 
+def write_unreadable(embeddings: Embeddings, path: Path) -> Path | None:
+    """Write the images that could not be embedded to `NAME_unreadable.csv` beside a table.
+
+    Args:
+        embeddings: Result of `embed_images`.
+        path: File of the embeddings.
+
+    Returns:
+        The path; `None` if there are none, and an old file is removed then.
+    """
+    beside = path.with_name(f"{path.stem}_unreadable.csv")
+    beside.unlink(missing_ok=True)
+    if not embeddings.unreadable:
+        return None
+    rows = pd.DataFrame(list(embeddings.unreadable.items()), columns=["path", "reason"])
+    with atomic(beside.absolute()) as temporary:
+        _to_csv(rows, temporary)
+    return beside
+
+
 def _write_csv(embeddings: Embeddings, path: Path) -> None:
-    table = embeddings.table()
+    _to_csv(embeddings.table(), path)
+
+
+def _to_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table without paths that a spreadsheet would run as formulas."""
     risky = table["path"].map(lambda path: FORMULA.match(path) is not None)
-    table["path"] = table["path"].where(~risky, "./" + table["path"])
-    table.to_csv(path, index=False, lineterminator="\n")
+    table.assign(path=table["path"].where(~risky, "./" + table["path"])).to_csv(
+        path, index=False, lineterminator="\n"
+    )
 
 
 def _write_parquet(embeddings: Embeddings, path: Path) -> None:

@@ -157,6 +157,7 @@ def _write(
     seen = {name: seen_images(backbone.name, part.images) for name, part in dataset.splits.items()}
     return {
         "dataset": dataset.name,
+        "unreadable": dict(dataset.unreadable),
         "backbone": backbone.describe(),
         "seen_in_pretraining": seen_in_pretraining(seen),
         "all_versions": versions(),
@@ -190,6 +191,7 @@ def _read(path: Path, dataset: ImageDataset, sidecar: dict[str, Any]) -> Feature
         unit=dataset.unit,
         groups_from=dataset.groups_from,
         fold_of=dataset.fold_of,
+        unreadable=dataset.unreadable,
     )
 
 

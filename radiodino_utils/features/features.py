@@ -1,6 +1,6 @@
 """Features of the images of a dataset, and what is known about them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Features:
         unit: What a group is; see `ImageDataset`.
         groups_from: Where the groups come from.
         fold_of: See `ImageDataset`.
+        unreadable: By id the reason of each image that was left out; see `ImageDataset`.
     """
 
     dataset: str
@@ -47,6 +48,7 @@ class Features:
     unit: str = "group"
     groups_from: str = ""
     fold_of: str = ""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("arrays", "labels", "ids"):

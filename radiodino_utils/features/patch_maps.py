@@ -126,7 +126,8 @@ def extract_patch_maps(
         )
         _write(path, runner, dense, dataset, batch_size)
         seen = seen_images(backbone.name, dataset.images)
-        return {"dataset": dataset.name, "git": git_revision(), "seen": seen}
+        facts = {"dataset": dataset.name, "unreadable": dict(dataset.unreadable)}
+        return facts | {"git": git_revision(), "seen": seen}
 
     facts = cached(path.with_suffix(".json"), path, declared=declared, make=make)
     return DenseFeatures(

@@ -27,6 +27,7 @@ _TABLES = {
     "07_paired": "Differences between backbones (paired bootstrap)",
     "05_segmentation": "Segmentation",
     "02_features": "Feature files",
+    "02_unreadable": "Images that cannot be read and are left out",
 }
 _INTERVALS = (
     "Intervals are percentile bootstrap 95 % intervals over the test images "
@@ -97,7 +98,7 @@ def _shown_tables(tables: Mapping[str, pd.DataFrame]) -> list[dict[str, str]]:
     return [
         {"title": title, "html": _as_html(tables[name]), "link": f"tables/{name}.csv"}
         for name, title in _TABLES.items()
-        if name in tables and len(tables[name]) <= _LIMIT
+        if name in tables and 0 < len(tables[name]) <= _LIMIT
     ]
 
 

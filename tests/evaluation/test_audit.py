@@ -119,7 +119,8 @@ def test_the_tables_are_written(tmp_path, synthetic_dataset):
     result = audit(synthetic_dataset((6, 3, 4), size=64))
     assert "6 train, 3 val, 4 test" in result.summary
     tables = sorted(path.name for path in result.write(tmp_path / "out"))
-    assert tables == [f"made_{table}.csv" for table in ("drift", "faulty", "pairs", "summary")]
+    names = ("drift", "faulty", "pairs", "summary", "unreadable")
+    assert tables == [f"made_{name}.csv" for name in names]
     assert len(pd.read_csv(tmp_path / "out" / "made_drift.csv")) == 3 * 4
 
 

@@ -48,14 +48,15 @@ def test_a_batch_holds_a_whole_number_of_images(batch_size, images):
 def test_an_image_that_cannot_be_used_is_named_and_left_out(images, tmp_path):
     small = tmp_path / "small.png"
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(small)
-    embeddings = embed_images([images[0], small, images[2]], "random-t16", **FP32)
+    with pytest.warns(UserWarning, match="1 of 3 images cannot be read and are left out"):
+        embeddings = embed_images([images[0], small, images[2]], "random-t16", **FP32)
     assert embeddings.paths == [str(images[0]), str(images[2])]
-    assert embeddings.unreadable[str(small)].startswith(f"{small}: an image of 4 x 4 pixels")
+    assert embeddings.unreadable[str(small)].startswith("an image of 4 x 4 pixels")
 
 
 def test_without_any_usable_image_there_is_one_sentence(tmp_path):
     (tmp_path / "empty.png").touch()
-    with pytest.raises(InputError, match="none of the 1 images can be embedded: .*empty.png"):
+    with pytest.raises(InputError, match=r"1 of 1 images cannot be read, .*empty\.png: the file"):
         embed_images([tmp_path / "empty.png"], "pixels", **FP32)
 
 

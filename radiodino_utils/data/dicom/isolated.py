@@ -42,7 +42,12 @@ def decode_isolated(header: "Dataset", frame: int) -> np.ndarray:
     with _lock:
         worker = _worker()
         late = threading.Event()
-        timer = threading.Timer(LIMIT, lambda: (late.set(), worker.kill()))
+
+        def end() -> None:
+            late.set()
+            worker.kill()
+
+        timer = threading.Timer(LIMIT, end)
         timer.start()
         try:
             status, answer = _asked(worker, REQUEST.pack(frame, len(content)) + content)
