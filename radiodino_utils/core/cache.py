@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .files import file_hash, value_hash, write_json
+from .files import file_hash, shortened, value_hash, write_json
 from .locks import locked
 
 Facts = dict[str, Any]
@@ -25,12 +25,12 @@ def entry_path(folder: Path, title: str, *, declared: Facts, suffix: str) -> Pat
     Args:
         folder: Folder of the cache.
         title: Readable part of the name; characters other than letters, digits, "-" and "_" are
-            replaced.
+            replaced, and a long one is shortened.
         declared: Everything that the content depends on; JSON values.
         suffix: Suffix of the file, such as ".npy".
     """
     readable = "".join(c if c.isalnum() or c in "-_" else "-" for c in title)
-    return folder / f"{readable}_{value_hash(declared)}{suffix}"
+    return folder / f"{shortened(readable)}_{value_hash(declared)}{suffix}"
 
 
 def cached(

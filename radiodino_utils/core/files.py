@@ -138,7 +138,7 @@ def atomic(path: Path) -> Iterator[Path]:
         InputError: If the disk is full or the folder cannot be written to.
     """
     make_folder(path.parent)
-    folder = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+    folder = path.parent / f".{shortened(path.name)}.{secrets.token_hex(4)}"
     with explaining(path):
         try:
             folder.mkdir()
@@ -159,12 +159,28 @@ _REASONS = {
     errno.EACCES: _NOT_PERMITTED,
     errno.EPERM: _NOT_PERMITTED,
     errno.ENOTDIR: "a parent of the path is a file, not a folder; choose another folder",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.EEXIST: "a file has the name of a needed folder; move it or choose another folder",
 }
 
 
 def _explained(path: Path, error: OSError) -> InputError:
     return InputError(f"{path}: {_REASONS.get(error.errno or 0, error.strerror or str(error))}.")
+
+
+def shortened(name: str, *, most: int = 120) -> str:
+    """Return a part of a file name that is not too long for file systems, which take 255 bytes.
+
+    Args:
+        name: Text without slashes.
+        most: Greatest number of bytes in UTF-8.
+
+    Returns:
+        The text; of a longer one the beginning and a hash of all.
+    """
+    if len(name.encode()) <= most:
+        return name
+    return f"{name.encode()[: most - 13].decode(errors='ignore')}-{value_hash(name)}"
 
 
 def write_text(path: Path, text: str) -> None:

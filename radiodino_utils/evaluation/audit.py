@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from ..core.environment import git_revision
 from ..core.extras import extra
+from ..core.files import shortened
 from ..data.duplicates import DISTANCE, near_pairs, perceptual_hashes, pixel_hashes
 from ..data.readability import unreadable_table
 from ..data.registry import ImageDataset, as_dataset, load_dataset
@@ -69,8 +70,9 @@ class Audit:
             "git": git_revision(),
         }
         tables["summary"] = pd.DataFrame([facts | {"summary": self.summary}])
+        stem = shortened(Path(self.dataset).stem)
         return [
-            write_table(table, Path(folder) / f"{Path(self.dataset).stem}_{name}.csv")
+            write_table(table, Path(folder) / f"{stem}_{name}.csv")
             for name, table in tables.items()
         ]
 

@@ -12,7 +12,7 @@ from ..backbones.backbone import Backbone
 from ..backbones.loading import as_backbone
 from ..core.checks import FORMULA, checked_count
 from ..core.errors import InputError
-from ..core.files import atomic, make_folder
+from ..core.files import atomic, make_folder, shortened
 from ..core.prefetch import prefetched
 from ..data.images import SUFFIXES, read_image, stacked
 from ..data.readability import OnError, few, require_few, tolerated_share
@@ -219,7 +219,7 @@ def write_unreadable(embeddings: Embeddings, path: Path) -> Path | None:
     Returns:
         The path; `None` if there are none, and an old file is removed then.
     """
-    beside = path.with_name(f"{path.stem}_unreadable.csv")
+    beside = path.with_name(f"{shortened(path.stem, most=200)}_unreadable.csv")
     beside.unlink(missing_ok=True)
     if not embeddings.unreadable:
         return None

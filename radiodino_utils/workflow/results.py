@@ -12,7 +12,7 @@ import pandas as pd
 from ..core import environment
 from ..core.errors import InputError
 from ..core.extras import extra
-from ..core.files import atomic, results_folder, write_text
+from ..core.files import atomic, results_folder, shortened, write_text
 from ..evaluation.predictions import Prediction, image_table
 from ..evaluation.records import write_predictions, write_scores
 from ..evaluation.results import write_table
@@ -33,7 +33,7 @@ class Results:
     """The results folder of a profile.
 
     A file is named after its notebook, such as `03_knn_rows`. A registered name or path may be part
-    of the name: ":" and "/" become "-".
+    of the name: ":" and "/" become "-", and a long name is shortened.
 
     Attributes:
         profile: The profile's name; see `results_folder`.
@@ -165,4 +165,4 @@ class Results:
 
 
 def _file_name(name: str) -> str:
-    return re.sub("[:/]", "-", name)
+    return shortened(re.sub("[:/]", "-", name), most=200)

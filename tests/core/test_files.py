@@ -1,6 +1,7 @@
 """Folders, hashes and writes, on full, read-only and closed disks too."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from radiodino_utils.core import files
+from radiodino_utils.core.cache import entry_path
 from radiodino_utils.core.errors import InputError, unknown_name
 from radiodino_utils.core.files import (  # fmt: skip
     atomic,
@@ -22,6 +24,7 @@ from radiodino_utils.core.files import (  # fmt: skip
     make_folder,
     require_space,
     results_folder,
+    shortened,
     value_hash,
     write_json,
     write_text,
@@ -203,3 +206,23 @@ def test_large_datasets_are_identified_without_reading_them(tmp_path, monkeypatc
     (tmp_path / "b").replace(tmp_path / "a")
     os.utime(tmp_path / "a", ns=(facts.st_atime_ns, facts.st_mtime_ns))
     assert files.files_digest(tmp_path, ["a"]) != before
+
+
+@given(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), max_size=400))
+def test_a_shortened_name_fits_a_file_system_and_stays_unique(name):
+    short = shortened(name)
+    assert len(short.encode()) <= 120
+    assert short == name or (len(name.encode()) > 120 and shortened(name + "x") != short)
+
+
+def test_a_long_name_can_be_written_and_a_too_long_one_is_one_sentence(tmp_path):
+    long = tmp_path / ("\u533b" * 83 + ".json")  # 254 bytes
+    write_json(long, 1)
+    assert json.loads(long.read_text()) == 1
+    with pytest.raises(InputError, match="the name is too long; choose a shorter one"):
+        write_json(tmp_path / ("x" * 300), 1)
+
+
+def test_a_long_title_makes_a_short_file_name(tmp_path):
+    path = entry_path(tmp_path, "folder-" + "\u533b" * 300, declared={}, suffix=".safetensors")
+    assert len(path.name.encode()) < 160
