@@ -8,7 +8,17 @@ __getattr__, __dir__, __all__ = attach(
         "cases": ("Case", "Region", "find_regions", "read_case"),
         "extraction": ("extract_radiomics",),
         "handcrafted": ("handcrafted_features",),
+        "icc": ("intraclass_correlation",),
+        "models": ("RadiomicsModels", "cross_validated_models"),
         "options": ("RadiomicsOptions",),
+        "perturbations": ("perturbed",),
+        "selection": ("OneOfEachCluster",),
+        "stability": (
+            "feature_correlations",
+            "perturb_radiomics",
+            "reader_tables",
+            "stable_features",
+        ),
         "table": ("RadiomicsTable",),
     },
 )

@@ -1,7 +1,7 @@
 """Cases: an image or volume with its labels, and the labelled regions in it."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -261,6 +261,28 @@ def _lung_tumour() -> dict[str, Callable[[], Case]]:
     return {f"reader {n + 1}": lambda n=n: read(n) for n in range(4)}  # type: ignore[misc]
 
 
+def tumour_slices(reader: int) -> dict[str, Callable[[], Case]]:
+    """Return the slices of the tumour that all four readers outlined, each as an image.
+
+    Args:
+        reader: Whose outlines are the mask, from 0.
+    """
+    tumour, ct = lung_tumour(), _demo_ct()["demo-ct"]()
+    spacing = ct.spacing_mm and (1.0, *ct.spacing_mm[1:])
+    cases = {
+        f"slice {number}": Case(
+            name=f"slice {number}",
+            values=ct.values[len(ct.values) - 1 - number][None],
+            labels=tumour.outlines[reader, row].astype(np.uint8)[None],
+            spacing_mm=spacing,
+            patient=PATIENT,
+        )
+        for row, number in enumerate(tumour.slices)
+        if tumour.outlines[:, row].any((1, 2)).all()
+    }
+    return {name: lambda case=case: case for name, case in cases.items()}  # type: ignore[misc]
+
+
 def _busi() -> dict[str, Callable[[], Case]]:
     """Return the images of BUSI that have a lesion."""
     busi = read_busi()
@@ -286,7 +308,9 @@ REGISTERED: dict[str, Callable[[], dict[str, Callable[[], Case]]]] = {
 }
 
 
-def read_cases(readers: dict[str, Callable[[], Case]]) -> Iterator[tuple[str, Case | InputError]]:
+def read_cases(
+    readers: Mapping[str, Callable[[], Case]],
+) -> Iterator[tuple[str, Case | InputError]]:
     """Yield each case, or why it cannot be read."""
     for name, read in readers.items():
         try:

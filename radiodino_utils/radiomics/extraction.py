@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,46 @@ def extract_radiomics(
         InputError: If an option, the backbone or the clinical table is not valid, or there is no
             region at all.
     """
+    return table_of(
+        case_readers(images, masks),
+        Path(images).name,
+        backbone=backbone,
+        clinical=clinical,
+        engine=engine,
+        precision=precision,
+        threads=threads,
+        **options,
+    )
+
+
+def table_of(
+    readers: Mapping[str, Callable[[], Case]],
+    images: str,
+    *,
+    backbone: Backbone | str | None = None,
+    clinical: str | Path | None = None,
+    engine: str = "auto",
+    precision: str = "fp32",
+    threads: int | None = None,
+    **options: Any,
+) -> RadiomicsTable:
+    """Return the table of cases; see `extract_radiomics`.
+
+    Args:
+        readers: What reads each case, by name.
+        images: Name of the images, for messages and the sidecar.
+        backbone: See `extract_radiomics`.
+        clinical: See `extract_radiomics`.
+        engine: See `extract_radiomics`.
+        precision: See `extract_radiomics`.
+        threads: See `extract_radiomics`.
+        **options: See `extract_radiomics`.
+
+    Raises:
+        InputError: See `extract_radiomics`.
+    """
     chosen = RadiomicsOptions(**options)
     table = None if clinical is None else _read_clinical(Path(clinical))
-    readers = case_readers(images, masks)
     extractor = None
     if backbone is not None:
         extractor = DeepExtractor(
@@ -232,10 +270,10 @@ def _with_clinical(rows: pd.DataFrame, table: pd.DataFrame, facts: dict[str, Any
 
 
 def _facts(
-    options: RadiomicsOptions, extractor: DeepExtractor | None, images: str | Path, cases: int
+    options: RadiomicsOptions, extractor: DeepExtractor | None, images: str, cases: int
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "images": Path(images).name,
+        "images": images,
         "cases": cases,
         "options": options.model_dump(mode="json"),
         "handcrafted": "fastrad, scikit-image; IBSI, 13 directions averaged (4 in a plane)",

@@ -1,0 +1,307 @@
+"""Models of a radiomics table: the same folds for clinical, handcrafted, deep and fused features.
+
+Whatever is chosen (features, penalty) is chosen inside the training folds.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..core.errors import InputError
+from ..core.extras import extra
+from ..data.cross_validation import require_groups, stratified_parts
+from ..evaluation.logistic import one_thread
+from ..evaluation.metrics import Interval, classification_metrics, paired_differences, reliability
+from .selection import OneOfEachCluster
+from .table import RadiomicsTable
+
+with extra("evaluation"):
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.feature_selection import SelectKBest, f_classif
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # C, the inverse of the penalty
+COUNTS = (4, 16, 64)  # features
+METRICS = ("auc", "balanced_accuracy", "sensitivity", "specificity", "ece")
+THRESHOLDS = np.arange(0.02, 0.99, 0.02)  # of decision curves
+
+
+@dataclass(frozen=True, eq=False)
+class RadiomicsModels:
+    """Out-of-fold predictions of models on the same rows.
+
+    Attributes:
+        outcome: Column that was predicted.
+        positive: Its value that counts as positive.
+        labels: 1 for positive, int64 [n].
+        groups: Group of each row, which folds and intervals keep together.
+        folds: Test fold of each row, int64 [n].
+        probabilities: Probability of positive by name of the model, [n]; each row was predicted
+            by a model that was trained without its fold.
+        evidence: The same at even odds: without the prevalence of the training fold. Joined folds
+            would rank rows by it, and the more positives a fold has, the fewer were in training.
+        chosen: Model, fold, C, number of features asked for and kept, and their names.
+        seed: Seed of the folds.
+    """
+
+    outcome: str
+    positive: str
+    labels: np.ndarray
+    groups: list[str]
+    folds: np.ndarray
+    probabilities: dict[str, np.ndarray]
+    evidence: dict[str, np.ndarray]
+    chosen: pd.DataFrame
+    seed: int
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.probabilities)
+        return f"RadiomicsModels({self.outcome!r}: {names}; n {len(self.labels)})"
+
+    def metrics(self, *, resamples: int = 1000) -> pd.DataFrame:
+        """Return `METRICS` of each model, with intervals by the bootstrap of groups.
+
+        All but the calibration error are of the evidence: a row counts as positive if its
+        probability is above the prevalence.
+        """
+        rows = []
+        for name in self.probabilities:
+            found = self._measured(self.evidence[name], resamples)
+            found["ece"] = self._measured(self.probabilities[name], resamples)["ece"]
+            rows += [self._row(found[metric], model=name, metric=metric) for metric in METRICS]
+        return pd.DataFrame(rows)
+
+    def _measured(self, positive: np.ndarray, resamples: int) -> dict[str, Interval]:
+        return classification_metrics(
+            self.labels,
+            _both(positive),
+            groups=self.groups,
+            resamples=resamples,
+            seed=self.seed,
+        )
+
+    def differences(self, reference: str, *, resamples: int = 1000) -> pd.DataFrame:
+        """Return by how much each model is better than one, with paired intervals.
+
+        Args:
+            reference: Name of a model.
+            resamples: Number of bootstrap resamples.
+        """
+        rows = []
+        for name in [name for name in self.probabilities if name != reference]:
+            found = paired_differences(
+                self.labels,
+                _both(self.evidence[name]),
+                _both(self.evidence[reference]),
+                groups=self.groups,
+                resamples=resamples,
+                seed=self.seed,
+            )
+            rows.append(self._row(found["auc"], model=name, other=reference, metric="auc"))
+        return pd.DataFrame(rows)
+
+    def calibration(self, model: str) -> pd.DataFrame:
+        """Return the table of a reliability diagram of a model; see `metrics.reliability`."""
+        return reliability(self.labels, _both(self.probabilities[model]))
+
+    def decision_curves(self) -> pd.DataFrame:
+        """Return the net benefit of each model, and of treating all or none, over the threshold.
+
+        Source: Vickers and Elkin, Medical Decision Making 26 (2006) 565.
+        """
+        everyone = {
+            "treat all": np.ones(len(self.labels)),
+            "treat none": np.zeros(len(self.labels)),
+        }
+        rows = []
+        for name, positive in (self.probabilities | everyone).items():
+            for threshold in THRESHOLDS:
+                treated = positive >= threshold
+                hits = (treated & (self.labels == 1)).mean()
+                harm = (treated & (self.labels == 0)).mean() * threshold / (1 - threshold)
+                rows.append({"model": name, "threshold": threshold, "net_benefit": hits - harm})
+        return pd.DataFrame(rows)
+
+    def _row(self, interval: Interval, **facts: Any) -> dict[str, Any]:
+        return facts | {
+            "value": interval.value,
+            "ci_low": interval.low,
+            "ci_high": interval.high,
+            "n": len(self.labels),
+            "groups": len(set(self.groups)),
+            "seed": self.seed,
+        }
+
+
+def _both(positive: np.ndarray) -> np.ndarray:
+    return np.column_stack([1 - positive, positive])
+
+
+def cross_validated_models(
+    table: RadiomicsTable,
+    outcome: str,
+    *,
+    positive: object,
+    groups: str = "patient",
+    models: Mapping[str, Sequence[str]] | None = None,
+    only: Sequence[str] | None = None,
+    folds: int = 5,
+    inner_folds: int = 3,
+    penalties: Sequence[float] = PENALTIES,
+    counts: Sequence[int] = COUNTS,
+    seed: int = 0,
+) -> RadiomicsModels:
+    """Train penalised logistic regressions in nested, grouped and stratified cross-validation.
+
+    In each training fold missing values become medians, correlated features become one (see
+    `selection`), the features that separate the classes best by the F test remain, and an inner
+    cross-validation chooses their number and the penalty by cross entropy.
+
+    Args:
+        table: Table returned by `extract_radiomics`.
+        outcome: Column with the classes; rows without a value are left out.
+        positive: The value that counts as positive.
+        groups: Column of the groups that stay together.
+        models: Families of features of each model (see `RadiomicsTable.columns`); by default each
+            of clinical, handcrafted and deep that the table has, and all of them as "fused".
+        only: Names of handcrafted and deep features that count, such as the stable ones; all by
+            default.
+        folds: Number of outer folds.
+        inner_folds: Number of folds inside the training folds.
+        penalties: Candidates for C, the inverse of the penalty.
+        counts: Candidates for the number of features.
+        seed: Seed of the folds.
+
+    Returns:
+        The predictions of each row by the models that did not see it.
+
+    Raises:
+        InputError: If a column is missing, the outcome does not have two values with the positive
+            one, a class has fewer groups than folds, or a model has no feature.
+    """
+    rows = _rows_with_outcome(table, outcome, positive, groups)
+    labels = (rows[outcome] == positive).to_numpy().astype(np.int64)
+    units = rows[groups].astype(str).tolist()
+    require_groups(labels, units, ("other", str(positive)), folds, name=outcome, unit=groups)
+    parts = stratified_parts(labels, units, folds, seed=seed)
+    probabilities: dict[str, np.ndarray] = {}
+    evidence: dict[str, np.ndarray] = {}
+    chosen = []
+    for name, families in (models or _default_models(table)).items():
+        columns = _columns(table, name, families, only, outcome)
+        values = rows[columns].to_numpy(np.float64)
+        scores, neutral = np.empty(len(rows)), np.empty(len(rows))
+        for fold in range(folds):
+            train = np.flatnonzero(parts != fold)
+            inner = stratified_parts(
+                labels[train], [units[row] for row in train], inner_folds, seed=seed
+            )
+            search = _search(inner, penalties, counts)
+            facts = _fit(search, values[train], labels[train], columns)
+            test, prior = parts == fold, labels[train].mean()
+            scores[test] = search.predict_proba(values[test])[:, 1]
+            odds = scores[test] / (1 - scores[test]) * (1 - prior) / prior
+            neutral[test] = odds / (1 + odds)
+            chosen.append({"model": name, "fold": fold} | facts)
+        probabilities[name], evidence[name] = scores, neutral
+    return RadiomicsModels(
+        outcome=outcome,
+        positive=str(positive),
+        labels=labels,
+        groups=units,
+        folds=parts,
+        probabilities=probabilities,
+        evidence=evidence,
+        chosen=pd.DataFrame(chosen),
+        seed=seed,
+    )
+
+
+def _rows_with_outcome(
+    table: RadiomicsTable, outcome: str, positive: object, groups: str
+) -> pd.DataFrame:
+    for column in (outcome, groups):
+        if column not in table.rows:
+            facts = ", ".join(table.rows.columns[:20])
+            raise InputError(f"the table has no column '{column}'; it has {facts}, ...")
+    rows = table.rows[table.rows[outcome].notna()].reset_index(drop=True)
+    found = rows[outcome].unique().tolist()
+    if len(found) != 2 or positive not in found:
+        shown = ", ".join(map(repr, found[:5]))
+        raise InputError(
+            f"{outcome}: needs two values, {positive!r} and another one; it has {shown}."
+        )
+    return rows
+
+
+def _default_models(table: RadiomicsTable) -> dict[str, tuple[str, ...]]:
+    kinds = {kind: (kind,) for kind in ("clinical", "handcrafted", "deep") if table.columns(kind)}
+    return kinds | ({"fused": tuple(kinds)} if len(kinds) > 1 else {})
+
+
+def _columns(
+    table: RadiomicsTable,
+    name: str,
+    families: Sequence[str],
+    only: Sequence[str] | None,
+    outcome: str,
+) -> list[str]:
+    """Return the numeric columns of a model."""
+    kept = None if only is None else {*only, *table.columns("clinical")}
+    columns = [
+        column
+        for column in table.columns(*families)
+        if column != outcome
+        and (kept is None or column in kept)
+        and pd.api.types.is_numeric_dtype(table.rows[column])
+        and table.rows[column].notna().any()
+    ]
+    if not columns:
+        raise InputError(f"model {name}: no feature of {', '.join(families)} is numeric.")
+    return columns
+
+
+def _search(inner: np.ndarray, penalties: Sequence[float], counts: Sequence[int]) -> "GridSearchCV":
+    """Return the search over penalty and number of features in the inner folds."""
+    steps = Pipeline(
+        [
+            ("impute", SimpleImputer(strategy="median", keep_empty_features=True)),
+            ("clusters", OneOfEachCluster()),
+            ("scale", StandardScaler()),
+            ("best", SelectKBest(f_classif)),
+            ("model", LogisticRegression(max_iter=1000)),
+        ]
+    )
+    grid = {"best__k": list(counts), "model__C": list(penalties)}
+    splits = [
+        (np.flatnonzero(inner != part), np.flatnonzero(inner == part)) for part in np.unique(inner)
+    ]
+    return GridSearchCV(steps, grid, scoring="neg_log_loss", cv=splits)
+
+
+@one_thread
+def _fit(
+    search: "GridSearchCV", values: np.ndarray, labels: np.ndarray, columns: list[str]
+) -> dict[str, Any]:
+    """Fit a search and return what it chose."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", UserWarning)  # of fewer features than asked for
+        search.fit(values, labels)
+    steps = search.best_estimator_.named_steps
+    kept = np.array(columns)[steps["clusters"].kept_][steps["best"].get_support()]
+    best = search.best_params_
+    return {
+        "C": best["model__C"],
+        "features_asked": best["best__k"],
+        "features": len(kept),
+        "names": ", ".join(kept),
+    }
