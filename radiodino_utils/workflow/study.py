@@ -28,6 +28,7 @@ _NO_VALIDATION = ("knn-k20", "knn1", "knn11")  # kNN protocols that choose nothi
 _UNFIT = {
     "06_attention_maps": "it scores maps on the organs of the demo's CT; set its `image` to a file",
     "08_pretraining": "it shows how a backbone is trained; see docs/pretraining.md",
+    "10_adaptation": "training on your images is a step of its own; see docs/pretraining.md",
 }
 
 
@@ -238,7 +239,7 @@ def _add_classification(
     )
     plan.left_out["fine-tuning"] = "it takes hours without a GPU; add `recipes` to the profile"
     if dropped := [count for count in SHOTS if count not in shots]:
-        reason = "left out for --quick" if study.quick else f"{trained.min()} can be learnt from"
+        reason = "by --quick" if study.quick else f"{trained.min()} can be learnt from"
         plan.left_out[f"{', '.join(map(str, dropped))} labels per class"] = reason
 
 
