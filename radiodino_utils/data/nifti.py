@@ -196,7 +196,7 @@ def _grid(image: Any, name: str) -> Grid:
     """Return the grid of an opened image."""
     from nibabel.orientations import inv_ornt_aff
 
-    if len(image.shape) < 2 or min(image.shape) < 1:
+    if len(image.shape) < 2 or min(image.shape) < 1 or max(image.shape[:3]) == 1:
         raise InputError(f"{name}: holds no slices (shape {tuple(image.shape)}).")
     shape = (*image.shape, 1)[:3]
     orientation = _orientation(image, name)

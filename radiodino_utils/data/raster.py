@@ -1,9 +1,9 @@
 """PNG, JPEG, TIFF, GIF, BMP and WebP files: their values as stored, and 8-bit images."""
 
 import io
-import struct
 import warnings
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ from .limits import pixel_limit, too_large
 from .tiff import TiffPage, count_tiff_pages, read_tiff
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
-_DAMAGE = (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error)
 _SAMPLE_FORMAT, _POLARITY = 339, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION
 _BITS, _PLANES = 258, 284  # BitsPerSample, PlanarConfiguration
 _UNSIGNED, _SIGNED = 1, 2  # values of SampleFormat
@@ -96,14 +95,12 @@ def count_pages(path: Path) -> int:
         InputError: If PIL and tifffile do not know the file, or it is damaged.
     """
     try:
-        with Image.open(path) as image:
+        with _explaining(str(path)), Image.open(path) as image:
             return getattr(image, "n_frames", 1)
     except UnidentifiedImageError as error:
         if _begins_as_tiff(path):
             return count_tiff_pages(path)
         raise _unknown(str(path)) from error
-    except _DAMAGE as error:
-        raise _damaged(str(path), error) from error
 
 
 def _levels(page: TiffPage, window: Window | None, name: str) -> np.ndarray:
@@ -123,9 +120,11 @@ def _levels(page: TiffPage, window: Window | None, name: str) -> np.ndarray:
 
 def _opened(source: Path | bytes, index: int | None, name: str) -> Image.Image | None:
     """Return an image whose pixels are in memory, or `None` for a TIFF that PIL does not know."""
-    Image.MAX_IMAGE_PIXELS = max(pixel_limit() // 2, 1)  # PIL refuses above twice this number
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with (
+            _explaining(name),
+            Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image,
+        ):
             pages = getattr(image, "n_frames", 1)
             page = index or 0
             if not -pages <= page < pages:
@@ -140,28 +139,32 @@ def _opened(source: Path | bytes, index: int | None, name: str) -> Image.Image |
             if _is_misread(image):
                 return None
             image.load()
-    except InputError:
-        raise
+            return image
     except UnidentifiedImageError as error:
         if _begins_as_tiff(source):
             return None
         raise _unknown(name) from error
+
+
+@contextmanager
+def _explaining(name: str) -> Iterator[None]:
+    """Turn errors of PIL, but for unknown formats, into one sentence."""
+    Image.MAX_IMAGE_PIXELS = max(pixel_limit() // 2, 1)  # PIL refuses above twice this number
+    try:
+        yield
+    except (InputError, UnidentifiedImageError):
+        raise
     except Image.DecompressionBombError as error:
         raise too_large(name) from error
-    except _DAMAGE as error:
-        raise _damaged(name, error) from error
-    return image
+    except Exception as error:  # decoders of damaged files raise anything
+        raise InputError(
+            f"{name}: the image is damaged or truncated ({error}); copy or download it again."
+        ) from error
 
 
 def _unknown(name: str) -> InputError:
     known = ", ".join((*SUFFIXES, ".dcm", ".nii", ".nii.gz"))
     return InputError(f"{name}: not an image that can be read (known: {known}).")
-
-
-def _damaged(name: str, error: Exception) -> InputError:
-    return InputError(
-        f"{name}: the image is damaged or truncated ({error}); copy or download it again."
-    )
 
 
 def _begins_as_tiff(source: Path | bytes) -> bool:

@@ -242,6 +242,30 @@ def test_damage_is_an_input_error_or_harmless(tmp_path, name):
             assert image.dtype == np.uint8 and image.ndim in (2, 3)
 
 
+def test_a_missing_decoder_is_named(tmp_path, monkeypatch):
+    header = pydicom.dcmread(FILES / "MR_small_jp2klossless.dcm")
+    header.file_meta.TransferSyntaxUID = pydicom.uid.HTJ2KLossless
+    header.save_as(tmp_path / "ht.dcm")
+    with pytest.raises(InputError, match=r"pylibjpeg - requires pylibjpeg.* pylibjpeg-openjpeg"):
+        read_image(tmp_path / "ht.dcm")
+    script = Path(isolated.__file__).with_name("gdcm_worker.py")
+    (tmp_path / "gdcm_worker.py").write_text(
+        "import sys; sys.modules['gdcm'] = sys.modules['_gdcm'] = None\n" + script.read_text()
+    )
+    monkeypatch.setattr(isolated, "__file__", str(tmp_path / "isolated.py"))
+    monkeypatch.setattr(isolated, "_workers", {})
+    for name in ("MR_small_jpeg_ls_lossless.dcm", "JPEG-lossy.dcm"):
+        with pytest.raises(InputError, match=rf"{name}: .*gdcm - requires python-gdcm"):
+            read_image(FILES / name)
+
+
+def test_a_frame_may_not_be_huge(tmp_path, monkeypatch):
+    path = dicom(tmp_path / "huge.dcm", HU)
+    monkeypatch.setenv("RADIODINO_MAX_PIXELS", "3")
+    with pytest.raises(InputError, match=r"huge\.dcm: the image has more than 3 pixels"):
+        read_image(path)
+
+
 def test_an_interruption_leaves_no_answer_for_the_next_image(monkeypatch):
     def interrupted(worker, request):
         worker.stdin.write(request)

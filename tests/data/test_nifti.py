@@ -154,6 +154,8 @@ def test_what_a_header_cannot_mean_is_one_sentence(tmp_path, monkeypatch):
     large["dim"][1:4] = 30000
     with pytest.raises(InputError, match=r"v\.nii: the image has more than"):
         decode_image(large.binaryblock + bytes(4) + bytes(16), "v.nii")
+    with pytest.raises(InputError, match=r"dconn\.nii: holds no slices \(shape \(1, 1, 1, 1,"):
+        read_image(FILES / "row_major.dconn.nii")
     values = nibabel.Nifti1Image(np.zeros((2, 2, 2), np.complex64), np.eye(4))
     with pytest.raises(InputError, match=r"v\.nii: holds complex numbers"):
         decode_image(values.to_bytes(), "v.nii")

@@ -14,6 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+_CLEARER = {
+    "requires gdcm": "requires python-gdcm",
+    "'NoneType' object has no attribute 'encode'": "returns nothing, as for damaged pixels",
+}
 REQUEST, ANSWER = struct.Struct("<qq"), struct.Struct("<bq")
 
 
@@ -28,8 +32,10 @@ def main() -> None:
             np.save(answer, decoded(content, frame), allow_pickle=False)
             status = 0
         except Exception as error:  # decoders of damaged files raise anything
-            answer = io.BytesIO(" ".join(str(error).split()).encode())
-            status = 1
+            text = " ".join(str(error).split())
+            for words, clearer in _CLEARER.items():
+                text = text.replace(words, clearer)
+            answer, status = io.BytesIO(text.encode()), 1
         answers.write(ANSWER.pack(status, len(answer.getvalue())) + answer.getvalue())
         answers.flush()
 
@@ -37,10 +43,17 @@ def main() -> None:
 def decoded(content: bytes, frame: int) -> np.ndarray:
     """Return the samples of a frame."""
     import pydicom
-    from pydicom.pixels import pixel_array
+    from pydicom.pixels import get_decoder, pixel_array
 
     header = pydicom.dcmread(io.BytesIO(content), force=True)
     syntax = header.file_meta.TransferSyntaxUID
+    decoder = get_decoder(syntax)
+    if "gdcm" not in decoder.available_plugins:
+        try:
+            return pixel_array(header, index=frame)
+        except Exception as error:
+            missing = ", ".join(decoder.missing_dependencies)
+            raise ValueError(f"{error}; not installed: {missing or 'nothing known'}") from error
     if syntax == pydicom.uid.JPEGExtended12Bit and header.BitsStored > 8:
         return _extended(content).reshape(-1, header.Rows, header.Columns)[frame]
     return pixel_array(header, index=frame, decoding_plugin="gdcm")

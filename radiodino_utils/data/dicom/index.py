@@ -79,7 +79,7 @@ def index_dicom(root: Path, files: Iterable[Path], *, progress: bool = True) -> 
                 rows.append({"path": name} | _row(header))
         except InputError as error:
             reason = "not DICOM" if "not a DICOM file" in str(error) else "damaged"
-        except (TypeError, ValueError, AttributeError):  # values that are no numbers
+        except Exception:  # values of damaged headers raise anything
             reason = "damaged"
         if reason:
             ignored.append({"path": name, "reason": reason})

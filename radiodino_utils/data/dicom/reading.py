@@ -7,6 +7,7 @@ import numpy as np
 
 from ...core.errors import InputError
 from ..intensity import Window
+from ..limits import require_size
 from .decoding import decoded_frame, decoded_header, read_header, undecodable
 from .display import colour_image, grey_image
 from .recognition import is_segmentation, require_image
@@ -94,12 +95,13 @@ def count_frames(path: Path) -> int:
         if is_segmentation(header):
             return len(frames_of_planes(header))
         return int(header.get("NumberOfFrames") or 1)
-    except (TypeError, ValueError, AttributeError) as error:  # values that are no numbers
+    except Exception as error:  # values of damaged headers raise anything
         raise undecodable(str(path), error) from error
 
 
 def _frame(header: "Dataset", index: int | None, name: str) -> tuple[np.ndarray, int]:
     """Decode one frame; return its samples and its number."""
+    require_size(int(header.Rows), int(header.Columns), name)
     frames = int(header.get("NumberOfFrames") or 1)
     frame = frames // 2 if index is None else index
     if frames == 1:
