@@ -20,7 +20,12 @@ _KS = (1, 5, 10)
 
 
 def retrieve(
-    features: Features, embedding: np.ndarray, *, k: int = 6, split: str = "train"
+    features: Features,
+    embedding: np.ndarray,
+    *,
+    k: int = 6,
+    split: str = "train",
+    leave_out: str | None = None,
 ) -> pd.DataFrame:
     """Return the images of a split that are nearest to one embedding, nearest first.
 
@@ -29,6 +34,7 @@ def retrieve(
         embedding: Embedding of any image by the same backbone, float32, [width].
         k: Number of images.
         split: Split that is searched.
+        leave_out: Id of an image that is left out, such as the query itself.
 
     Returns:
         One row per image: row (in the split), id, class, and distance, one minus the cosine, from 0
@@ -39,11 +45,13 @@ def retrieve(
     """
     require_features(features)
     bank, labels = features.labelled(split)
-    similarities, rows = nearest(bank, embedding[None], k)
+    ids = features.ids[split]
+    exclude = np.array([list(ids).index(leave_out) if leave_out in ids else -1])
+    similarities, rows = nearest(bank, embedding[None], k, exclude=exclude)
     return pd.DataFrame(
         {
             "row": rows[0],
-            "id": [features.ids[split][row] for row in rows[0]],
+            "id": [ids[row] for row in rows[0]],
             "class": [features.classes[labels[row]] for row in rows[0]],
             "distance": 1 - similarities[0],
         }

@@ -17,7 +17,7 @@ with extra("notebooks"):
     from matplotlib.figure import Figure
 
 _CLASSES = 24  # that a sheet shows
-_TILE = 1.15  # inches
+_TILE = 0.95  # inches
 _FRAMES = {True: "#009E73", False: "#D55E00"}
 
 
@@ -57,7 +57,7 @@ def query_strip(
 
 @styled
 def error_sheet(
-    prediction: Prediction, datasets: Iterable[ImageDataset], *, per_class: int = 5
+    prediction: Prediction, datasets: Iterable[ImageDataset], *, per_class: int = 4
 ) -> Figure:
     """Draw the most confident wrong images of each class, a row per true class.
 
@@ -71,7 +71,7 @@ def error_sheet(
     errors = _errors(prediction)
     counts = errors["label"].value_counts()
     classes = sorted(counts.index[:_CLASSES]) or [0]
-    size = (_TILE * per_class + 1.2, 1.35 * len(classes) + 0.7)
+    size = (_TILE * per_class + 1.2, 1.2 * len(classes) + 0.7)
     figure, axes = plt.subplots(len(classes), per_class, figsize=size, squeeze=False)
     places = _places(prediction.dataset, datasets)
     for row, label in zip(axes, classes, strict=True):
@@ -110,14 +110,17 @@ def _errors(prediction: Prediction) -> pd.DataFrame:
         }
     )
     wrong = table[table["label"] != table["predicted"]]
-    return wrong.sort_values("confidence", ascending=False, kind="stable")
+    ranked = wrong.sort_values("confidence", ascending=False, kind="stable")
+    return ranked.drop_duplicates("id")  # a repeated cross-validation has an image several times
 
 
 def _places(name: str, datasets: Iterable[ImageDataset]) -> dict[str, tuple[Split, int]]:
-    """Return split and row of each test image of a dataset, or of all of its folds, by id."""
-    splits = [
-        dataset.splits["test"] for dataset in datasets if name in (dataset.name, dataset.fold_of)
-    ]
+    """Return split and row of each image of a dataset, or of all of its folds, by id.
+
+    An id of several splits is that of the last one, the test split.
+    """
+    named = [dataset for dataset in datasets if name in (dataset.name, dataset.fold_of)]
+    splits = [split for dataset in named for split in dataset.splits.values()]
     return {name: (split, row) for split in splits for row, name in enumerate(split.ids)}
 
 

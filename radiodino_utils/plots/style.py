@@ -196,11 +196,13 @@ def legend_below(figure: Figure, handles: Axes | Sequence[Any], title: str = "ba
 
     Args:
         figure: The figure.
-        handles: A panel, or labelled lines or patches.
+        handles: A panel, or labelled lines or patches. Lines of chance of other panels are added.
         title: What the entries are.
     """
     if isinstance(handles, Axes):
-        handles = handles.get_legend_handles_labels()[0]
+        drawn = [handle for axis in figure.axes for handle in _entries(axis)]
+        own = [handle for handle in _entries(handles) if not _is_chance(handle)]
+        handles = own + [handle for handle in drawn if _is_chance(handle)][:1]
     labels = [shortened(handle.get_label()) for handle in handles]
     width = max(map(len, labels)) / _CHARACTERS_PER_INCH + 0.5  # with the mark and the gap
     columns = max(1, min(len(labels), int(figure.get_figwidth() / width)))
@@ -208,6 +210,14 @@ def legend_below(figure: Figure, handles: Axes | Sequence[Any], title: str = "ba
     figure.set_figheight(figure.get_figheight() + max(0, height))
     place = {"loc": "outside lower center", "ncols": columns, "frameon": False}
     figure.legend(handles, labels, title=title, **place)
+
+
+def _entries(axis: Axes) -> list[Any]:
+    return axis.get_legend_handles_labels()[0]
+
+
+def _is_chance(handle: Any) -> bool:
+    return handle.get_label() == CHANCE["label"]
 
 
 def wrapped(text: str, inches: float) -> str:

@@ -67,6 +67,28 @@ def test_errors_of_folds_are_found_in_their_folds():
     assert error_sheet(prediction, [dataset]).axes[0].images
 
 
+def test_an_image_can_be_left_out():
+    features = synthetic_features()
+    name = features.ids["train"][7]
+    found = retrieve(features, features.embedding("train")[7], k=3, leave_out=name)
+    assert name not in set(found["id"]) and len(found) == 3
+
+
+def test_images_without_splits_are_found_and_shown_once():
+    features = synthetic_features(noise=4.0, sizes={"all": 30, "train": 60, "test": 30})
+    prediction = classify_knn(features, protocol="knn11")
+    twice = replace(
+        prediction,
+        labels=np.tile(prediction.labels, 2),
+        probabilities=np.tile(prediction.probabilities, (2, 1)),
+        ids=[name.replace("test", "all") for name in prediction.ids] * 2,
+    )
+    whole = dataset_of(features)
+    dataset = replace(whole, splits={"all": whole.splits["all"]})
+    axes = [axis for axis in error_sheet(twice, [dataset]).axes if axis.images]
+    assert len({shown(axis) for axis in axes}) == len(axes) > 3
+
+
 def test_no_error_is_no_fault():
     features = synthetic_features(noise=0.01)
     prediction = classify_knn(features, protocol="knn1")
