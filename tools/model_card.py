@@ -19,7 +19,7 @@ from radiodino_utils.evaluation.results import write_table
 from radiodino_utils.pretraining.run_files import BACKBONE
 
 from .card_evaluation import evaluate, measured_facts
-from .card_facts import CORPUS, card_facts, read_monitor, read_run
+from .card_facts import CORPUS, card_facts, read_monitor, read_run, stated
 from .card_text import markdown
 
 
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--evaluation",
         action="store_true",
-        help="evaluate the bundled checkpoint again and change nothing else of its card",
+        help="evaluate the bundled checkpoint again, and take its trials from their table",
     )
     options = parser.parse_args(arguments)
     exports = bool(options.run or options.trials)
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _evaluated() -> dict[str, Any]:
     facts = json.loads((WEIGHTS / f"{NAME}.json").read_text(encoding="utf-8"))
-    return facts | _measured()
+    return facts | stated(pd.read_csv(WEIGHTS / f"{NAME}-trials.csv")) | _measured()
 
 
 def _exported(run: Path, trials_path: Path) -> dict[str, Any]:
