@@ -36,6 +36,12 @@ def stratified_parts(
     return parts
 
 
+def fewest(labels: np.ndarray, groups: Sequence[str] | np.ndarray | None) -> int:
+    """Return the number of different groups, or of images, of the class that has the fewest."""
+    units = np.arange(len(labels)) if groups is None else np.asarray(groups)
+    return min(len(np.unique(units[labels == label])) for label in np.unique(labels))
+
+
 def require_groups(
     labels: np.ndarray,
     groups: Sequence[str] | np.ndarray | None,

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from .cross_validation import fewest
 from .dataset import ImageDataset
-from .duplicates import DISTANCE, connected_groups, near_pairs, perceptual_hashes
+from .duplicates import DISTANCE, connected_groups, near_pairs, perceptual_hashes, pixel_hashes
 from .images import Images
 
 CLUSTERS = 5  # of each class, at least, that a cross-validation needs
@@ -20,11 +21,11 @@ def with_groups(dataset: ImageDataset) -> ImageDataset:
         dataset: Dataset returned by `load_dataset`.
 
     Returns:
-        The dataset with clusters as groups; the argument itself if it has splits or groups, or if
-        no two images are alike.
+        The dataset with clusters as groups; the argument itself if it has splits or groups, a
+        single class, or no two images that are alike.
     """
     split = dataset.splits.get("all")
-    if split is None or split.groups is not None:
+    if split is None or split.groups is not None or len(dataset.classes) < 2:
         return dataset
     groups, source = near_duplicates(split.images, dataset.checked_labels("all"), dataset.name)
     if groups is None:
@@ -37,7 +38,7 @@ def near_duplicates(images: Images, labels: np.ndarray, name: str) -> tuple[list
     """Return the cluster of near duplicates of each image, and how it was found.
 
     Near duplicates are those of the audit (see `duplicates`). Images of one kind may all resemble
-    each other. So the distance is halved, down to equal hashes, until each class has images of at
+    each other. So the distance is halved, down to equal pixels, until each class has images of at
     least five clusters.
 
     Args:
@@ -48,24 +49,18 @@ def near_duplicates(images: Images, labels: np.ndarray, name: str) -> tuple[list
     Returns:
         n names, or `None` if no two images are alike.
     """
-    hashes, distance = perceptual_hashes(images), DISTANCE
-    clusters = _clusters(hashes, distance)
-    while distance and min(_counts(clusters, labels)) < CLUSTERS:
-        distance //= 2
-        clusters = _clusters(hashes, distance)
+    hashes = perceptual_hashes(images)
+    for distance in (DISTANCE, DISTANCE // 2, 0):
+        clusters = connected_groups(near_pairs(hashes, distance=distance)[0], len(hashes))
+        source = f"near duplicates, up to {distance} of 64 bits"
+        if fewest(labels, clusters) >= CLUSTERS:
+            break
+    else:
+        clusters, source = np.unique(pixel_hashes(images), return_inverse=True)[1], "equal images"
     count = len(np.unique(clusters))
     if count == len(clusters):
         print(f"{name}: no groups are known and no near duplicates were found.")
         return None, ""
     n = len(clusters)
     print(f"{name}: no groups are known; near duplicates make {count} clusters of {n} images.")
-    return clusters.astype(str).tolist(), f"near duplicates, up to {distance} of 64 bits"
-
-
-def _clusters(hashes: np.ndarray, distance: int) -> np.ndarray:
-    return connected_groups(near_pairs(hashes, distance=distance)[0], len(hashes))
-
-
-def _counts(groups: np.ndarray, labels: np.ndarray) -> list[int]:
-    """Return the number of clusters of each class."""
-    return [len(np.unique(groups[labels == label])) for label in np.unique(labels)]
+    return clusters.astype(str).tolist(), source

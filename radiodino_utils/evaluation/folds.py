@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..data.cross_validation import cross_validation
+from ..data.cross_validation import cross_validation, fewest
 from ..data.dataset import ImageDataset
 from ..features.features import Features
 from .subsets import with_splits
@@ -25,7 +25,7 @@ def in_folds(
 
     Args:
         data: Datasets or features; those with another split than "all" are returned unchanged.
-        folds: Folds of each repeat, at least 3.
+        folds: Folds of each repeat, at least 3; fewer where a class has images of fewer groups.
         repeats: How often all images are divided anew.
         seed: Seed of the first repeat.
 
@@ -42,10 +42,12 @@ def in_folds(
         if list(entry.splits if isinstance(entry, ImageDataset) else entry.labels) != ["all"]:
             results.append(entry)
             continue
-        results += _folds(entry, name, folds, repeats, seed)
+        labels, groups = _labels_and_groups(entry)
+        possible = min(folds, max(fewest(labels, groups), 3))
+        results += _folds(entry, name, possible, repeats, seed)
         if name not in printed:
             printed.add(name)
-            print(f"{name}: {folds} folds x {repeats}, stratified by class, {_kept(entry)}")
+            print(f"{name}: {possible} folds x {repeats}, stratified by class, {_kept(entry)}")
     return results
 
 

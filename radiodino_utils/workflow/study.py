@@ -15,9 +15,11 @@ from ..core.errors import InputError
 from ..core.files import make_folder, results_folder, write_text
 from ..data.dataset import ImageDataset
 from ..data.detection import KINDS, Detected, detect
+from ..data.groups import with_groups
 from ..data.open_names import UNLABELLED, OpenName, parse_open_name
 from ..data.registry import dataset_names, load_dataset
 from ..data.segmentation import load_segmentation_dataset
+from ..evaluation.folds import in_folds
 from .notebooks import OWN, profile_names
 
 BACKBONE, BASELINES = "radiodino-mini", ("random-t16", "pixels")
@@ -80,7 +82,7 @@ def write_study(study: Study) -> Path:
     """
     name = _name(study)
     dataset, segmentation = _names(study, name)
-    plan = _plan(study, load_dataset(dataset), dataset, segmentation)
+    plan = _plan(study, with_groups(load_dataset(dataset)), dataset, segmentation)
     path = make_folder(results_folder(name)) / f"{name}.yaml"
     text = _text(plan, path)
     if path.exists() and path.read_text(encoding="utf-8") != text:
@@ -206,9 +208,8 @@ def _add_classification(
     else:
         folds["folds"] = min(FOLDS, *_units(dataset))
         folds["repeats"] = 1 if study.quick else REPEATS
-        # one part is tested, and one chosen from
-        counts = np.bincount(splits["all"].labels, minlength=len(dataset.classes))
-        trained = counts * (folds["folds"] - 2) // folds["folds"]
+        parts = [part.splits["train"].labels for part in in_folds([dataset], repeats=1)]
+        trained = np.min([np.bincount(part, minlength=len(dataset.classes)) for part in parts], 0)
     has_validation = bool(folds) or "val" in splits
     protocol = "knn" if has_validation else "knn-k20"
     plan.notebooks["09_paper_comparison"] = {"protocol": protocol, "published": False}

@@ -95,5 +95,7 @@ def test_a_dataset_is_divided_as_its_features_are():
 
 def test_one_patient_or_too_few_of_a_class_are_refused():
     own = own_features(images=90, unit="patient")
-    with pytest.raises(InputError, match="folder:own: 5 parts need 5 patients of each class"):
+    with pytest.raises(InputError, match="folder:own: 3 parts need 3 patients of each class"):
         in_folds([own])
+    few = own_features(images=8)
+    assert len(in_folds([few], folds=10, repeats=1)) == 4
