@@ -154,7 +154,8 @@ def extract(
 @app.command()
 def embed(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER", help="Image files and folders.")
+        list[Path],
+        typer.Argument(metavar="PATH", help="Files and folders of any kind; see inspect."),
     ],
     backbone: BackboneName,
     out: Annotated[Path, typer.Option(help="File to write: .csv, .parquet or .npz.")],
@@ -167,17 +168,17 @@ def embed(
 ) -> None:
     """Embed images without labels.
 
-    The file holds one row per image. Files that cannot be read are listed in NAME_unreadable.csv
-    beside it.
+    The file holds one row per image. What is no image is left out with a count. Images that cannot
+    be read are listed in NAME_unreadable.csv beside it.
     """
     from .features import embedding
 
     embedding.writer_of(out)
-    files = embedding.image_files(paths)
+    found = embedding.image_readers(paths)
     from .backbones.loading import load_backbone
 
     embeddings = embedding.embed_images(
-        files,
+        found.readers,
         load_backbone(backbone, revision=revision),
         engine=engine,
         precision=precision,
@@ -187,8 +188,11 @@ def embed(
     )
     embedding.write_embeddings(embeddings, out)
     print(f"{out}: {len(embeddings.paths)} images, {embeddings.values.shape[1]} features each")
+    if found.left_out:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in found.left_out.items())
+        print(f"left out: {reasons}", file=sys.stderr)
     if unreadable := embedding.write_unreadable(embeddings, out):
-        count = f"{len(embeddings.unreadable)} of {len(files)} images"
+        count = f"{len(embeddings.unreadable)} of {len(found.readers)} images"
         print(f"{unreadable}: {count} could not be embedded")
 
 

@@ -94,6 +94,8 @@ class ImageDataset:
         fold_of: Name under which the folds of one cross-validation are scored together; empty for
             other datasets.
         unreadable: By id the reason of each image that was left out because it cannot be read.
+        intensity: The one rule by which values became grey levels, in words; empty if each file
+            has its own.
     """
 
     name: str
@@ -106,6 +108,7 @@ class ImageDataset:
     groups_from: str = ""
     fold_of: str = ""
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    intensity: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "splits", Splits(self.name, self.splits))
@@ -169,7 +172,11 @@ def images_digest(images: Images) -> str:
             digest.update(f"{np.shape(image)} {np.asarray(image).dtype}".encode())
             digest.update(np.ascontiguousarray(image).data)
         return digest.hexdigest()[:12]
-    attributes = {name: str(value) for name, value in getattr(images, "__dict__", {}).items()}
+    attributes = {
+        name: str(value)
+        for name, value in getattr(images, "__dict__", {}).items()
+        if value is not None
+    }
     return value_hash([type(images).__name__, attributes])
 
 

@@ -81,7 +81,7 @@ def detect(path: str | Path) -> Detected:
     if name.endswith(".npz"):
         return Detected(path, "npz", f"npz:{path}")
     if name.endswith(ARCHIVES):
-        hint = "unpack it to classify or segment; pretrain reads it as it is"
+        hint = "unpack it to classify or segment; embed and pretrain read it as it is"
         return Detected(path, "archive", hint=hint)
     return Detected(path, "images" if is_image_file(path) else "nothing")
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import InputError
+from ..core.files import value_hash
 from .dataset import SPLITS, ImageDataset
 from .folder_layout import (
     SPLIT_NAMES,
@@ -16,6 +17,8 @@ from .folder_layout import (
     is_image_file,
     split_folders,
 )
+from .images import ImageFiles
+from .intensity import OPTIONS, Rule, parse_rule, rule_text
 from .labels import require_distinct_labels
 from .open_names import UNLABELLED, OpenName
 from .tables import LISTS, dataset_from_table, read_table, require_disjoint, require_trained_labels
@@ -35,7 +38,8 @@ def read_images(opened: OpenName, name: str, *, tolerated: float | None = None) 
 
     Args:
         opened: A folder or a list; the option `labels` names a list of the images in the folder, or
-            says that they are unlabelled.
+            says that they are unlabelled; `window` and `percentile` are one rule for all images,
+            see `intensity.parse_rule`.
         name: Name of the dataset.
         tolerated: See `tables.dataset_from_table`.
 
@@ -45,14 +49,28 @@ def read_images(opened: OpenName, name: str, *, tolerated: float | None = None) 
     Raises:
         InputError: See these, or if an option is unknown.
     """
-    opened.require_options(("labels",))
-    root = opened.root
+    opened.require_options(("labels", *OPTIONS))
+    root, rule = opened.root, parse_rule(opened.options)
     if opened.is_unlabelled:
-        return read_unlabelled(root, name, tolerated=tolerated)
-    if opened.labels:
-        return read_list(opened.labels, name, root=root, tolerated=tolerated)
-    is_list = root.name.lower().endswith(LISTS) and not root.is_dir()
-    return (read_list if is_list else read_folder)(root, name, tolerated=tolerated)
+        dataset = read_unlabelled(root, name, tolerated=tolerated)
+    elif opened.labels:
+        dataset = read_list(opened.labels, name, root=root, tolerated=tolerated)
+    elif root.name.lower().endswith(LISTS) and not root.is_dir():
+        dataset = read_list(root, name, tolerated=tolerated)
+    else:
+        dataset = read_folder(root, name, tolerated=tolerated)
+    return dataset if rule is None else _with_rule(dataset, rule)
+
+
+def _with_rule(dataset: ImageDataset, rule: Rule) -> ImageDataset:
+    """Return a dataset of files whose grey levels follow one rule."""
+    splits = {}
+    for name, split in dataset.splits.items():
+        assert isinstance(split.images, ImageFiles)
+        splits[name] = replace(split, images=replace(split.images, window=rule))
+    text = rule_text(rule)
+    digest = value_hash([dataset.digest, text])
+    return replace(dataset, splits=splits, digest=digest, intensity=text)
 
 
 def read_unlabelled(root: Path, name: str, *, tolerated: float | None = None) -> ImageDataset:

@@ -19,6 +19,8 @@ from .reading import SUFFIXES
 COLUMNS = ["path", "format", "height", "width", "images", "values", "spacing", "window"]
 COLUMNS += ["modality", "patient", "study", "series"]
 
+DAMAGED = "damaged"  # how the reason begins where an image is expected
+
 
 @dataclass(frozen=True)
 class Headers:
@@ -53,7 +55,7 @@ def read_headers(root: Path, files: Iterable[Path], *, progress: bool = True) ->
         try:
             (of_dicom if is_dicom(file) else others).append(file)
         except OSError as error:
-            ignored.append({"path": name, "reason": f"cannot be opened ({error.strerror})"})
+            ignored.append({"path": name, "reason": f"{DAMAGED} ({error.strerror})"})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pydicom, on values that the standard does not allow
         index = index_dicom(root, of_dicom, progress=progress and bool(of_dicom))
@@ -68,7 +70,7 @@ def read_headers(root: Path, files: Iterable[Path], *, progress: bool = True) ->
         try:
             rows.append({"path": name} | _of_others(file))
         except Exception as error:  # decoders of damaged files raise anything
-            ignored.append({"path": name, "reason": f"damaged ({type(error).__name__})"})
+            ignored.append({"path": name, "reason": f"{DAMAGED} ({type(error).__name__})"})
     return Headers(*_tables(rows, ignored), index)
 
 
@@ -99,7 +101,8 @@ def array_headers(dataset: ImageDataset | None) -> tuple[pd.DataFrame, pd.DataFr
 def _tables(
     rows: list[dict[str, Any]], ignored: list[dict[str, str]]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    files = pd.DataFrame(rows, columns=COLUMNS).fillna("")
+    unknown = dict.fromkeys(COLUMNS, "")
+    files = pd.DataFrame([unknown | row for row in rows], columns=COLUMNS)
     return files, pd.DataFrame(ignored, columns=["path", "reason"])
 
 

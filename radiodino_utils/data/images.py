@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import InputError
+from .intensity import Rule
 from .reading import SUFFIXES, read_image
 
 __all__ = [
@@ -82,18 +83,20 @@ class ImageFiles(LazyImages):
         root: Folder that contains the files.
         names: Paths of the files in `root`.
         grey: Whether colour is converted to grey (luma).
+        window: See `read_image`.
     """
 
     root: Path
     names: Sequence[str]
     grey: bool = False
+    window: Rule | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def read(self, row: int) -> np.ndarray:
         """Read the file of a row; see `read_image`."""
-        image = read_image(self.root / self.names[row])
+        image = read_image(self.root / self.names[row], window=self.window)
         return as_grey(image) if self.grey else image
 
 

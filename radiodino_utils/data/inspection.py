@@ -143,8 +143,6 @@ class Inspection:
         """Return what to run then."""
         if not self.is_usable:
             return []
-        if self.found.kind == "archive":
-            return []
         if self.found.has_masks:
             return [f'next: rd.load_segmentation_dataset("{self.found.name}")']
         if self.found.has_labels:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..core.errors import InputError, unknown_name
-from .intensity import Window, scaled
+from .intensity import Rule, scaled
 from .limits import require_size
 
 PLANES = ("sagittal", "coronal", "axial")  # by their axis: right, anterior, superior
@@ -56,7 +56,7 @@ class Grid:
 def read_nifti(
     source: Path | bytes,
     *,
-    window: Window | None = None,
+    window: Rule | None = None,
     index: int | None = None,
     plane: str | None = None,
     volume: int | None = None,

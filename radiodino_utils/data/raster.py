@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from ..core.errors import InputError
-from .intensity import Window, scaled, windowed
+from .intensity import Rule, scaled, windowed
 from .limits import pixel_limit, too_large
 from .tiff import TiffPage, count_tiff_pages, read_tiff
 
@@ -24,7 +24,7 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 def read_raster(
     source: Path | bytes,
     *,
-    window: Window | None = None,
+    window: Rule | None = None,
     index: int | None = None,
     name: str | None = None,
 ) -> np.ndarray:
@@ -103,7 +103,7 @@ def count_pages(path: Path) -> int:
         raise _unknown(str(path)) from error
 
 
-def _levels(page: TiffPage, window: Window | None, name: str) -> np.ndarray:
+def _levels(page: TiffPage, window: Rule | None, name: str) -> np.ndarray:
     """Return a page of a TIFF as an 8-bit image; see `read_raster`."""
     values = page.values
     if page.has_alpha:

@@ -20,8 +20,16 @@ class Reader(ABC):
             InputError: If it cannot be read, for any reason, so that one bad file cannot end the
                 reading of a corpus.
         """
+        return as_grey(self.read())
+
+    def read(self) -> np.ndarray:
+        """Return the image, uint8, [height, width] or [height, width, 3].
+
+        Raises:
+            InputError: See `__call__`.
+        """
         try:
-            return as_grey(self._read())
+            return self._read()
         except InputError:
             raise
         except Exception as error:  # decoders of hostile files raise anything, even MemoryError
@@ -47,13 +55,20 @@ class FileReader(Reader):
 
 @dataclass(frozen=True)
 class RowReader(Reader):
-    """Reads a training image of a labelled dataset."""
+    """Reads an image of a labelled dataset.
+
+    Attributes:
+        images: Images of a split.
+        row: Row of the image.
+        split: Name of the split, for messages.
+    """
 
     images: Images
     row: int
+    split: str = "train"
 
     def __str__(self) -> str:
-        return f"train/{self.row}"
+        return f"{self.split}/{self.row}"
 
     def _read(self) -> np.ndarray:
         return np.asarray(self.images[self.row])

@@ -7,14 +7,14 @@ import numpy as np
 from ..core.errors import InputError
 from . import raster
 from .dicom import begins_as_dicom, count_frames, read_dicom, read_stored
-from .intensity import Window, checked_window
+from .intensity import Rule, checked_window
 from .nifti import PLANES, read_nifti, read_nifti_values, volume_grid
 
 SUFFIXES = (*raster.SUFFIXES, ".dcm", ".nii", ".nii.gz")
 
 
 def read_image(
-    path: str | Path, *, window: Window | str | None = None, index: int | None = None
+    path: str | Path, *, window: Rule | str | None = None, index: int | None = None
 ) -> np.ndarray:
     """Read a PNG, JPEG, TIFF, DICOM or NIfTI file as an 8-bit image.
 
@@ -24,8 +24,8 @@ def read_image(
 
     Args:
         path: The file.
-        window: Lower and upper value (CT: in HU) that become 0 and 255, or a key of
-            `intensity.WINDOWS`.
+        window: Lower and upper value (CT: in HU) that become 0 and 255, a key of
+            `intensity.WINDOWS`, or percentiles of the image.
         index: Frame of a DICOM file or slice along the third axis of a NIfTI volume, the middle one
             by default; page of a TIFF, the first one by default.
 
@@ -45,7 +45,7 @@ def read_image(
 
 
 def decode_image(
-    content: bytes, name: str, *, window: Window | str | None = None, index: int | None = None
+    content: bytes, name: str, *, window: Rule | str | None = None, index: int | None = None
 ) -> np.ndarray:
     """Decode the content of an image file, such as a member of an archive; see `read_image`.
 

@@ -13,7 +13,7 @@ from . import busi_splits, demo_ct
 from .busi import CLASSES, read_busi
 from .dataset import SPLITS
 from .images import ImageFiles, read_image
-from .intensity import parse_window
+from .intensity import OPTIONS, Rule, parse_rule, rule_text
 from .masks import (
     Colour,
     MaskFiles,
@@ -62,7 +62,8 @@ def load_segmentation_dataset(
             `folder_segmentation`); `volumes:PATH` (the same with NIfTI volumes, see
             `volumes.volume_segmentation`). `masks:PATH?images=FOLDER` names both folders, and
             `NAME=masks:PATH` gives the dataset a short name. `classes=background,liver` names the
-            values of masks; `window`, `slices`, `plane` and `volume` are options of volumes.
+            values of masks; `window`, `percentile` and `over` are one rule for the grey levels (see
+            `intensity.parse_rule`); `slices`, `plane` and `volume` are options of volumes.
         folds: Number of folds of `busi-folds`, the first ones of five; all five test every image
             once.
         seed: Seed of a random split.
@@ -120,14 +121,17 @@ def as_segmentation_datasets(
 
 def _options(opened: OpenName) -> dict[str, Any]:
     """Return the options of an open name as those of its reader."""
-    of_volumes = ("window", "slices", "plane", "volume") if opened.kind == "volumes" else ()
-    opened.require_options(("images", "classes", *of_volumes))
-    options: dict[str, Any] = opened.options | {}
-    options.pop("images", None)
+    is_volumes = opened.kind == "volumes"
+    of_volumes = ("slices", "plane", "volume") if is_volumes else ()
+    opened.require_options(("images", "classes", *OPTIONS, *of_volumes))
+    options: dict[str, Any] = {
+        name: value for name, value in opened.options.items() if name not in ("images", *OPTIONS)
+    }
+    rule = parse_rule(opened.options, over=("volume", "image") if is_volumes else ("image",))
+    if rule is not None:
+        options["window"] = rule
     if "classes" in options:
         options["classes"] = tuple(options["classes"].split(","))
-    if "window" in options:
-        options["window"] = parse_window(options["window"])
     if "volume" in options:
         if not options["volume"].isdecimal():
             raise InputError(f"volume '{options['volume']}': give a number from 0.")
@@ -184,6 +188,7 @@ def folder_segmentation(
     *,
     classes: Sequence[str] = ("background", "foreground"),
     colours: Sequence[Colour] = (),
+    window: Rule | None = None,
     seed: int = 0,
     tolerated: float | None = None,
 ) -> SegmentationDataset:
@@ -196,6 +201,7 @@ def folder_segmentation(
             foreground.
         classes: Name of each value.
         colours: Red, green and blue of each class, for masks in colour.
+        window: See `images.ImageFiles`.
         seed: Seed of the split.
         tolerated: Share of images that are left out if they or their masks cannot be read; `None`
             reads nothing ahead.
@@ -224,13 +230,14 @@ def folder_segmentation(
     for image, _ in pairs:
         require_single_plane(image, "the image of a mask")
     files = [image.relative_to(images).as_posix() for image, _ in pairs]
+    content, rule = files_digest(images, files), rule_text(window)
     order = np.random.default_rng(seed).permutation(len(files))
     sizes = [max(1, round(share * len(files))) for share in SHARES[1:]]
     starts = [len(files) - sum(sizes), len(files) - sizes[1]]
     return SegmentationDataset(
         name=f"masks-{images.resolve().parent.name}",
         classes=tuple(classes),
-        images=ImageFiles(images, files),
+        images=ImageFiles(images, files, window=window),
         masks=MaskFiles(tuple(mask for _, mask in pairs), len(classes), tuple(colours)),
         ids=files,
         kinds=[""] * len(files),
@@ -238,9 +245,10 @@ def folder_segmentation(
         protocol=f"70 / 10 / 20 at random, seed {seed}",
         spacing_mm=None,
         drawn=True,
-        digest=files_digest(images, files),
         caveat=caveat_without(unreadable, len(files) + len(unreadable)),
         unreadable=unreadable,
+        digest=value_hash([content, rule]) if rule else content,
+        intensity=rule,
     )
 
 

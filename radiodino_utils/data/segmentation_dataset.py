@@ -29,6 +29,7 @@ class SegmentationDataset:
         spacing_mm: Distance of rows and of columns; `None` if it is not known.
         digest: Hash of the images.
         caveat: Caveat to display with every result; may be empty.
+        intensity: See `dataset.ImageDataset`.
         fold: Number of the fold, of several.
         groups: Group of each image, such as its patient, [n]; `None` if not known.
         unit: What a group is; see `ImageDataset`.
@@ -51,6 +52,7 @@ class SegmentationDataset:
     spacing_mm: tuple[float, float] | None
     digest: str
     caveat: str = ""
+    intensity: str = ""
     fold: int = 0
     groups: Sequence[str] | None = None
     unit: str = "group"

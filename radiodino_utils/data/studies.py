@@ -2,20 +2,22 @@
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from ..core.errors import InputError
 from ..core.files import files_digest, value_hash
 from .dataset import SPLITS, ImageDataset, Split
-from .dicom import read_dicom
+from .dicom import read_dicom, read_dicom_values
 from .dicom.index import DicomIndex, index_dicom
 from .folder_layout import SPLIT_NAMES, visible_files
 from .images import LazyImages
-from .intensity import Window, parse_window
+from .intensity import OPTIONS, Percentiles, Rule, Window, limits, parse_rule, rule_text
 from .labels import require_distinct_labels
 from .open_names import UNLABELLED, OpenName
 from .readability import caveat_without, require_few, unreadable_images, without_unreadable
@@ -23,6 +25,7 @@ from .slices import chosen_slices
 from .tables import read_table, require_disjoint, require_trained_labels
 
 LABELS = "labels.csv"
+SAMPLED = 32  # greatest number of slices of a series whose percentiles are taken
 KEYS = {
     "path": ("path", "filename", "file"),
     "accession": ("accession", "accessionnumber", "accession_number"),
@@ -41,19 +44,22 @@ class DicomFrames(LazyImages):
         names: Paths of the files in `root`.
         frames: Number of the frame of each, from 0.
         window: See `dicom.read_dicom`.
+        windows: Window of each row; empty if `window` is that of all.
     """
 
     root: Path
     names: Sequence[str]
     frames: Sequence[int]
-    window: Window | None = None
+    window: Rule | None = None
+    windows: tuple[Window, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
 
     def read(self, row: int) -> np.ndarray:
         """Read the frame of a row."""
-        return read_dicom(self.root / self.names[row], window=self.window, index=self.frames[row])
+        window = self.windows[row] if self.windows else self.window
+        return read_dicom(self.root / self.names[row], window=window, index=self.frames[row])
 
 
 def index_studies(root: str | Path, *, progress: bool = True) -> DicomIndex:
@@ -78,9 +84,9 @@ def read_dicom_studies(
     """Read the studies of an open name such as `dicom:PATH?window=lung&slices=3`.
 
     Args:
-        opened: A folder; the options are `window` (a key of `intensity.WINDOWS`, or a lower and an
-            upper value with a comma), `slices` (see `read_studies`) and `labels`: a list in place
-            of `labels.csv`, or "unlabelled".
+        opened: A folder; the options are `window`, `percentile` and `over` (see
+            `intensity.parse_rule`), `slices` (see `read_studies`) and `labels`: a list in place of
+            `labels.csv`, or "unlabelled".
         name: Name of the dataset.
         tolerated: See `read_studies`.
 
@@ -90,12 +96,12 @@ def read_dicom_studies(
     Raises:
         InputError: See `read_studies`, or if an option is unknown or has no such value.
     """
-    opened.require_options(("window", "slices", "labels"))
-    window = parse_window(opened.options["window"]) if "window" in opened.options else None
+    opened.require_options((*OPTIONS, "slices", "labels"))
+    rule = parse_rule(opened.options, over=("image", "volume"))
     labels = None if opened.is_unlabelled else opened.labels or opened.root / LABELS
     slices = opened.options.get("slices", "middle")
     return read_studies(
-        opened.root, name, labels=labels, window=window, slices=slices, tolerated=tolerated
+        opened.root, name, labels=labels, window=rule, slices=slices, tolerated=tolerated
     )
 
 
@@ -104,7 +110,7 @@ def read_studies(
     name: str,
     *,
     labels: Path | None,
-    window: Window | None = None,
+    window: Rule | None = None,
     slices: str = "middle",
     index: DicomIndex | None = None,
     tolerated: float | None = None,
@@ -116,7 +122,8 @@ def read_studies(
         name: Name of the dataset.
         labels: List with the column label, one of path, accession, study and patient (see `KEYS`)
             that says what it is the label of, and optionally split; `None` for no labels.
-        window: Window of all images; by default each file's own.
+        window: Intensity rule of all images; by default each file's own window. Percentiles over
+            the volume are those of `SAMPLED` slices of the series.
         slices: Which images of a series are taken: `middle`, `all`, or a number of them, evenly
             from the first to the last.
         index: The index of `root`, if it has been made.
@@ -133,6 +140,8 @@ def read_studies(
     """
     index = index or index_studies(root)
     images, unreadable = select_slices(index.images, slices), _damaged(index, root, tolerated)
+    if isinstance(window, Percentiles) and window.over == "volume":
+        images["window"] = _series_windows(images, index.images, root, window)
     images["group"] = _patients(images, root)
     if labels is None:
         table = images.assign(label=UNLABELLED, split="all")
@@ -146,7 +155,7 @@ def read_studies(
         frames = _frames(table, root, window)
         files = [root / path for path in frames.names]
         undecodable = unreadable_images(
-            frames.read, table["id"].tolist(), files=files, facts=[frames.frames, window]
+            frames.read, table["id"].tolist(), files=files, facts=[frames.frames, rule_text(window)]
         )
         table = without_unreadable(table, undecodable, source=root, share=tolerated)
         unreadable |= undecodable
@@ -158,21 +167,24 @@ def read_studies(
         splits[split] = Split(_frames(part, root, window), numbers, part["id"].tolist(), groups)
     content = files_digest(root, list(dict.fromkeys(table["path"])))
     rows = table[["path", "frame", "label", "split"]].to_numpy().tolist()
-    digest, caveat = value_hash([content, window, *rows]), caveat_without(unreadable, total)
+    rule = window if isinstance(window, tuple | None) else str(window)
     return ImageDataset(
         name,
         tuple(classes),
         splits,
-        digest,
-        caveat,
+        value_hash([content, rule, *rows]),
+        caveat_without(unreadable, total),
         unit="patient",
         groups_from="PatientID",
         unreadable=unreadable,
+        intensity=rule_text(window),
     )
 
 
-def _frames(table: pd.DataFrame, root: Path, window: Window | None) -> DicomFrames:
-    return DicomFrames(root, table["path"].tolist(), table["frame"].tolist(), window)
+def _frames(table: pd.DataFrame, root: Path, window: Rule | None) -> DicomFrames:
+    names, frames = table["path"].tolist(), table["frame"].tolist()
+    of_series = isinstance(window, Percentiles) and window.over == "volume"
+    return DicomFrames(root, names, frames, window, tuple(table["window"]) if of_series else ())
 
 
 def _damaged(index: DicomIndex, root: Path, tolerated: float | None) -> dict[str, str]:
@@ -195,6 +207,24 @@ def _patients(images: pd.DataFrame, root: Path) -> list[str]:
             f"{root}: {without} images name no patient; their study takes its place.", stacklevel=3
         )
     return [value_hash(name) if name else "" for name in names]
+
+
+def _series_windows(
+    images: pd.DataFrame, everything: pd.DataFrame, root: Path, rule: Percentiles
+) -> list[Window]:
+    """Return the window of each row, from `SAMPLED` slices of its series."""
+    keys = ["patient", "study", "series"]
+    wanted = set(images[keys].itertuples(index=False, name=None))
+    sampled = select_slices(everything, str(SAMPLED))
+    found = {}
+    groups = [group for group in sampled.groupby(keys, sort=False) if group[0] in wanted]
+    for series, part in tqdm(groups, desc="reading series", unit="series"):
+        values = [np.zeros(0)]
+        for path, frame in zip(part["path"], part["frame"], strict=True):
+            with suppress(InputError):  # it is refused when it is needed
+                values.append(read_dicom_values(root / path, index=frame))
+        found[series] = limits(np.concatenate(values), rule)
+    return [found[series] for series in images[keys].itertuples(index=False, name=None)]
 
 
 def select_slices(images: pd.DataFrame, slices: str) -> pd.DataFrame:

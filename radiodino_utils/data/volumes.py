@@ -11,7 +11,7 @@ from ..core.errors import InputError, unknown_name
 from ..core.files import files_digest, value_hash
 from .dataset import SPLITS
 from .images import LazyImages
-from .intensity import Window, checked_window
+from .intensity import Percentiles, Rule, checked_window, limits, rule_text
 from .masks import pair_masks, readable_pairs, whole_numbers
 from .nifti import PLANES, Grid, read_nifti, read_nifti_values, read_volume, volume_grid
 from .readability import caveat_without
@@ -19,7 +19,7 @@ from .segmentation_dataset import SegmentationDataset
 from .slices import chosen_slices
 
 SHARES = (0.7, 0.1, 0.2)  # of the volumes of train, val and test
-PERCENTILES = (0.5, 99.5)  # of a volume without a window, which become 0 and 255
+PERCENTILES = Percentiles(0.5, 99.5, "volume")  # without another rule
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class VolumeSlices(LazyImages):
 
     paths: tuple[Path, ...]
     slices: tuple[int, ...]
-    windows: tuple[Window, ...]
+    windows: tuple[Rule, ...]
     plane: str
     volume: int = 0
 
@@ -57,7 +57,7 @@ def volume_segmentation(
     masks: str | Path,
     *,
     classes: Sequence[str] = ("background", "foreground"),
-    window: Window | str | None = None,
+    window: Rule | str | None = None,
     plane: str | None = None,
     slices: str = "all",
     volume: int = 0,
@@ -71,8 +71,8 @@ def volume_segmentation(
         masks: Folder of label volumes on the same grids, each with the name of its volume (see
             `masks.pair_masks`).
         classes: Name of each label.
-        window: Lower and upper value that become 0 and 255, or a key of `intensity.WINDOWS`, for
-            all volumes; by default `PERCENTILES` of each volume.
+        window: Lower and upper value that become 0 and 255, a key of `intensity.WINDOWS`, or
+            percentiles, for all volumes; by default `PERCENTILES`.
         plane: One of `nifti.PLANES`; by default the plane in which most were acquired.
         slices: Slices of each volume: `all`, `middle`, or a number of them, evenly from the first
             to the last.
@@ -88,7 +88,8 @@ def volume_segmentation(
         InputError: If a folder is missing, there are fewer than three volumes, a volume and its
             labels are not on one grid, or too many cannot be read.
     """
-    images, masks, window = Path(images), Path(masks), checked_window(window, str(images))
+    images, masks = Path(images), Path(masks)
+    rule = checked_window(window, str(images)) or PERCENTILES
     if plane is not None and plane not in PLANES:
         raise unknown_name("plane", plane, PLANES)
     pairs, unreadable = readable_pairs(
@@ -104,11 +105,12 @@ def volume_segmentation(
     plane = plane or Counter(grid.plane for grid in grids).most_common(1)[0][0]
     counts = [grid.shape[PLANES.index(plane)] for grid in grids]
     numbers = [chosen_slices(count, slices) for count in counts]
-    windows = [window or _percentile_window(image, volume) for image, _ in pairs]
+    windows = [_rule_of(image, volume, rule) for image, _ in pairs]
     volume_of = np.repeat(np.arange(len(pairs)), [len(chosen) for chosen in numbers])
     chosen = tuple(np.concatenate(numbers).tolist())
     kept = [pairs[row] for row in volume_of]
     shown = tuple(windows[row] for row in volume_of)
+    shown_windows = [one if isinstance(one, tuple) else str(one) for one in windows]
     names = [image.relative_to(images).as_posix() for image, _ in pairs]
     return SegmentationDataset(
         name=f"volumes-{images.resolve().parent.name}",
@@ -120,7 +122,8 @@ def volume_segmentation(
         splits=_volume_splits(volume_of, len(pairs), seed),
         protocol=f"volumes 70 / 10 / 20 at random, seed {seed}",
         spacing_mm=_shared_spacing(grids, plane),
-        digest=value_hash([files_digest(images, names), windows, plane, slices, volume]),
+        digest=value_hash([files_digest(images, names), shown_windows, plane, slices, volume]),
+        intensity=rule_text(rule),
         groups=[names[v] for v in volume_of],
         unit="volume",
         groups_from="files",
@@ -168,11 +171,11 @@ def _shared_spacing(grids: Sequence[Grid], plane: str) -> tuple[float, float] | 
     return (rows, columns) if np.allclose(spacings, spacings[0], rtol=1e-3, atol=0) else None
 
 
-def _percentile_window(path: Path, volume: int) -> Window:
-    """Return `PERCENTILES` of the finite values of a volume."""
+def _rule_of(path: Path, volume: int, rule: Rule) -> Rule:
+    """Return the window that a rule over volumes means for a volume, or any other rule itself."""
+    if not isinstance(rule, Percentiles) or rule.over == "image":
+        return rule
     values = read_volume(path, volume)
-    values = values[np.isfinite(values)]
-    if not values.size:
+    if not np.isfinite(values).any():
         raise InputError(f"{path}: holds no finite value; leave it out.")
-    low, high = np.percentile(values, PERCENTILES)
-    return float(low), float(high if high > low else low + 1)
+    return limits(values, rule)

@@ -1,5 +1,6 @@
 """Embeddings of image files without labels, written as a table."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,10 @@ from ..core.checks import FORMULA, checked_count
 from ..core.errors import InputError
 from ..core.files import atomic, make_folder, shortened
 from ..core.prefetch import prefetched
-from ..data.images import SUFFIXES, read_image, stacked
+from ..data.images import SUFFIXES, stacked
 from ..data.readability import OnError, few, require_few, tolerated_share
+from ..data.readers import FileReader, Reader
+from ..data.unlabelled import AllImages, all_images
 from .chunks import AHEAD
 from .engines import make_engine
 
@@ -52,41 +55,31 @@ class Embeddings:
         return pd.concat([pd.DataFrame(facts, index=features.index), features], axis=1)
 
 
-def image_files(paths: Sequence[str | Path]) -> list[Path]:
-    """Find the image files that paths name.
+def image_readers(paths: Sequence[str | Path]) -> AllImages:
+    """Find the images that paths name.
 
     Args:
-        paths: Image files of any name, and folders, of which every file with a known suffix counts
-            at any depth. Hidden files do not count.
+        paths: Files and folders of any kind that `data.inspect` understands.
 
     Returns:
-        The files, each once; those of a folder are sorted.
+        Reader of each image, files once, and how many other files are left out by reason.
 
     Raises:
-        InputError: If a path does not exist, or a folder holds no image.
+        InputError: If a path does not exist, or holds no image.
     """
-    files: dict[Path, None] = {}
-    for path in map(Path, paths):
-        if path.is_dir():
-            members = [
-                member
-                for member in sorted(path.rglob("*"))
-                if member.name.lower().endswith(SUFFIXES)
-                and not any(part.startswith(".") for part in member.relative_to(path).parts)
-                and member.is_file()
-            ]
-            if not members:
-                raise InputError(f"{path}: holds no image (known: {', '.join(SUFFIXES)}).")
-            files |= dict.fromkeys(members)
-        elif path.exists():
-            files[path] = None
-        else:
-            raise InputError(f"{path}: there is no such file or folder.")
-    return list(files)
+    readers: dict[str, Reader] = {}
+    left_out: Counter[str] = Counter()
+    for path in paths:
+        found = all_images(path)
+        if not found.readers:
+            raise InputError(f"{path}: holds no image (known: {', '.join(SUFFIXES)}, DICOM).")
+        readers |= {str(reader): reader for reader in found.readers}
+        left_out.update(found.left_out)
+    return AllImages(list(readers.values()), dict(left_out))
 
 
 def embed_images(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path | Reader],
     backbone: Backbone | str,
     *,
     engine: str = "auto",
@@ -98,7 +91,8 @@ def embed_images(
     """Embed image files; few that cannot be read are left out and reported.
 
     Args:
-        paths: Image files, see `read_image`; of volumes the middle slice is embedded.
+        paths: Image files, see `read_image`, or readers of `image_readers`; of volumes the middle
+            slice is embedded.
         backbone: Registered name, or backbone returned by `load_backbone`.
         engine: See `make_engine`.
         precision: See `make_engine`.
@@ -122,7 +116,8 @@ def embed_images(
     unreadable: dict[str, str] = {}
     if not paths:
         raise InputError("embed_images: no path is given.")
-    batches = _batches(paths, backbone, batch_size, tolerated, embedded, unreadable)
+    readers = [path if isinstance(path, Reader) else FileReader(Path(path)) for path in paths]
+    batches = _batches(readers, backbone, batch_size, tolerated, embedded, unreadable)
     values = np.concatenate([outputs[0] for outputs in runner.map(batches)])
     finite = np.isfinite(values).all(1)
     for path in np.array(embedded)[~finite]:
@@ -139,7 +134,7 @@ def embed_images(
 
 
 def _batches(
-    paths: Sequence[str | Path],
+    readers: Sequence[Reader],
     backbone: Backbone,
     batch_size: int,
     tolerated: float | None,
@@ -148,23 +143,23 @@ def _batches(
 ) -> Iterator[np.ndarray]:
     """Yield uint8 [n, height, width, channels]; note what is embedded and what is unreadable."""
 
-    def read(path: str | Path) -> np.ndarray | Exception:
+    def read(reader: Reader) -> np.ndarray | Exception:
         try:
-            return backbone.seen(read_image(path))
+            return backbone.seen(reader.read())
         except (InputError, OSError) as error:
             return error
 
-    total, source = len(paths), backbone.name
+    total, source = len(readers), backbone.name
     images: list[np.ndarray] = []
-    results = prefetched(read, paths, ahead=AHEAD * batch_size)
-    for path, image in tqdm(zip(paths, results, strict=True), source, total, unit="image"):
+    results = prefetched(read, readers, ahead=AHEAD * batch_size)
+    for reader, image in tqdm(zip(readers, results, strict=True), source, total, unit="image"):
         if isinstance(image, np.ndarray):
             images.append(image)
-            embedded.append(str(path))
+            embedded.append(str(reader))
         elif tolerated is None:
             raise image
         else:
-            unreadable[str(path)] = str(image).removeprefix(f"{path}: ")
+            unreadable[str(reader)] = str(image).removeprefix(f"{reader}: ")
             if len(unreadable) > few(total, tolerated, small=SMALL):
                 break
         if len(images) == batch_size:

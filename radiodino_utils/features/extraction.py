@@ -158,6 +158,7 @@ def _write(
     return {
         "dataset": dataset.name,
         "unreadable": dict(dataset.unreadable),
+        "intensity": dataset.intensity,
         "backbone": backbone.describe(),
         "seen_in_pretraining": seen_in_pretraining(seen),
         "all_versions": versions(),

@@ -127,6 +127,7 @@ def extract_patch_maps(
         _write(path, runner, dense, dataset, batch_size)
         seen = seen_images(backbone.name, dataset.images)
         facts = {"dataset": dataset.name, "unreadable": dict(dataset.unreadable)}
+        facts["intensity"] = dataset.intensity
         return facts | {"git": git_revision(), "seen": seen}
 
     facts = cached(path.with_suffix(".json"), path, declared=declared, make=make)

@@ -1,16 +1,21 @@
 """Embeddings of image files without labels."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.features.embedding import embed_images, image_files, write_embeddings
+from radiodino_utils.features.embedding import embed_images, image_readers, write_embeddings
 from radiodino_utils.features.extraction import extract_features
 
 from ..conftest import synthetic_arrays
+from ..data.test_dicom import dicom
 
 FP32 = {"engine": "torch", "precision": "fp32"}
 
@@ -72,7 +77,47 @@ def test_files_are_found_once_sorted_and_without_hidden_ones(images, tmp_path):
     (tmp_path / "images" / ".hidden").mkdir()
     (tmp_path / "images" / ".hidden" / "x.png").write_bytes(images[0].read_bytes())
     others = [path for path in images if path != images[3]]
-    assert image_files([images[3], tmp_path / "images"]) == [images[3], *others]
+    found = image_readers([images[3], tmp_path / "images"])
+    assert [str(reader) for reader in found.readers] == [str(images[3]), *map(str, others)]
+
+
+@pytest.mark.filterwarnings("ignore:.*scaled from")
+def test_images_of_every_kind_are_found(images, tmp_path, synthetic_dataset):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    dicom(folder / "IM0", np.arange(12, dtype=np.uint8).reshape(3, 4), PatientID="a")
+    shutil.copy(get_testdata_file("test-SR.dcm"), folder / "report")
+    shutil.copy(images[0], folder / "x.png")
+    shutil.copy(images[0], folder / "x_mask.png")
+    (folder / "bad.png").write_bytes(b"bad")
+    (folder / "notes.txt").write_text("x")
+    found = image_readers([folder])
+    names = [Path(str(reader)).name for reader in found.readers]
+    assert names == ["IM0", "bad.png", "x.png"]
+    left_out = {"structured report": 1, "no image (.txt)": 1, "mask beside its image": 1}
+    assert found.left_out == left_out
+    embeddings = embed_images(found.readers, "pixels", **FP32)
+    assert len(embeddings.paths) == 2 and list(embeddings.unreadable) == [str(folder / "bad.png")]
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "images")
+    (tmp_path / "list.csv").write_text("path,label\nimages/0.png,a\nimages/1.png,b\n")
+    synthetic_dataset((2, 1, 1))
+    paths = [tmp_path / name for name in ("packed.zip", "list.csv", "made.npz")]
+    readers = image_readers(paths).readers
+    assert len(readers) == 5 + 2 + 4
+    assert str(readers[0]) == f"{tmp_path / 'packed.zip'}:images/0.png"
+    embeddings = embed_images(readers, "pixels", **FP32)
+    assert len(embeddings.paths) == 11 and embeddings.unreadable == {}
+    np.testing.assert_array_equal(embeddings.values[1], embeddings.values[6])  # in colour
+
+
+def test_paths_without_images(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    for path, message in ((tmp_path, "holds no image"), (tmp_path / "no", "no such file")):
+        with pytest.raises(InputError, match=message):
+            image_readers([path])
+    (tmp_path / "cut.tar").write_bytes(b"x")
+    with pytest.raises(InputError, match="the archive is damaged"):
+        image_readers([tmp_path / "cut.tar"])
 
 
 def test_a_path_is_never_a_formula_of_a_spreadsheet(images, tmp_path, monkeypatch):

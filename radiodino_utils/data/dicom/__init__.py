@@ -1,7 +1,7 @@
 """DICOM files: what each is, its stored values, and its frames as 8-bit images."""
 
 from .decoding import read_header
-from .reading import count_frames, read_dicom, read_stored
+from .reading import count_frames, read_dicom, read_dicom_values, read_stored
 from .recognition import begins_as_dicom, is_dicom
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "count_frames",
     "is_dicom",
     "read_dicom",
+    "read_dicom_values",
     "read_header",
     "read_stored",
 ]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.errors import InputError
-from ..intensity import Window, scaled, windowed
+from ..intensity import Rule, limits, scaled, windowed
 from .values import attributes_of, modality_values, number, padding_of
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def grey_image(
-    pixels: np.ndarray, header: "Dataset", frame: int, window: Window | None, name: str
+    pixels: np.ndarray, header: "Dataset", frame: int, window: Rule | None, name: str
 ) -> np.ndarray:
     """Convert the stored values of a grey frame to grey levels.
 
@@ -35,7 +35,7 @@ def grey_image(
     values = modality_values(pixels, header, frame, name)
     padding = padding_of(pixels, header, name)
     if window is not None:
-        image = scaled(values, window, name)
+        image = scaled(values, limits(values[~padding], window), name)
     elif (shown := _voi_image(values, header, frame, name)) is not None:
         image = shown
     elif values is pixels and pixels.dtype == np.uint8:

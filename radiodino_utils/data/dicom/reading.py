@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.errors import InputError
-from ..intensity import Window
+from ..intensity import Rule
 from ..limits import require_size
 from .decoding import decoded_frame, decoded_header, read_header, undecodable
 from .display import colour_image, grey_image
 from .recognition import is_segmentation, require_image
 from .segmentation import frames_of_planes, segmentation_labels
-from .values import stored_bits
+from .values import modality_values, padding_of, stored_bits
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def read_dicom(
     source: Path | bytes,
     *,
-    window: Window | None = None,
+    window: Rule | None = None,
     index: int | None = None,
     name: str | None = None,
 ) -> np.ndarray:
@@ -97,6 +97,34 @@ def count_frames(path: Path) -> int:
         return int(header.get("NumberOfFrames") or 1)
     except Exception as error:  # values of damaged headers raise anything
         raise undecodable(str(path), error) from error
+
+
+def read_dicom_values(source: Path, *, index: int | None = None) -> np.ndarray:
+    """Read the values of a grey frame in the units of its modality, without padding.
+
+    Args:
+        source: The file.
+        index: See `read_dicom`.
+
+    Returns:
+        Real numbers, [n]; empty for a frame in colour.
+
+    Raises:
+        InputError: See `read_dicom`.
+    """
+    name = str(source)
+    try:
+        header = decoded_header(source, name)
+        require_image(header, name)
+        pixels, frame = _frame(header, index, name)
+        if pixels.ndim == 3:
+            return np.zeros(0)
+        pixels = stored_bits(pixels, header)
+        return modality_values(pixels, header, frame, name)[~padding_of(pixels, header, name)]
+    except InputError:
+        raise
+    except Exception as error:  # decoders of damaged files raise anything
+        raise undecodable(name, error) from error
 
 
 def _frame(header: "Dataset", index: int | None, name: str) -> tuple[np.ndarray, int]:

@@ -1,0 +1,89 @@
+"""How results on the demo's CT change with the window; writes `windows.csv` beside this file.
+
+    python benchmarks/windows.py
+
+The images of organct-axial are cut in HU, written as TIFF of 32 bits, and read by
+`folder:LIST.csv` with one intensity rule after the other. Two tables stand in the file: the same
+rule for train and test, and the abdominal window for train with other rules for test.
+"""
+
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from radiodino_utils.core.environment import set_threads
+from radiodino_utils.data.demo_ct import fetch_wheel, read_volume
+from radiodino_utils.data.organct import load_organct, organ_values
+from radiodino_utils.data.registry import load_dataset
+from radiodino_utils.evaluation.protocols import classify
+from radiodino_utils.evaluation.scoring import score
+from radiodino_utils.features.extraction import extract_features
+from radiodino_utils.features.features import Features
+
+BACKBONE, VIEW, PROTOCOLS = "radiodino-mini", "axial", ("knn-k20", "logistic")
+TABLE = Path(__file__).with_suffix(".csv")
+COLUMNS = ["train", "test", "protocol", "metric", "value", "ci_low", "ci_high", "n", "unit"]
+COLUMNS += ["seed", "backbone", "weights", "engine", "precision", "git"]
+
+
+def rules() -> dict[str, str]:
+    """Return the rules by name, as options of the name of a dataset."""
+    volume = read_volume(fetch_wheel()).volume
+    low, high = np.percentile(volume, (0.5, 99.5))
+    named = {name: f"window={name}" for name in ("abdomen", "lung", "bone", "brain")}
+    return named | {
+        "percentiles 0.5..99.5 of the volume": f"window={low:g},{high:g}",
+        "percentiles 1..99 of each image": "percentile=1,99",
+        "least..greatest of each image": "percentile=0,100",
+    }
+
+
+def write_images(folder: Path) -> Path:
+    """Write the images in HU and their list; return the list."""
+    dataset, rows = load_organct(f"organct-{VIEW}"), []
+    for split, part in dataset.splits.items():
+        for number, values in enumerate(organ_values(VIEW, split)):
+            name = f"{split}{number:04d}.tif"
+            Image.fromarray(values.astype(np.float32)).save(folder / name)
+            rows.append((name, dataset.classes[part.labels[number]], split))
+    path = folder / "list.csv"
+    pd.DataFrame(rows, columns=["path", "label", "split"]).to_csv(path, index=False)
+    return path
+
+
+def rows_of(features: Features, train: str, test: str) -> pd.DataFrame:
+    """Return the scores of features by every protocol."""
+    table = score([classify(features, protocol) for protocol in PROTOCOLS])
+    table = table[table["metric"].isin(["accuracy", "auc"])]
+    return table.assign(train=train, test=test).reindex(columns=COLUMNS)
+
+
+def main() -> None:
+    """Compute all rows and write the table."""
+    warnings.simplefilter("ignore")
+    set_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_images(Path(folder))
+        found = {
+            name: extract_features(
+                BACKBONE, load_dataset(f"folder:{path}?{option}"), folder=Path(folder)
+            )
+            for name, option in rules().items()
+        }
+    tables = [rows_of(features, name, name) for name, features in found.items()]
+    first = found["abdomen"]
+    for name, features in list(found.items())[1:]:
+        arrays = dict(first.arrays) | {"test": features.arrays["test"]}
+        tables.append(rows_of(replace(first, arrays=arrays), "abdomen", name))
+    table = pd.concat(tables).round(4)
+    table.to_csv(TABLE, index=False)
+    print(table[COLUMNS[:8]].to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
