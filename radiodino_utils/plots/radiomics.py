@@ -43,11 +43,12 @@ def stability_by_family(
     axis.invert_yaxis()
     axis.grid(axis="x", alpha=0.25)
     regions, measurements = correlations[["regions", "measurements"]].iloc[0]
-    title = (
-        f"Stability of features: {regions} regions, {measurements} measurements each (line: median;"
-        f" blue, counted at the right: the whole 95 % interval is above {threshold:g})"
+    title = f"Stability of features: {regions} regions, {measurements} measurements each"
+    meaning = (
+        "Each point is a feature, the line the median of a family. Blue, and counted at the right: "
+        f"the whole 95 % interval of ICC(2,1) lies above {threshold:g}."
     )
-    add_title(figure, title, caveat)
+    add_title(figure, title, caveat, kind="Strip plot", caption=f"{title}. {meaning}")
     return figure
 
 
@@ -67,6 +68,11 @@ def decision_curves(curves: pd.DataFrame, *, caveat: str = "") -> Figure:
     best = curves["net_benefit"].max()
     axis.set(xlabel="threshold probability", ylabel="net benefit", ylim=(-0.1 * best, 1.1 * best))
     axis.grid(alpha=0.25)
-    legend_below(figure, axis)
-    add_title(figure, "Decision curves (out-of-fold predictions)", caveat)
+    legend_below(figure, axis, title="model")
+    title = "Decision curves of out-of-fold predictions"
+    meaning = (
+        "Net benefit: true positives per patient, less false positives weighed by the odds of the "
+        "threshold; a model helps where it is above treating all and treating none."
+    )
+    add_title(figure, title, caveat, kind="Line plot", caption=f"{title}. {meaning}")
     return figure

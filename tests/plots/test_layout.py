@@ -94,10 +94,31 @@ def explanation_figures():
     }
 
 
+def radiomics_figures():
+    generator = np.random.default_rng(0)
+    icc = generator.uniform(0.3, 1, 120)
+    families = np.repeat(["shape", "firstorder", "glcm", "glrlm", "ngtdm", "deep"], 20)
+    table = pd.DataFrame({"family": families, "icc2": icc, "icc2_low": icc - 0.1})
+    curves = pd.DataFrame(
+        {
+            "model": np.repeat(["clinical", "fused", "treat all", "treat none"], 9),
+            "threshold": np.tile(np.linspace(0.1, 0.9, 9), 4),
+            "net_benefit": np.tile(np.linspace(0.5, 0, 9), 4),
+        }
+    )
+    return {
+        "stability_by_family": lambda: plots.stability_by_family(
+            table.assign(regions=89, measurements=7), caveat=CAVEAT
+        ),
+        "decision_curves": lambda: plots.decision_curves(curves, caveat=CAVEAT),
+    }
+
+
 @pytest.fixture(scope="module")
 def figures(features):
     """Functions that draw each figure, by name."""
-    return classification_figures(features) | embedding_figures(features) | explanation_figures()
+    of_features = classification_figures(features) | embedding_figures(features)
+    return of_features | explanation_figures() | radiomics_figures()
 
 
 NAMES = [
@@ -114,6 +135,8 @@ NAMES = [
     "scatter_pca",
     "scatter_umap",
     "metric_bars",
+    "stability_by_family",
+    "decision_curves",
 ]
 
 
