@@ -119,17 +119,22 @@ class _Run:
     @contextmanager
     def progress(self, notebooks: Sequence[Notebook]) -> Iterator[None]:
         """Say how long the notebooks will take by their last runs, and show a bar in a terminal."""
-        due = [one for one in notebooks if self.force or not self.records.is_current(one)]
-        known = {one.name: self.records.last_seconds(one) for one in due}
+        known: dict[str, float] = {}
+        for one in notebooks:  # what needs one that runs may have to run too
+            waits = not known.keys().isdisjoint(one.needs)
+            if self.force or waits or not self.records.is_current(one):
+                known[one.name] = self.records.last_seconds(one)
         times = [seconds for seconds in known.values() if seconds]
         if times:
             total = sum(times) / self.jobs / 60
-            rest = f", {len(due) - len(times)} have not run yet" if len(times) < len(due) else ""
-            _say(f"{len(due)} notebooks to run: about {total:.1f} minutes by their last runs{rest}")
+            new = len(known) - len(times)
+            rest = f", and {new} that have not run yet" if new else ""
+            _say(f"expected: {total:.1f} minutes by the last runs of {len(times)} notebooks{rest}")
         usual = sum(times) / len(times) if times else _USUAL
         self.expected = {name: seconds or usual for name, seconds in known.items()}
         shape = "{desc} {percentage:3.0f}% |{bar}| {elapsed}, about {remaining} left"
-        with tqdm(total=sum(self.expected.values()), bar_format=shape, disable=None) as self.bar:
+        options = {"bar_format": shape, "disable": None if known else True}
+        with tqdm(total=sum(self.expected.values()), **options) as self.bar:
             yield
 
     def visit(self, notebook: Notebook, failed: list[str]) -> bool:

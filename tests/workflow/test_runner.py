@@ -332,14 +332,14 @@ def test_the_expected_time_is_that_of_the_last_runs(
     notebooks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run_profile("small")
-    assert "minutes by their last runs" not in capfd.readouterr().out
+    assert "expected:" not in capfd.readouterr().out
     state = tmp_path / "results" / "state" / "01_first.json"
     content = json.loads(state.read_text())
     assert content["last_seconds"] == content["seconds"] > 0
     state.write_text(json.dumps(content | {"last_seconds": 90}))
     write_notebook(notebooks, "01_first", "1 / 0")
     assert not run_profile("small", only=["01"])
-    expected = "1 notebooks to run: about 1.5 minutes by their last runs"
+    expected = "expected: 1.5 minutes by the last runs of 1 notebooks"
     assert expected in capfd.readouterr().out
     assert json.loads(state.read_text())["last_seconds"] == 90
 
