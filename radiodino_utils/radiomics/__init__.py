@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = attach(
         "extraction": ("extract_radiomics",),
         "handcrafted": ("handcrafted_features",),
         "icc": ("intraclass_correlation",),
+        "maps": ("feature_map", "write_feature_maps"),
         "models": ("RadiomicsModels", "cross_validated_models"),
         "options": ("RadiomicsOptions",),
         "perturbations": ("perturbed",),
