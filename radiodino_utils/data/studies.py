@@ -1,10 +1,11 @@
 """Labelled datasets from folders of DICOM studies, as a PACS exports them."""
 
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -120,12 +121,13 @@ def read_studies(
     Args:
         root: Folder of any structure.
         name: Name of the dataset.
-        labels: List with the column label, one of path, accession, study and patient (see `KEYS`)
-            that says what it is the label of, and optionally split; `None` for no labels.
+        labels: List with the column label, one of path (or file name), accession, study and
+            patient (see `KEYS`) that says what it is the label of, and optionally split; `None` for
+            no labels.
         window: Intensity rule of all images; by default each file's own window. Percentiles over
             the volume are those of `SAMPLED` slices of the series.
-        slices: Which images of a series are taken: `middle`, `all`, or a number of them, evenly
-            from the first to the last.
+        slices: Which images of a series, or of each file that has a label of its own, are taken:
+            `middle`, `all`, or a number of them, evenly from the first to the last.
         index: The index of `root`, if it has been made.
         tolerated: Share of images that are left out if they cannot be read; `None` reads nothing
             ahead.
@@ -139,14 +141,17 @@ def read_studies(
             in two splits, or too many images cannot be read.
     """
     index = index or index_studies(root)
-    images, unreadable = select_slices(index.images, slices), _damaged(index, root, tolerated)
+    unreadable = _damaged(index, root, tolerated)
+    listed = None if labels is None else _listed(labels, index.images["path"])
+    of_files = listed is not None and "path" in listed
+    images = select_slices(index.images, slices, of_files=of_files)
     if isinstance(window, Percentiles) and window.over == "volume":
         images["window"] = _series_windows(images, index.images, root, window)
     images["group"] = _patients(images, root)
-    if labels is None:
+    if labels is None or listed is None:
         table = images.assign(label=UNLABELLED, split="all")
     else:
-        table, unmatched = _labelled(images, labels, tolerated=len(unreadable))
+        table, unmatched = _joined(images, listed, labels, tolerated=len(unreadable))
         unreadable |= dict.fromkeys(unmatched, "fits no image that can be read")
         require_trained_labels(table, labels)
         require_disjoint(table[table["group"] != ""], "group", labels)
@@ -227,12 +232,13 @@ def _series_windows(
     return [found[series] for series in images[keys].itertuples(index=False, name=None)]
 
 
-def select_slices(images: pd.DataFrame, slices: str) -> pd.DataFrame:
+def select_slices(images: pd.DataFrame, slices: str, *, of_files: bool = False) -> pd.DataFrame:
     """Select images of each series.
 
     Args:
         images: `DicomIndex.images`.
         slices: See `read_studies`.
+        of_files: Whether they are selected of each file instead, as files have labels of their own.
 
     Returns:
         Rows of `images` with the columns `frame` and `id`, in their order.
@@ -242,29 +248,29 @@ def select_slices(images: pd.DataFrame, slices: str) -> pd.DataFrame:
     """
     rows = images.loc[images.index.repeat(images["frames"])]
     rows = rows.assign(frame=rows.groupby("path", sort=False).cumcount())
-    series = rows.groupby(["patient", "study", "series"], sort=False)
-    rows = pd.concat([part.iloc[chosen_slices(len(part), slices)] for _, part in series])
+    keys = ["path"] if of_files else ["patient", "study", "series"]
+    parts = rows.groupby(keys, sort=False)
+    rows = pd.concat([part.iloc[chosen_slices(len(part), slices)] for _, part in parts])
     numbered = rows["path"] + "#" + rows["frame"].astype(str)
     return rows.assign(id=rows["path"].where(rows["frames"] == 1, numbered))
 
 
-def _labelled(
-    images: pd.DataFrame, source: Path, *, tolerated: int
-) -> tuple[pd.DataFrame, list[str]]:
-    """Join images and their labels.
+def _listed(source: Path, paths: pd.Series) -> pd.DataFrame:
+    """Read a list of labels.
 
     Args:
-        images: Result of `select_slices`.
         source: The list.
-        tolerated: How many of its rows may fit no image.
+        paths: Path of each image, which a list may name by the file name alone.
 
     Returns:
-        The images with the columns label and split, and the rows that fit none.
+        One of the columns `KEYS`, label and split.
     """
     table = read_table(source, ("label",), synonyms=KEYS | _COLUMNS)
     key = next((key for key in KEYS if key in table), None)
     if key is None:
         raise InputError(f"{source}: has none of the columns {', '.join(KEYS)}; add one.")
+    if key == "path":
+        table[key] = _completed(table[key], paths, source)
     require_distinct_labels(table["label"], source)
     if len(repeated := table[key][table[key].duplicated()]):
         raise InputError(f"{source}: the {key} '{repeated.iloc[0]}' is listed twice.")
@@ -274,7 +280,42 @@ def _labelled(
         table["split"] = "all"
     if others := sorted(set(table["split"]) - {*SPLITS, "all"}):
         raise InputError(f"{source}: unknown split '{others[0]}'; known: {', '.join(SPLITS)}.")
-    joined = images.merge(table[[key, "label", "split"]], on=key, how="left", validate="m:1")
+    return table[[key, "label", "split"]]
+
+
+def _completed(names: pd.Series, paths: pd.Series, source: Path) -> list[str]:
+    """Return the path of each file that is named by its path or by its name alone."""
+    known, of_name = set(paths), defaultdict(list)
+    for path in paths:
+        of_name[PurePosixPath(path).name].append(path)
+    completed = []
+    for name in names:
+        candidates = [name] if name in known else of_name.get(name, [name])
+        if len(candidates) > 1:
+            raise InputError(
+                f"{source}: '{name}' is the name of {len(candidates)} files, such as "
+                f"{candidates[0]} and {candidates[1]}; write their paths."
+            )
+        completed += candidates
+    return completed
+
+
+def _joined(
+    images: pd.DataFrame, table: pd.DataFrame, source: Path, *, tolerated: int
+) -> tuple[pd.DataFrame, list[str]]:
+    """Join images and their labels.
+
+    Args:
+        images: Result of `select_slices`.
+        table: Result of `_listed`.
+        source: The list, for messages.
+        tolerated: How many of its rows may fit no image.
+
+    Returns:
+        The images with the columns label and split, and the rows that fit none.
+    """
+    key = table.columns[0]
+    joined = images.merge(table, on=key, how="left", validate="m:1")
     absent = sorted(set(table[key]) - set(images[key]))
     if len(absent) > tolerated:
         raise InputError(

@@ -27,15 +27,15 @@ NO_IMAGES = {
     "waveform_ecg.dcm": "a waveform, not an image",
     "liver_1frame.dcm": "a DICOM segmentation, which holds masks",
     "dicomdirtests/DICOMDIR": "a DICOMDIR, which lists other files",
+    "nested_priv_SQ.dcm": "a DICOM file without rows and columns, not an image",
     "ExplVR_BigEndNoMeta.dcm": "a radiotherapy plan or record, not an image",  # no preamble either
 }
 REFUSED = {
     "MR_truncated.dcm",
     "badVR.dcm",
     "JPEG2000-embedded-sequence-delimiter.dcm",
-    "meta_missing_tsyntax.dcm",
-    "nested_priv_SQ.dcm",
 }
+NO_SIZE = {"meta_missing_tsyntax.dcm", "nested_priv_SQ.dcm"}
 
 
 def readable(header):
@@ -47,7 +47,7 @@ def files_with_pixels():
     headers = {
         path: pydicom.dcmread(path, force=True, stop_before_pixels=False)
         for path in sorted(FILES.glob("*.dcm"))
-        if path.name not in REFUSED | {"JPEG-lossy.dcm", "JPGExtended.dcm"}
+        if path.name not in REFUSED | NO_SIZE | {"JPEG-lossy.dcm", "JPGExtended.dcm"}
     }
     logging.disable(logging.NOTSET)
     return [path for path, header in headers.items() if readable(header)]

@@ -125,6 +125,20 @@ def test_a_patient_stays_in_one_split_and_labels_fit(study):
         load_dataset(labels(study, ["name,label", "carla,x"]))
 
 
+def test_labels_join_by_path_or_file_name(study):
+    (study / "berta" / "IM0").rename(study / "berta" / "other.IMA")
+    rows = ["filename,label", "anna/IM0,x", "other.IMA,y", "berta/IM1,y"]
+    with pytest.warns(UserWarning, match="7 images have no label"):
+        dataset = load_dataset(labels(study, rows))  # each file, though series have a middle image
+    split = dataset.splits["all"]
+    found = dict(zip(split.ids, split.labels.tolist(), strict=True))
+    assert found == {"anna/IM0": 0, "berta/other.IMA": 1, "berta/IM1": 1}
+    with pytest.raises(InputError, match="'IM1' is the name of 2 files, such as anna/IM1 and ber"):
+        load_dataset(labels(study, ["filename,label", "IM1,x"]))
+    with pytest.raises(InputError, match="1 of 1 rows fit no image, first the path 'IM9'"):
+        load_dataset(labels(study, ["filename,label", "IM9,x"]))
+
+
 def test_frames_of_one_file_are_slices(tmp_path):
     frames = np.arange(5, dtype=np.uint8)[:, None, None] * np.full((1, 3, 3), 50, np.uint8)
     dicom(tmp_path / "cine", frames, PatientID="a")

@@ -56,7 +56,7 @@ def require_image(header: "Dataset", name: str) -> None:
 
     Raises:
         InputError: If it is a directory, a report, a plan, a segmentation or the like, or has no
-            pixel data.
+            pixel data, rows or columns.
     """
     kind = kind_without_image(header)
     if kind == DIRECTORY:
@@ -71,6 +71,8 @@ def require_image(header: "Dataset", name: str) -> None:
         raise InputError(
             f"{name}: {kind or 'a DICOM file without pixel data'}, not an image; leave it out."
         )
+    if not header.get("Rows") or not header.get("Columns"):
+        raise InputError(f"{name}: a DICOM file without rows and columns, not an image.")
 
 
 def kind_without_image(header: "Dataset") -> str:
