@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 
+import numpy as np
 import torch
 
 from ..backbones.registry import find_model
@@ -38,7 +39,7 @@ class Continuation:
         self.backbone, self.config = plan.start, plan.config
         self.start = start_transformer(plan.start).requires_grad_(False)
         self.kept, self.corpus, self.end = deepcopy(self.start), corpus, ""
-        self._images = []
+        self._images: list[np.ndarray] = []
         if self.config.held_out:
             count = min(self.config.held_out, len(corpus) // 5)
             self.corpus, self._images = held_back(corpus, count, seed=plan.seed)
