@@ -7,7 +7,7 @@ from pathlib import Path
 from ..core.errors import InputError
 from .archives import ARCHIVES
 from .dicom import read_header
-from .folder_layout import SPLIT_NAMES, is_image_file, visible_files
+from .folder_layout import is_image_file, split_of, visible_files
 from .folders import SYNONYMS
 from .open_names import UNLABELLED
 from .reading import SUFFIXES
@@ -120,7 +120,7 @@ def _class_folders(root: Path, files: list[Path]) -> dict[Path, list[Path]]:
     found: dict[Path, list[Path]] = defaultdict(list)
     for file in files:
         parents = file.relative_to(root).parts[:-1]
-        is_split = len(parents) > 1 and parents[0].lower() in SPLIT_NAMES
+        is_split = len(parents) > 1 and split_of(parents[0]) is not None
         if parents:
             found[root.joinpath(*parents[: 1 + is_split])].append(file)
     return found

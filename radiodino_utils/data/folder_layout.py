@@ -23,11 +23,20 @@ MASK_ENDINGS = ("segmentation", "annotation", "labels", "label", "mask", "seg", 
 _ENDING = re.compile(rf"[_\-. ](?:{'|'.join(MASK_ENDINGS)})(?:_\d+)?$", re.IGNORECASE)
 
 
+_SPLIT = re.compile(rf"({'|'.join(SPLIT_NAMES)})([ _-]?(data|set|images|split))?")
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a name such as `Training`, `valid` or `test_set` stands for."""
+    match = _SPLIT.fullmatch(name.strip().lower())
+    return SPLIT_NAMES[match[1]] if match else None
+
+
 def split_folders(root: Path) -> dict[str, Path]:
     """Return the split folders in a folder, in the order of `SPLITS`; empty if there are none.
 
     Args:
-        root: Folder that may hold folders such as `Training`; see `SPLIT_NAMES`.
+        root: Folder that may hold folders such as `Training`; see `split_of`.
 
     Raises:
         InputError: If two folders are the same split, or other folders with images stand beside
@@ -38,7 +47,7 @@ def split_folders(root: Path) -> dict[str, Path]:
     for folder in sorted(root.iterdir()):
         if not folder.is_dir() or is_ignored(folder.name):
             continue
-        split = SPLIT_NAMES.get(folder.name.lower())
+        split = split_of(folder.name)
         if split is None:
             others.append(folder)
         elif split in parts:
@@ -118,6 +127,8 @@ def image_stem(stem: str) -> str:
 def visible_files(folder: Path) -> Iterator[Path]:
     """Yield the files of a folder and its subfolders; see `image_files` for what is ignored.
 
+    Links to files that do not exist are among them.
+
     Raises:
         InputError: If a folder may not be read.
     """
@@ -131,7 +142,7 @@ def visible_files(folder: Path) -> Iterator[Path]:
                 kept.append(name)
         folders[:] = kept
         paths = (Path(parent) / name for name in sorted(names) if not is_ignored(name))
-        yield from (path for path in paths if path.is_file())
+        yield from (path for path in paths if path.is_file() or path.is_symlink())
 
 
 def _refuse(error: OSError) -> None:

@@ -1,6 +1,7 @@
 """Datasets from a folder of class folders, or from a CSV list of image files."""
 
 import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,15 +12,15 @@ from ..core.errors import InputError
 from ..core.files import value_hash
 from .dataset import SPLITS, ImageDataset
 from .folder_layout import (
-    SPLIT_NAMES,
     image_files,
     is_ignored,
     is_image_file,
     split_folders,
+    split_of,
 )
 from .images import ImageFiles
 from .intensity import OPTIONS, Rule, parse_rule, rule_text
-from .labels import require_distinct_labels
+from .labels import parse_renames, renamed_labels
 from .open_names import UNLABELLED, OpenName
 from .tables import LISTS, dataset_from_table, read_table, require_disjoint, require_trained_labels
 
@@ -39,7 +40,7 @@ def read_images(opened: OpenName, name: str, *, tolerated: float | None = None) 
     Args:
         opened: A folder or a list; the option `labels` names a list of the images in the folder, or
             says that they are unlabelled; `window` and `percentile` are one rule for all images,
-            see `intensity.parse_rule`.
+            see `intensity.parse_rule`; `rename` gives labels new names, see `labels.parse_renames`.
         name: Name of the dataset.
         tolerated: See `tables.dataset_from_table`.
 
@@ -49,16 +50,17 @@ def read_images(opened: OpenName, name: str, *, tolerated: float | None = None) 
     Raises:
         InputError: See these, or if an option is unknown.
     """
-    opened.require_options(("labels", *OPTIONS))
+    opened.require_options(("labels", "rename", *OPTIONS))
+    renames = parse_renames(opened.options.get("rename", ""))
     root, rule = opened.root, parse_rule(opened.options)
     if opened.is_unlabelled:
         dataset = read_unlabelled(root, name, tolerated=tolerated)
     elif opened.labels:
-        dataset = read_list(opened.labels, name, root=root, tolerated=tolerated)
+        dataset = read_list(opened.labels, name, root=root, renames=renames, tolerated=tolerated)
     elif root.name.lower().endswith(LISTS) and not root.is_dir():
-        dataset = read_list(root, name, tolerated=tolerated)
+        dataset = read_list(root, name, renames=renames, tolerated=tolerated)
     else:
-        dataset = read_folder(root, name, tolerated=tolerated)
+        dataset = read_folder(root, name, renames=renames, tolerated=tolerated)
     return dataset if rule is None else _with_rule(dataset, rule)
 
 
@@ -98,15 +100,22 @@ def read_unlabelled(root: Path, name: str, *, tolerated: float | None = None) ->
     return dataset_from_table(table, root, name, source=root, tolerated=tolerated)
 
 
-def read_folder(root: Path, name: str, *, tolerated: float | None = None) -> ImageDataset:
+def read_folder(
+    root: Path,
+    name: str,
+    *,
+    renames: Mapping[str, str] | None = None,
+    tolerated: float | None = None,
+) -> ImageDataset:
     """Read a folder of class folders, or of such folders inside split folders.
 
     The layout is that of torchvision's ImageFolder. Split folders have a name of
-    `folder_layout.SPLIT_NAMES` in any case, such as `Training`, `valid` and `test`.
+    `folder_layout.split_of` in any case, such as `Training`, `valid` and `test`.
 
     Args:
         root: The folder.
         name: Name of the dataset.
+        renames: New name of labels.
         tolerated: See `tables.dataset_from_table`.
 
     Returns:
@@ -137,7 +146,8 @@ def read_folder(root: Path, name: str, *, tolerated: float | None = None) -> Ima
     _warn_of("masks beside their images", all_masks, root)
     _warn_of("images outside the class folders", _loose_images({root, *parts.values()}), root)
     table = pd.DataFrame(rows, columns=["path", "label", "split"])
-    require_distinct_labels(table["label"], root)
+    table["label"] = renamed_labels(table["label"], renames or {}, root)
+    _require_single_files(table["path"], root)
     dataset = dataset_from_table(table, root, name, source=root, tolerated=tolerated)
     _require_equal_classes(table, root)
     return dataset
@@ -156,8 +166,19 @@ def _warn_of(what: str, paths: list[Path], root: Path) -> None:
         warnings.warn(f"{root}: {len(paths)} {what} are left out, first '{first}'.", stacklevel=5)
 
 
+def _require_single_files(names: Iterable[str], root: Path) -> None:
+    """Check that no symbolic link brings an image in twice, perhaps under another label."""
+    first: dict[Path, str] = {}
+    for name in names:
+        other = first.setdefault((root / name).resolve(), name)
+        if other != name:
+            raise InputError(
+                f"{root}: '{name}' and '{other}' are one file by a symbolic link; remove the link."
+            )
+
+
 def _require_equal_classes(table: pd.DataFrame, root: Path) -> None:
-    """Check that each split folder has images of each class."""
+    """Check that each split has images of each class."""
     classes = set(table["label"])
     for split, labels in table.groupby("split", sort=False)["label"]:
         if absent := sorted(classes - set(labels)):
@@ -168,7 +189,12 @@ def _require_equal_classes(table: pd.DataFrame, root: Path) -> None:
 
 
 def read_list(
-    path: Path, name: str, *, root: Path | None = None, tolerated: float | None = None
+    path: Path,
+    name: str,
+    *,
+    root: Path | None = None,
+    renames: Mapping[str, str] | None = None,
+    tolerated: float | None = None,
 ) -> ImageDataset:
     """Read a CSV list with the columns path and label, and optionally further ones.
 
@@ -179,13 +205,14 @@ def read_list(
     Args:
         path: The CSV file, see `tables.read_table`. Its paths are relative to `root` and stay
             inside it, unless the environment variable RADIODINO_OUTSIDE_PATHS is 1. A `split` is
-            train, val or test, or another name of `folder_layout.SPLIT_NAMES`; without the column
+            train, val or test, or another name of `folder_layout.split_of`; without the column
             the only split is "all". Images of one `patient`, or of one `group` where there is such
             a column, must be in one split.
             The column `positive` names the positive class of two, in one row or in all; without it
             the last class in sorted order is positive.
         name: Name of the dataset.
         root: Folder of the images; by default that of the list.
+        renames: New name of labels.
         tolerated: See `tables.dataset_from_table`.
 
     Returns:
@@ -194,12 +221,12 @@ def read_list(
     Raises:
         InputError: If a column or a file is missing, a label or split is empty or unknown, only
             some images have a patient or group, splits overlap, a class has one image, or the
-            positive class does not exist or is ambiguous.
+            positive class does not exist or is ambiguous, or the splits have different classes.
     """
-    table = read_table(path, ("path", "label"), synonyms=SYNONYMS)
+    table, folder = read_table(path, ("path", "label"), synonyms=SYNONYMS), root or path.parent
     table = table if "split" in table else table.assign(split="all")
-    table["split"] = [SPLIT_NAMES.get(split.strip().lower(), split) for split in table["split"]]
-    require_distinct_labels(table["label"], path)
+    table["split"] = [split_of(split) or split for split in table["split"]]
+    table["label"] = renamed_labels(table["label"], renames or {}, path)
     if unknown_splits := sorted(set(table["split"]) - {*SPLITS, "all"}):
         raise InputError(
             f"{path}: unknown split '{unknown_splits[0]}'; "
@@ -207,6 +234,7 @@ def read_list(
         )
     require_trained_labels(table, path)
     require_disjoint(table, "path", path)
+    _require_single_files(table["path"], folder)
     unit = next((name for name in ("group", "patient") if name in table), "")
     if unit:
         _require_filled(table[unit], path)
@@ -218,11 +246,11 @@ def read_list(
             "only one class can be the positive one."
         )
     positive = declared[0] if declared else ""
-    folder = root or path.parent
     table = table.rename(columns={unit: "group"})
     dataset = dataset_from_table(
         table, folder, name, source=path, positive=positive, tolerated=tolerated
     )
+    _require_equal_classes(table, path)
     return replace(dataset, unit=unit, groups_from=f"column {unit}") if unit else dataset
 
 

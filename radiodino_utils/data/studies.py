@@ -2,7 +2,7 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,10 +16,10 @@ from ..core.files import files_digest, value_hash
 from .dataset import SPLITS, ImageDataset, Split
 from .dicom import read_dicom, read_dicom_values
 from .dicom.index import DicomIndex, index_dicom
-from .folder_layout import SPLIT_NAMES, visible_files
+from .folder_layout import split_of, visible_files
 from .images import LazyImages
 from .intensity import OPTIONS, Percentiles, Rule, Window, limits, parse_rule, rule_text
-from .labels import require_distinct_labels
+from .labels import parse_renames, renamed_labels
 from .open_names import UNLABELLED, OpenName
 from .readability import caveat_without, require_few, unreadable_images, without_unreadable
 from .slices import chosen_slices
@@ -87,7 +87,7 @@ def read_dicom_studies(
     Args:
         opened: A folder; the options are `window`, `percentile` and `over` (see
             `intensity.parse_rule`), `slices` (see `read_studies`) and `labels`: a list in place of
-            `labels.csv`, or "unlabelled".
+            `labels.csv`, or "unlabelled"; and `rename` (see `labels.parse_renames`).
         name: Name of the dataset.
         tolerated: See `read_studies`.
 
@@ -97,12 +97,18 @@ def read_dicom_studies(
     Raises:
         InputError: See `read_studies`, or if an option is unknown or has no such value.
     """
-    opened.require_options((*OPTIONS, "slices", "labels"))
+    opened.require_options((*OPTIONS, "slices", "labels", "rename"))
     rule = parse_rule(opened.options, over=("image", "volume"))
     labels = None if opened.is_unlabelled else opened.labels or opened.root / LABELS
     slices = opened.options.get("slices", "middle")
     return read_studies(
-        opened.root, name, labels=labels, window=rule, slices=slices, tolerated=tolerated
+        opened.root,
+        name,
+        labels=labels,
+        window=rule,
+        slices=slices,
+        renames=parse_renames(opened.options.get("rename", "")),
+        tolerated=tolerated,
     )
 
 
@@ -113,6 +119,7 @@ def read_studies(
     labels: Path | None,
     window: Rule | None = None,
     slices: str = "middle",
+    renames: Mapping[str, str] | None = None,
     index: DicomIndex | None = None,
     tolerated: float | None = None,
 ) -> ImageDataset:
@@ -128,6 +135,7 @@ def read_studies(
             the volume are those of `SAMPLED` slices of the series.
         slices: Which images of a series, or of each file that has a label of its own, are taken:
             `middle`, `all`, or a number of them, evenly from the first to the last.
+        renames: New name of labels.
         index: The index of `root`, if it has been made.
         tolerated: Share of images that are left out if they cannot be read; `None` reads nothing
             ahead.
@@ -142,7 +150,8 @@ def read_studies(
     """
     index = index or index_studies(root)
     unreadable = _damaged(index, root, tolerated)
-    listed = None if labels is None else _listed(labels, index.images["path"])
+    paths = index.images["path"]
+    listed = None if labels is None else _listed(labels, paths, renames or {})
     of_files = listed is not None and "path" in listed
     images = select_slices(index.images, slices, of_files=of_files)
     if isinstance(window, Percentiles) and window.over == "volume":
@@ -255,12 +264,13 @@ def select_slices(images: pd.DataFrame, slices: str, *, of_files: bool = False) 
     return rows.assign(id=rows["path"].where(rows["frames"] == 1, numbered))
 
 
-def _listed(source: Path, paths: pd.Series) -> pd.DataFrame:
+def _listed(source: Path, paths: pd.Series, renames: Mapping[str, str]) -> pd.DataFrame:
     """Read a list of labels.
 
     Args:
         source: The list.
         paths: Path of each image, which a list may name by the file name alone.
+        renames: See `read_studies`.
 
     Returns:
         One of the columns `KEYS`, label and split.
@@ -271,11 +281,11 @@ def _listed(source: Path, paths: pd.Series) -> pd.DataFrame:
         raise InputError(f"{source}: has none of the columns {', '.join(KEYS)}; add one.")
     if key == "path":
         table[key] = _completed(table[key], paths, source)
-    require_distinct_labels(table["label"], source)
+    table["label"] = renamed_labels(table["label"], renames, source)
     if len(repeated := table[key][table[key].duplicated()]):
         raise InputError(f"{source}: the {key} '{repeated.iloc[0]}' is listed twice.")
     if "split" in table:
-        table["split"] = [SPLIT_NAMES.get(name.strip().lower(), name) for name in table["split"]]
+        table["split"] = [split_of(name) or name for name in table["split"]]
     else:
         table["split"] = "all"
     if others := sorted(set(table["split"]) - {*SPLITS, "all"}):

@@ -1,7 +1,11 @@
 """Datasets from tables of image files: reading, checks and construction."""
 
 import codecs
+import csv
 import io
+import re
+import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,13 +26,14 @@ def read_table(
 ) -> pd.DataFrame:
     """Read a CSV file of image files as text.
 
-    Commas, semicolons or tabs separate the columns; the encoding is UTF-8, UTF-16 with its mark, or
-    else that of Windows (cp1252).
+    Commas, semicolons or tabs separate the columns; the encoding is UTF-8, UTF-16, or else that of
+    Windows (cp1252).
 
     Args:
         path: The CSV file.
         columns: Columns that must be there and filled; the first one holds the paths of images.
-        synonyms: Other names of columns, in lower case, by the name that they get.
+        synonyms: Other names of columns by the name that they get; case, blanks and `_` do not
+            count.
 
     Returns:
         All columns of the file, as text.
@@ -39,8 +44,12 @@ def read_table(
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such CSV file.")
+    if zipfile.is_zipfile(path):
+        raise InputError(f"{path}: a workbook or archive, not a CSV file; save the sheet as CSV.")
     try:
-        text = decoded_text(path.read_bytes())
+        text = decoded_text(path.read_bytes()).removeprefix("\ufeff")
+        text = re.sub(r"\Asep=.\r?\n", "", text)  # a line that Excel writes
+        _require_single_columns(text, path)
         table = pd.read_csv(
             io.StringIO(text), sep=separator_of(text), dtype=str, keep_default_na=False
         )
@@ -52,7 +61,7 @@ def read_table(
     if missing := [column for column in columns if column not in table]:
         raise InputError(
             f"{path}: the columns {', '.join(missing)} are missing; "
-            f"it has {', '.join(table.columns)}."
+            f"it has {', '.join(table.columns)}.{_known(missing, synonyms or {})}"
         )
     if table.empty:
         raise InputError(f"{path}: lists no images.")
@@ -65,6 +74,13 @@ def read_table(
     return table
 
 
+def _require_single_columns(text: str, path: Path) -> None:
+    """Check that no column of a table is there twice; pandas would rename the second one."""
+    header = next(csv.reader(io.StringIO(text), delimiter=separator_of(text)), [])
+    if repeated := [name for name, count in Counter(header).items() if count > 1]:
+        raise InputError(f"{path}: the column '{repeated[0]}' is there twice; keep one.")
+
+
 def separator_of(text: str) -> str:
     """Return what separates the columns of a table: comma, semicolon or tab."""
     return max(",;\t", key=text.partition("\n")[0].count)
@@ -74,6 +90,8 @@ def decoded_text(content: bytes) -> str:
     """Decode the text of a table; see `read_table`."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16")
+    if content[1:2] == b"\0" or content[:1] == b"\0":  # UTF-16 without its mark
+        return content.decode("utf-16-le" if content[1:2] == b"\0" else "utf-16-be")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -86,7 +104,8 @@ def _names(
     """Return the new names of columns; a column of the exact name wins over synonyms."""
     renamed = {}
     for name, others in synonyms.items():
-        candidates = [column for column in columns if column.strip().lower() in others]
+        known = {_plain(other) for other in others}
+        candidates = [column for column in columns if _plain(column) in known]
         if name in columns or not candidates:
             continue
         if len(candidates) > 1:
@@ -96,6 +115,16 @@ def _names(
             )
         renamed[candidates[0]] = name
     return renamed
+
+
+def _plain(column: str) -> str:
+    return re.sub(r"[\W_]", "", column).lower()
+
+
+def _known(missing: Sequence[str], synonyms: Mapping[str, Sequence[str]]) -> str:
+    """Return which names of missing columns are read."""
+    names = [f"{name} may be called {', '.join(synonyms.get(name, ()))}" for name in missing]
+    return f" ({'; '.join(names)})" if synonyms else ""
 
 
 def require_trained_labels(table: pd.DataFrame, source: Path) -> None:

@@ -1,6 +1,7 @@
 """Class folders and CSV lists."""
 
 import os
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -197,6 +198,11 @@ FAULTS = {
         {},
         "unknown label 'bone' in test: train has no image of it",
     ),
+    "a class missing in a split": (
+        [*ROWS, ("e.png", "bone", "train", "p5"), ("f.png", "bone", "train", "p6")],
+        {},
+        "the split 'test' has no image of the class 'bone'",
+    ),
     "a class of one": (
         [*ROWS, ("e.png", "bone", "train", "p5")],
         {},
@@ -283,7 +289,10 @@ def test_paths_out_of_the_lists_folder_need_the_option(way, tmp_path, images, mo
 
 @pytest.mark.parametrize(
     "names",
-    [("Training", "Testing"), ("TRAIN", "Val"), ("train", "valid"), ("train", "validation")],
+    [
+        *[("Training", "Testing"), ("TRAIN", "Val"), ("train", "valid"), ("train", "validation")],
+        *[("train_data", "test_data"), ("Train ", "test set")],
+    ],
 )
 def test_usual_names_of_splits(folder, names):
     first, second = names
@@ -323,8 +332,7 @@ def test_masks_checkpoints_and_hidden_files_are_no_images(folder):
 
 
 def test_symbolic_links_are_followed_once(folder, tmp_path):
-    root = folder(["a/1.png", "b/1.png"])
-    Image.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / "set" / "b" / "2.png")
+    root = folder(["a/1.png", "b/1.png", "b/2.png"])
     (tmp_path / "far").mkdir()
     (root / "b" / "2.png").rename(tmp_path / "far" / "2.png")
     (root / "b" / "link").symlink_to(tmp_path / "far")
@@ -336,12 +344,27 @@ def test_symbolic_links_are_followed_once(folder, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("link", ["c", "a/loop"])
+def test_an_image_has_one_label_whatever_links_there_are(folder, link):
+    root = folder(["a/1.png", "b/1.png"])
+    (root / link).symlink_to(root / "b")
+    with pytest.raises(InputError, match="are one file by a symbolic link; remove the link"):
+        load_dataset(f"folder:{root}")
+
+
+def test_a_link_to_nothing_is_not_left_out_unsaid(folder):
+    root = folder(["a/1.png", "b/1.png"])
+    (root / "a" / "2.png").symlink_to(root / "nowhere.png")
+    with pytest.raises(InputError, match=r"1 of 3 listed files are missing, first 'a/2\.png'"):
+        load_dataset(f"folder:{root}", on_error="raise")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_lists_of_other_programs(images, tmp_path, encoding, separator):
     images(["ä.png", "b.png"])
     rows = [
-        ["FileName", "Diagnosis", "Patient_ID"],
+        ["File Name", "Diagnosis", "Patient ID"],
         ["ä.png", "Ödem", "1"],
         ["b.png", "keins", "2"],
     ]
@@ -358,7 +381,13 @@ def test_names_of_splits_in_a_list(listed):
     assert list(load_dataset(listed(rows)).splits) == ["train", "test"]
 
 
-@pytest.mark.parametrize("pair", [("benign", "Benign"), ("benign", " benign"), ("0", "0.0")])
+@pytest.mark.parametrize(
+    "pair",
+    [
+        *[("benign", "Benign"), ("benign", " benign"), ("0", "0.0")],
+        *[("no_tumor", "no tumor"), ("M\u00fcller", "Mu\u0308ller")],
+    ],
+)
 def test_labels_that_are_almost_the_same_are_refused(listed, pair):
     rows = [(f"{n}.png", label) for n, label in enumerate([*pair, *pair])]
     with pytest.raises(
@@ -367,7 +396,23 @@ def test_labels_that_are_almost_the_same_are_refused(listed, pair):
         load_dataset(listed(rows, "path label"))
 
 
-@pytest.mark.parametrize("label", ["nan", "NaN", "<NA>"])
+def test_labels_are_renamed_where_the_name_says_so(listed, folder):
+    rows = [(f"{n}.png", label) for n, label in enumerate(["benign", "Benign", "0", "0.0"])]
+    name = listed(rows, "path label")
+    renamed = load_dataset(f"{name}?rename=Benign:benign,0.0:0")
+    assert renamed.classes == ("0", "benign")
+    root = folder(["a/1.png", "A/2.png"])
+    assert load_dataset(f"folder:{root}?rename=A:a").classes == ("a",)
+    for option, message in (
+        ("x:benign", "unknown label to rename"),
+        ("Benign", "write OLD:NEW"),
+        ("Benign:benign", "the labels '0' and '0.0' are almost the same"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_dataset(f"{name}?rename={option}")
+
+
+@pytest.mark.parametrize("label", ["nan", "NaN", "<NA>", "NA", "#N/A", "null"])
 def test_missing_labels_are_no_class(listed, label):
     rows = [("a.png", label), ("b.png", "lung")]
     with pytest.raises(InputError, match=f"the label '{label}' stands for a missing value"):
@@ -396,3 +441,25 @@ def test_images_without_labels_have_one_class(folder, tmp_path):
         load_dataset(f"folder:{tmp_path}?label=x")
     with pytest.raises(InputError, match="npz: takes no option"):
         load_dataset("npz:a.npz?labels=x")
+
+
+def test_tables_that_are_none(tmp_path):
+    path = tmp_path / "list.csv"
+    for text, message in (
+        (b"path,label,label\na.png,x,y\n", "the column 'label' is there twice"),
+        (b"path,category\na.png,x\n", "label may be called label, class, diagnosis"),
+    ):
+        path.write_bytes(text)
+        with pytest.raises(InputError, match=message):
+            load_dataset(f"folder:{path}")
+    with zipfile.ZipFile(path, "w") as workbook:
+        workbook.writestr("xl/workbook.xml", "")
+    with pytest.raises(InputError, match="a workbook or archive, not a CSV file"):
+        load_dataset(f"folder:{path}")
+
+
+def test_the_first_line_of_excel_is_no_header(listed, tmp_path):
+    name = listed([row[:2] for row in ROWS], "path label")
+    path = tmp_path / "list.csv"
+    path.write_text("sep=,\n" + path.read_text())
+    assert load_dataset(name).classes == ("heart", "lung")
