@@ -6,7 +6,7 @@ import numpy as np
 
 from ..core.errors import InputError
 from . import raster
-from .dicom import begins_as_dicom, count_frames, read_dicom, read_stored
+from .dicom import begins_as_dicom, count_frames, frame_aspect, read_dicom, read_stored
 from .intensity import Rule, checked_window
 from .nifti import PLANES, read_nifti, read_nifti_values, volume_grid
 
@@ -88,6 +88,29 @@ def count_planes(path: Path) -> int:
         grid = volume_grid(path)
         return grid.shape[PLANES.index(grid.plane)] * grid.volumes
     return (count_frames if kind == "dicom" else raster.count_pages)(path)
+
+
+def pixel_aspect(path: Path) -> float:
+    """Return the height of a pixel divided by its width, so that an image can be shown undistorted.
+
+    Args:
+        path: The file; the plane of NIfTI volumes is that of `read_image`.
+
+    Returns:
+        By the spacing or aspect ratio of a DICOM file and the spacing of a NIfTI file; 1 for other
+        formats, and where the header says nothing that can be used.
+
+    Raises:
+        InputError: See `read_image`.
+    """
+    kind = _format_of(path)
+    if kind == "raster":
+        return 1.0
+    if kind == "dicom":
+        return frame_aspect(path)
+    grid = volume_grid(path)
+    height, width = grid.pixel_mm(grid.plane)
+    return height / width if height > 0 < width else 1.0
 
 
 def read_values(path: Path, *, index: int | None = None) -> np.ndarray:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from operator import truediv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +17,8 @@ from .dataset import ImageDataset
 from .folder_layout import masks_beside
 from .inspection import Inspection
 from .masks import read_mask
-from .nifti import read_nifti
-from .reading import read_image
+from .nifti import read_nifti, volume_grid
+from .reading import pixel_aspect, read_image
 from .segmentation_dataset import SegmentationDataset
 from .volumes import VolumeSlices
 
@@ -33,6 +34,7 @@ class _Entry(NamedTuple):
     caption: str
     image: Callable[[], np.ndarray]
     mask: Callable[[], np.ndarray] | None = None
+    aspect: Callable[[], float] = lambda: 1.0  # height of a pixel divided by its width
 
 
 def contact_sheet(inspection: Inspection, *, count: int = 48, columns: int = 8) -> Image.Image:
@@ -95,7 +97,8 @@ def _entries(inspection: Inspection, count: int) -> Iterator[_Entry]:
         beside = _masks_of(inspection, root)
         for row in _evenly(len(paths), count):
             path = root / paths[row]
-            yield _Entry(path.name, partial(read_image, path), beside(paths[row]))
+            aspect = partial(pixel_aspect, path)
+            yield _Entry(path.name, partial(read_image, path), beside(paths[row]), aspect)
 
 
 def _of_classes(
@@ -116,6 +119,7 @@ def _of_classes(
                 f"{dataset.classes[label]}{name}",
                 partial(part.images.__getitem__, number),
                 beside(part.ids[number]),
+                partial(_aspect_of, root / part.ids[number].partition("#")[0]),
             )
 
 
@@ -135,7 +139,14 @@ def _of_masks(dataset: SegmentationDataset, count: int) -> Iterator[_Entry]:
                 plane=images.plane,
                 volume=images.volume,
             )
-            yield _Entry(dataset.ids[row], image, partial(masks.__getitem__, row))
+            grid = volume_grid(images.paths[row])
+            height, width = grid.pixel_mm(images.plane)
+            yield _Entry(
+                dataset.ids[row],
+                image,
+                partial(masks.__getitem__, row),
+                partial(truediv, height, width),
+            )
         return
     for row in _evenly(len(dataset), count):
         yield _Entry(
@@ -161,6 +172,10 @@ def _masks_of(
     return reader
 
 
+def _aspect_of(path: Path) -> float:
+    return pixel_aspect(path) if path.is_file() else 1.0
+
+
 def _fullest_row(dataset: SegmentationDataset, rows: list[int]) -> int:
     """Return the row whose mask labels most pixels, the middle one of empty masks."""
     sizes = [np.count_nonzero(dataset.masks[row]) for row in rows]
@@ -178,12 +193,14 @@ def _tile(entry: _Entry) -> Image.Image:
             warnings.simplefilter("ignore")  # that values are scaled
             image = Image.fromarray(entry.image()).convert("RGB")
             mask = None if entry.mask is None else np.asarray(entry.mask())
+            aspect = float(np.clip(entry.aspect(), 1 / 64, 64))
     except InputError:
         tile = Image.new("RGB", (TILE, TILE), "black")
         ImageDraw.Draw(tile).text((4, TILE // 2), "unreadable", fill="white")
         return tile
     if mask is not None and mask.shape == (image.height, image.width):
         image = _overlaid(np.asarray(image), mask)
+    image = image.resize((image.width, max(1, round(image.height * aspect))))
     image.thumbnail((TILE, TILE))
     return image
 

@@ -105,14 +105,16 @@ def _draw_case(axes: np.ndarray, segmentation: Segmentation, position: int) -> N
     classes = [looks[name][0] for name in dataset.classes[1:]]
     errors = _error_map(truth, predicted)
     layers = [None, (truth, classes), (predicted, classes), (errors, list(_ERRORS.values()))]
+    rows, columns = dataset.spacing_mm or (1.0, 1.0)
+    aspect = rows / columns  # pixels that are not square are shown at their true proportions
     for axis, layer in zip(axes, layers, strict=True):
-        axis.imshow(dataset.images[row], cmap="gray", vmin=0, vmax=255)
+        axis.imshow(dataset.images[row], cmap="gray", vmin=0, vmax=255, aspect=aspect)
         axis.set(xticks=[], yticks=[])
         if layer:
             values, colours = layer
             look = {"cmap": ListedColormap(colours), "vmin": 1, "vmax": max(len(colours), 2)}
             shown = np.ma.masked_equal(values, 0)
-            axis.imshow(shown, **look, alpha=0.65, interpolation="nearest")
+            axis.imshow(shown, **look, alpha=0.65, interpolation="nearest", aspect=aspect)
 
 
 def _error_map(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:

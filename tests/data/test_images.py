@@ -2,6 +2,7 @@
 
 import warnings
 
+import nibabel
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +11,9 @@ from PIL import Image
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.images import padded, read_image, resized
+from radiodino_utils.data.reading import pixel_aspect
+
+from .test_dicom import dicom
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*scaled from")
 GREY = np.arange(60, dtype=np.uint8).reshape(6, 10) * 4
@@ -187,3 +191,14 @@ def test_padding_lays_the_image_in_the_middle_of_the_mean_colour():
 def test_an_image_that_is_larger_than_the_square_is_not_padded():
     with pytest.raises(InputError, match="an image of 9 x 4 pixels does not fit into 8 x 8"):
         padded(np.zeros((9, 4), np.uint8), 8, (0.0, 0.0, 0.0))
+
+
+def test_proportions_of_pixels_come_from_headers(tmp_path):
+    path = dicom(tmp_path / "us.dcm", np.zeros((4, 4), np.uint8), PixelAspectRatio=[2, 1])
+    assert pixel_aspect(path) == 2
+    path = dicom(tmp_path / "mr.dcm", np.zeros((4, 4), np.uint8), PixelSpacing=[0.5, 1])
+    assert pixel_aspect(path) == 0.5
+    volume = nibabel.Nifti1Image(np.zeros((4, 5, 6)), np.diag([1.0, 8.0, 2.0, 1.0]))
+    nibabel.save(volume, tmp_path / "v.nii.gz")
+    assert pixel_aspect(tmp_path / "v.nii.gz") == 2  # coronal: superior by right
+    assert pixel_aspect(saved(np.zeros((2, 2), np.uint8), tmp_path / "a.png")) == 1

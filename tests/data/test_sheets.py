@@ -65,6 +65,14 @@ def test_of_a_volume_the_slice_with_most_labels_is_shown(tmp_path):
     assert sheet[70:90, 70:90].any() and len(set(tile(sheet, 0, 0))) > 1
 
 
+def test_pixels_that_are_not_square_are_shown_at_their_proportions(tmp_path):
+    volume = nibabel.Nifti1Image(np.ones((40, 1, 10), np.int16) * 9, np.diag([1.0, 1, 4, 1]))
+    volume.dataobj[0] = 0
+    nibabel.save(volume, tmp_path / "coronal.nii")
+    sheet = sheet_of(tmp_path, columns=1)
+    assert (sheet[:TILE].max(-1).any(1)).sum() == TILE  # 10 rows of 4 mm are as high as 40 of 1 mm
+
+
 def test_what_cannot_be_read_is_black(write, tmp_path):
     write("a.png", 100)
     content = write("b.png", 100, (400, 600)).read_bytes()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -72,6 +74,13 @@ def test_an_image_keeps_its_aspect(drawn):
     figure.canvas.draw()
     box = figure.axes[0].get_window_extent()
     assert box.height / box.width == pytest.approx(64 / 48, rel=0.02)
+
+
+def test_pixels_that_are_not_square_are_shown_at_their_proportions(synthetic_scores):
+    segmentation, scores = synthetic_scores[:2]
+    dataset = replace(segmentation.dataset, spacing_mm=(3.0, 1.0))
+    figure = figures.case_sheet(replace(segmentation, dataset=dataset), scores)
+    assert {axis.get_aspect() for axis in figure.axes[:4]} == {3.0}
 
 
 def test_the_curve_passes_through_its_rows(synthetic_scores, drawn):

@@ -12,7 +12,7 @@ from .decoding import decoded_frame, decoded_header, read_header, undecodable
 from .display import colour_image, grey_image
 from .recognition import is_segmentation, require_image
 from .segmentation import frames_of_planes, segmentation_labels
-from .values import modality_values, padding_of, stored_bits
+from .values import attributes_of, modality_values, padding_of, stored_bits
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -125,6 +125,28 @@ def read_dicom_values(source: Path, *, index: int | None = None) -> np.ndarray:
         raise
     except Exception as error:  # decoders of damaged files raise anything
         raise undecodable(name, error) from error
+
+
+def frame_aspect(path: Path) -> float:
+    """Return the height of a pixel divided by its width; 1 if the file does not say it.
+
+    Raises:
+        InputError: If the file is not DICOM, or is damaged.
+    """
+    header = read_header(path)
+    try:
+        measures = attributes_of(header, "PixelMeasuresSequence", 0)
+        for source, keyword in (
+            (measures, "PixelSpacing"),
+            (header, "ImagerPixelSpacing"),
+            (header, "PixelAspectRatio"),
+        ):
+            height, width = (float(edge) for edge in source.get(keyword) or (0, 0))
+            if height > 0 < width:
+                return height / width
+    except Exception as error:  # values of damaged headers raise anything
+        raise undecodable(str(path), error) from error
+    return 1.0
 
 
 def _frame(header: "Dataset", index: int | None, name: str) -> tuple[np.ndarray, int]:
