@@ -18,7 +18,7 @@ from radiodino_utils.features.engines import ENGINES, PRECISIONS
 from .conftest import REPOSITORY
 
 COMMANDS = ["run", "list", "backbones", "datasets", "inspect", "extract", "embed", "audit"]
-COMMANDS += ["pretrain", "report", "verify"]
+COMMANDS += ["radiomics", "pretrain", "adapt", "report", "verify"]
 
 
 @pytest.fixture
