@@ -232,7 +232,8 @@ def radiomics(
         ),
     ],
     masks: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Masks with the names of the images.")
+        Path | None,
+        typer.Option(metavar="PATH", help="Masks with the names of the images, or one."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Table to write: .parquet or .csv.")],
     backbone: Annotated[

@@ -1,7 +1,5 @@
 """Cases: an image or volume with its labels, and the labelled regions in it."""
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,17 +8,14 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..core.extras import extra
-from ..data.busi import CLASSES, read_busi
-from ..data.demo_ct import fetch_wheel, read_volume
 from ..data.dicom import is_dicom, read_header
 from ..data.images import as_grey, read_image
-from ..data.lidc import PATIENT, lung_tumour
-from ..data.masks import pair_masks, read_mask, stem_of
+from ..data.masks import read_mask, stem_of
 from .handcrafted import Spacing
 
 VOLUMES = (".nii", ".nii.gz")
 LABELS = 65535
-_AXES = "IPL"  # slices go down, rows to the back, columns to the left of the patient
+AXES = "IPL"  # slices go down, rows to the back, columns to the left of the patient
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,38 +105,6 @@ def find_regions(case: Case, *, components: bool = False) -> list[Region]:
     return regions
 
 
-def case_readers(
-    images: str | Path, masks: str | Path | None = None
-) -> dict[str, Callable[[], Case]]:
-    """Return what reads each case, by name, so that one is in memory at a time.
-
-    Args:
-        images: Folder of images or NIfTI volumes, one such file, or a key of `REGISTERED`.
-        masks: Folder of masks with the names of the images (see `masks.pair_masks`), or the mask of
-            the one image.
-
-    Raises:
-        InputError: If the masks are missing, or do not fit the images by name.
-    """
-    if masks is None:
-        if str(images) not in REGISTERED:
-            raise InputError(
-                f"{images}: needs masks; the cases {', '.join(REGISTERED)} bring their own."
-            )
-        return REGISTERED[str(images)]()
-    images, masks = Path(images), Path(masks)
-    if images.is_dir() != masks.is_dir():
-        raise InputError(f"{masks}: give a folder for a folder of images, and a file for one file.")
-    pairs = pair_masks(images, masks) if images.is_dir() else [(images, masks)]
-    cases: dict[str, Callable[[], Case]] = {
-        stem_of(image.name): lambda image=image, mask=mask: read_case(image, mask)  # type: ignore[misc]
-        for image, mask in pairs
-    }
-    if len(cases) < len(pairs):
-        raise InputError(f"{images}: images in subfolders have one name; rename them.")
-    return cases
-
-
 def read_case(image: str | Path, mask: str | Path) -> Case:
     """Read an image and its mask.
 
@@ -189,7 +152,7 @@ def _read_volume(image: Path, mask: Path) -> Case:
 
 
 def _canonical(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the values of a NIfTI file along `_AXES`, and its affine."""
+    """Return the values of a NIfTI file along `AXES`, and its affine."""
     import nibabel
     from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
@@ -201,7 +164,7 @@ def _canonical(path: Path) -> tuple[np.ndarray, np.ndarray]:
             file = file.slicer[..., 0]
         if file.ndim == 2:
             file = type(file)(np.asanyarray(file.dataobj)[..., None], file.affine)
-        turn = ornt_transform(io_orientation(file.affine), axcodes2ornt(_AXES))
+        turn = ornt_transform(io_orientation(file.affine), axcodes2ornt(AXES))
         turned = file.as_reoriented(turn)
         return np.asanyarray(turned.dataobj), turned.affine
     except Exception as error:  # nibabel raises anything on damaged files
@@ -215,107 +178,3 @@ def _pixel_spacing(path: Path) -> Spacing | None:
     header = read_header(path)
     steps = header.get("PixelSpacing") or header.get("ImagerPixelSpacing")
     return None if steps is None else (1.0, float(steps[0]), float(steps[1]))
-
-
-def _demo_ct() -> dict[str, Callable[[], Case]]:
-    """Return the CT of the demo with its 89 structures."""
-
-    def read() -> Case:
-        ct = read_volume(fetch_wheel())  # axes to the left, front and top
-        x, y, z = ct.spacing_mm
-        values, labels = (array.transpose(2, 1, 0)[::-1, ::-1] for array in (ct.volume, ct.masks))
-        top, front = z * (len(values) - 1), y * (values.shape[1] - 1)
-        return Case(
-            name="demo-ct",
-            values=values,
-            labels=labels,
-            spacing_mm=(z, y, x),
-            patient=PATIENT,
-            names={number: name for name, number in ct.numbers.items()},
-            affine=np.array(
-                [[0, 0, -x, 0], [0, -y, 0, front], [-z, 0, 0, top], [0, 0, 0, 1]], float
-            ),
-        )
-
-    return {"demo-ct": read}
-
-
-def _lung_tumour() -> dict[str, Callable[[], Case]]:
-    """Return the tumour of the demo's CT, once for each of its four readers."""
-
-    def read(reader: int) -> Case:
-        tumour, ct = lung_tumour(), _demo_ct()["demo-ct"]()
-        labels = np.zeros(ct.values.shape, np.uint8)
-        labels[len(labels) - 1 - tumour.slices] = tumour.outlines[reader]
-        return Case(
-            name=f"reader {reader + 1}",
-            values=ct.values,
-            labels=labels,
-            spacing_mm=ct.spacing_mm,
-            patient=PATIENT,
-            names={1: "lung tumour"},
-            affine=ct.affine,
-            facts={"malignancy": tumour.malignancy[reader]},
-        )
-
-    return {f"reader {n + 1}": lambda n=n: read(n) for n in range(4)}  # type: ignore[misc]
-
-
-def tumour_slices(reader: int) -> dict[str, Callable[[], Case]]:
-    """Return the slices of the tumour that all four readers outlined, each as an image.
-
-    Args:
-        reader: Whose outlines are the mask, from 0.
-    """
-    tumour, ct = lung_tumour(), _demo_ct()["demo-ct"]()
-    spacing = ct.spacing_mm and (1.0, *ct.spacing_mm[1:])
-    cases = {
-        f"slice {number}": Case(
-            name=f"slice {number}",
-            values=ct.values[len(ct.values) - 1 - number][None],
-            labels=tumour.outlines[reader, row].astype(np.uint8)[None],
-            spacing_mm=spacing,
-            patient=PATIENT,
-        )
-        for row, number in enumerate(tumour.slices)
-        if tumour.outlines[:, row].any((1, 2)).all()
-    }
-    return {name: lambda case=case: case for name, case in cases.items()}  # type: ignore[misc]
-
-
-def _busi() -> dict[str, Callable[[], Case]]:
-    """Return the images of BUSI that have a lesion."""
-    busi = read_busi()
-    groups = busi.groups
-
-    def read(row: int) -> Case:
-        return Case(
-            name=busi.names[row],
-            values=np.asarray(busi.images[row])[None],
-            labels=np.asarray(busi.masks[row]).astype(np.uint8)[None],
-            names={1: "lesion"},
-            facts={"diagnosis": CLASSES[busi.labels[row]], "group": int(groups[row])},
-        )
-
-    rows = np.flatnonzero(busi.labels != CLASSES.index("normal"))
-    return {busi.names[row]: lambda row=row: read(row) for row in rows}  # type: ignore[misc]
-
-
-REGISTERED: dict[str, Callable[[], dict[str, Callable[[], Case]]]] = {
-    "demo-ct": _demo_ct,
-    "lung-tumour": _lung_tumour,
-    "busi": _busi,
-}
-
-
-def read_cases(
-    readers: Mapping[str, Callable[[], Case]],
-) -> Iterator[tuple[str, Case | InputError]]:
-    """Yield each case, or why it cannot be read."""
-    for name, read in readers.items():
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of the scaling to 8 bits
-                yield name, read()
-        except InputError as error:
-            yield name, error

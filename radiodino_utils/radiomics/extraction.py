@@ -16,10 +16,11 @@ from ..core.environment import git_revision, versions
 from ..core.errors import InputError
 from ..data.masks import stem_of
 from ..data.tables import decoded_text, separator_of
-from .cases import Case, Region, case_readers, find_regions, read_cases
+from .cases import Case, Region, find_regions
 from .deep import DeepExtractor
 from .handcrafted import handcrafted_features, resampled
 from .options import RadiomicsOptions
+from .readers import case_readers, read_cases
 from .table import RadiomicsTable
 
 _EXCLUDED = ["case", "patient", "label", "component", "what", "reason"]

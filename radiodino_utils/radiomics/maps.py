@@ -7,7 +7,8 @@ import pandas as pd
 
 from ..core.errors import InputError, unknown_name
 from ..core.files import atomic
-from .cases import Case, case_readers, find_regions, read_cases
+from .cases import Case, find_regions
+from .readers import case_readers, read_cases
 from .table import RadiomicsTable
 
 

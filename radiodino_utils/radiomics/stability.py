@@ -10,10 +10,11 @@ import pandas as pd
 
 from ..backbones.backbone import Backbone
 from ..core.errors import InputError, unknown_name
-from .cases import Case, case_readers, tumour_slices
+from .cases import Case
 from .extraction import table_of
 from .icc import intraclass_correlation
 from .perturbations import PERTURBATIONS, perturbed
+from .readers import case_readers, tumour_slices
 from .table import RadiomicsTable
 
 KEYS = ["case", "label", "component"]

