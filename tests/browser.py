@@ -127,7 +127,7 @@ def open_browser(folder):
         address = f"http://127.0.0.1:{port.read_text().split()[0]}/json"
         targets = requests.get(address, timeout=600).json()
         url = next(entry for entry in targets if entry["type"] == "page")["webSocketDebuggerUrl"]
-        socket = websocket.create_connection(url, timeout=60, suppress_origin=True)
+        socket = websocket.create_connection(url, timeout=600, suppress_origin=True)
         yield Page(socket)
         socket.close()
     finally:

@@ -38,7 +38,8 @@ def results_folder(profile: str) -> Path:
         profile: Name of the profile.
 
     Returns:
-        `$RADIODINO_RESULTS`, else `results/<profile>` of the repository.
+        `$RADIODINO_RESULTS`, else `results/<profile>` of the repository, or of the current folder
+        for an installed package, which has no repository around it.
 
     Raises:
         InputError: If the name of the profile leads out of `results`.
@@ -50,7 +51,8 @@ def results_folder(profile: str) -> Path:
             f"profile '{profile}': names a folder of results, so without '/', '..' "
             "or a dot in front; rename it."
         )
-    return REPOSITORY / "results" / profile
+    root = REPOSITORY if (REPOSITORY / "notebooks").is_dir() else Path.cwd()
+    return root / "results" / profile
 
 
 def require_checkout(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The report: one self-contained HTML page of tables, figures and provenance."""
 
 import base64
+import io
 import os
 import platform
 import re
@@ -18,6 +19,8 @@ from ..core.extras import extra
 from ..core.files import results_folder, write_text
 from ..core.states import current_files, read_state, recorded
 from ..evaluation.results import read_table
+from ..plots.style import read_texts
+from .report_summary import summary
 
 _LIMIT = 250  # rows of a table on the page; longer tables are linked only
 _TABLES = {
@@ -29,10 +32,24 @@ _TABLES = {
     "02_features": "Feature files",
     "02_unreadable": "Images that cannot be read and are left out",
 }
+_SECTIONS = {
+    "09": "Comparison",
+    "03": "Nearest neighbours",
+    "07": "Probes and fine-tuning",
+    "05": "Segmentation",
+    "04": "Maps of the embeddings",
+    "06": "Explanations",
+    "02": "Data and features",
+    "00": "Audit of the data",
+    "01": "One image",
+    "08": "Pre-training",
+    "10": "Adaptation",
+}
+_WIDEST = 1600  # pixels of a figure inside the page
 _INTERVALS = (
-    "Intervals are percentile bootstrap 95 % intervals over the test images "
-    "(1000 seeded resamples). They treat the images as independent and know nothing of other "
-    "patients or trainings."
+    "Intervals are percentile bootstrap 95 % intervals (1000 seeded resamples) over what the "
+    "column unit says: patients or other groups where they are known, else images as if they were "
+    "independent. They know nothing of other patients or trainings."
 )
 _RANDOM = (
     "Backbones named random-* have random weights: they are a baseline, not a trained RadioDINO."
@@ -61,18 +78,20 @@ def build_report(profile: str) -> Path:
             f"{folder / 'tables'}: holds no tables; run the notebooks of the profile first."
         )
     empty = pd.DataFrame(columns=["backbone", "weights", "source", "caveat"])
-    features = tables.get("02_features", empty)
-    rows = tables.get("09_results", empty)
+    features, rows = tables.get("02_features", empty), tables.get("09_results", empty)
+    figures = {path.stem: path for path in _current(folder, "figures/*.png")}
+    first = summary(tables, list(figures))
     page = _template().render(
         profile=profile,
         caveats=_caveats(features, rows),
+        summary=first,
+        figure=_figure(figures[first["figure"]], folder) if first["figure"] else None,
+        sections=_sections(folder, tables, figures),
         notebooks=_notebooks(folder),
-        tables=_shown_tables(tables),
-        links=[f"tables/{name}.csv" for name in tables],
+        downloads=_downloads(folder),
         intervals=_INTERVALS,
-        figures=[_figure(path, folder) for path in _current(folder, "figures/*.png")],
         provenance=_provenance(folder),
-        backbones=_as_html(features[["backbone", "weights", "source"]].drop_duplicates()),
+        backbones=features[["backbone", "weights", "source"]].drop_duplicates(),
     )
     write_text(folder / "report.html", page)
     return folder / "report.html"
@@ -94,17 +113,44 @@ def _caveats(features: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
     return caveats
 
 
-def _shown_tables(tables: Mapping[str, pd.DataFrame]) -> list[dict[str, str]]:
+def _sections(
+    folder: Path, tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Path]
+) -> list[dict[str, Any]]:
+    """Return the tables, figures and maps of each notebook that has any, the results first."""
+    maps = _current(folder, "figures/*.html")
+    sections = []
+    for number, title in _SECTIONS.items():
+        shown = [
+            {"title": heading, "table": tables[name], "link": f"tables/{name}.csv"}
+            for name, heading in _TABLES.items()
+            if name.startswith(number) and name in tables and 0 < len(tables[name]) <= _LIMIT
+        ]
+        drawn = [_figure(path, folder) for name, path in figures.items() if name[:2] == number]
+        found = [os.path.relpath(path, folder) for path in maps if path.stem[:2] == number]
+        if shown or drawn or found:
+            content = {"tables": shown, "figures": drawn, "maps": found}
+            sections.append({"id": f"part-{number}", "title": title} | content)
+    return sections
+
+
+def _downloads(folder: Path) -> list[dict[str, Any]]:
+    """Return the files of tables, predictions and features, by kind."""
+    kinds = {
+        "Tables": ("tables/*.csv",),
+        "Predictions of each image": ("predictions/*.csv", "predictions/*.parquet"),
+        "Features of each image": ("features/*.parquet",),
+    }
     return [
-        {"title": title, "html": _as_html(tables[name]), "link": f"tables/{name}.csv"}
-        for name, title in _TABLES.items()
-        if name in tables and 0 < len(tables[name]) <= _LIMIT
+        {
+            "title": title,
+            "files": [
+                (path.relative_to(folder).as_posix(), f"{path.stat().st_size / 1e6:.2f} MB")
+                for pattern in patterns
+                for path in _current(folder, pattern)
+            ],
+        }
+        for title, patterns in kinds.items()
     ]
-
-
-def _as_html(table: pd.DataFrame) -> str:
-    """Return a table as HTML, its cells escaped."""
-    return table.to_html(index=False, border=0)
 
 
 def _current(folder: Path, pattern: str) -> list[Path]:
@@ -148,14 +194,23 @@ def _as_page(notebook: Path) -> Path:
 
 
 def _figure(path: Path, folder: Path) -> dict[str, Any]:
-    pdf = path.with_suffix(".pdf")
+    """Return a figure as WebP inside the page, with its texts and the files beside it."""
+    pdf, texts = path.with_suffix(".pdf"), read_texts(path)
+    title = path.stem[3:].replace("_", " ")
     with Image.open(path) as image:
         dots_per_inch = image.info.get("dpi", (200, 200))[0]
         width = round(image.width * 110 / dots_per_inch)  # a little above the size in print
+        image = image.convert("RGB")
+    image.thumbnail((_WIDEST, 4 * _WIDEST))
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=80)
     return {
         "width": width,
-        "title": path.stem.replace("_", " "),
-        "data": base64.b64encode(path.read_bytes()).decode(),
+        "height": round(width * image.height / image.width),
+        "title": title,
+        "alt": texts.get("Alt", title),
+        "caption": texts.get("Caption", ""),
+        "data": base64.b64encode(buffer.getvalue()).decode(),
         "link": os.path.relpath(path, folder),
         "pdf": os.path.relpath(pdf, folder) if pdf.exists() else "",
     }

@@ -6,12 +6,18 @@ import re
 import nbformat
 import pandas as pd
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from radiodino_utils import cli
+from radiodino_utils.core import files
 from radiodino_utils.core.environment import processor, record_processor
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.workflow.readme import readme_with_tables
 from radiodino_utils.workflow.report import build_report
+from radiodino_utils.workflow.report_summary import summary
+
+from ..browser import needs_chromium, open_browser
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -51,14 +57,12 @@ def results(tmp_path, monkeypatch):
 def test_the_page_needs_no_network(results):
     page = build_report("demo").read_text()
     assert not LOADED.search(page)
-    assert "<script" not in page and "<link" not in page
-    assert set(re.findall(r'src="([^"]{0,15})', page)) == {"data:image/png;"}
-    assert base64.b64encode(PIXEL).decode() in page
+    assert set(re.findall(r'src="([^"]{0,16})', page)) == {"data:image/webp;"}
 
 
 def test_links_lead_to_files_beside_the_page(results):
     page = build_report("demo")
-    links = re.findall(r'href="([^"]+)"', page.read_text())
+    links = re.findall(r'href="(?!#|data:)([^"]+)"', page.read_text())
     expected = {
         "tables/09_results.csv",
         "tables/09_classification.csv",
@@ -226,3 +230,102 @@ def test_what_is_not_done_is_left_out_and_said(results):
     assert "tables/02_features.csv" in page and "000012345678" in page
     assert "48.10 [43.8, 52.5]" not in page and "03_k_curve" not in page
     assert '<td class="attention">out of date</td>' in page and "not done are left out" in page
+
+
+def result_rows(**changes):
+    """Return result rows of two backbones by one protocol."""
+    common = {"dataset": "made", "protocol": "knn", "split": "test", "n": "30", "caveat": ""}
+    common |= {"unit": "patient", "units": "6", "ci_low": "0.6", "ci_high": "0.9"}
+    rows = [
+        common | {"backbone": name, "metric": metric, "value": value}
+        for name, value in (("radiodino-mini", "0.8"), ("pixels", "0.4"))
+        for metric in ("accuracy", "auc")
+    ]
+    return pd.DataFrame(rows).assign(**changes)
+
+
+def test_the_first_screen_holds_the_answer(results):
+    shown = summary({"09_results": result_rows()}, ["03_metrics", "02_samples_made"])
+    assert shown["sentence"] == (
+        "On 30 test images of made, radiodino-mini reaches 80.0 [60.0, 90.0] % accuracy by the "
+        "protocol knn; the best baseline reaches 40.0 % (pixels)."
+    )
+    line = shown["table"].iloc[0]
+    assert line["AUC %"] == "80.0 [60.0, 90.0]" and line["units of intervals"] == "6 patients"
+    assert shown["figure"] == "03_metrics"
+
+
+def test_the_protocol_of_the_summary_is_not_chosen_by_its_results():
+    worse = result_rows(protocol="logistic", value="0.1")
+    table = summary({"09_results": pd.concat([result_rows(), worse])}, [])["table"]
+    assert table["protocol"].tolist() == ["logistic"]
+
+
+def test_a_run_without_labels_says_so(results):
+    (results / "tables" / "09_results.csv").unlink()
+    features = pd.DataFrame(
+        {"dataset": ["mine"], "backbone": [""], "weights": [""], "source": [""]}
+    )
+    features.to_csv(results / "tables" / "02_features.csv", index=False)
+    assert "no result rows of a test split are here" in build_report("demo").read_text()
+
+
+def test_figures_carry_their_texts_and_files_their_sizes(results):
+    texts = PngInfo()
+    texts.add_text("Caption", "How to <read> it.")
+    texts.add_text("Alt", "Line chart: a <title>.")
+    Image.new("L", (4, 4)).save(results / "figures" / "03_k_curve.png", pnginfo=texts)
+    (results / "predictions").mkdir()
+    (results / "predictions" / "03_knn_rows.csv").write_text("id\n1\n")
+    (results / "figures" / "04_map_made.html").write_text("a map")
+    page = build_report("demo").read_text()
+    assert "How to &lt;read&gt; it." in page and 'alt="Line chart: a &lt;title&gt;."' in page
+    assert 'href="predictions/03_knn_rows.csv"' in page and "(0.00 MB)" in page
+    assert 'href="figures/04_map_made.html">Interactive map' in page
+
+
+def test_an_installed_copy_reports_on_the_current_folder(results, tmp_path, monkeypatch):
+    monkeypatch.delenv("RADIODINO_RESULTS")
+    monkeypatch.setattr(files, "REPOSITORY", tmp_path / "site-packages")
+    monkeypatch.chdir(tmp_path)
+    (results / "mine").mkdir()
+    (results / "tables").rename(results / "mine" / "tables")
+    assert build_report("mine") == tmp_path / "results" / "mine" / "report.html"
+
+
+@needs_chromium
+def test_the_page_works_in_a_browser(results, tmp_path):
+    many = pd.DataFrame(
+        {f"column {i}": [f"{3 * j % 11} of many" for j in range(11)] for i in range(9)}
+    )
+    many.insert(0, "dataset", ["x" * 90] + ["made"] * 10)
+    many.to_csv(results / "tables" / "09_published.csv", index=False)
+    path = build_report("demo")
+    with open_browser(tmp_path / "profile") as page:
+        for width, dark in ((1440, False), (390, True)):
+            page.open(path, width=width, dark=dark)
+            assert page.overflow <= 0 and page.requests == [] and page.errors == []
+            assert page.serious_faults() == []
+        boxes = "[...document.querySelectorAll('.wide')]"
+        wide = f"{boxes}.find(box => box.querySelectorAll('th').length > 9)"
+        assert page.run(f"{wide}.scrollWidth > {wide}.clientWidth")
+        links = "[...document.querySelectorAll('nav a')].map(a => a.hash.slice(1))"
+        assert page.run(f"{links}.every(id => document.getElementById(id))")
+        page.run("document.querySelector('#provenance details').open = false")
+        page.run("document.querySelector('nav a[href=\"#provenance\"]').click()")
+        page.wait("document.querySelector('#provenance details').open")
+        assert page.run("document.querySelector('#provenance').getBoundingClientRect().top < 900")
+        column = (
+            f"[...{wide}.querySelectorAll('tbody tr')].map(r => parseInt(r.cells[1].textContent))"
+        )
+        click = f"{wide}.querySelectorAll('th button')[1].click()"
+        page.run(click)
+        assert page.run(column) == list(range(11))
+        page.run(click)
+        assert page.run(column) == list(range(10, -1, -1))
+        search = "document.querySelector('input[type=search]')"
+        page.run(f"{search}.value = '7 of'; {search}.dispatchEvent(new Event('input'))")
+        assert (
+            page.run(f"[...{wide}.querySelectorAll('tbody tr')].filter(r => !r.hidden).length") == 1
+        )
+        assert page.errors == []
