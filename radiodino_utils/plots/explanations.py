@@ -227,7 +227,7 @@ def similarity_sheet(
         "Similarity of each patch to the framed one of the first image. The frame in another image "
         "is its most similar patch."
     )
-    look = {"label": "cosine similarity", "top": None, "caption": caption}
+    look: dict[str, Any] = {"label": "cosine similarity", "top": None, "caption": caption}
     return map_sheet(rows, title=title, caveat=caveat, **look)
 
 

@@ -107,7 +107,9 @@ def _template() -> Any:
 
 
 def _caveats(features: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
-    caveats = [f"{caveat[0].upper()}{caveat[1:]}." for caveat in rows["caveat"].unique() if caveat]
+    known = [caveat for caveat in rows["caveat"].unique() if caveat]
+    own = [text for text in known if not any(text.startswith(f"{other}; ") for other in known)]
+    caveats = [f"{caveat[0].upper()}{caveat[1:]}." for caveat in own]
     if pd.concat([features["backbone"], rows["backbone"]]).str.startswith("random-").any():
         caveats.append(_RANDOM)
     return caveats
@@ -200,13 +202,13 @@ def _figure(path: Path, folder: Path) -> dict[str, Any]:
     with Image.open(path) as image:
         dots_per_inch = image.info.get("dpi", (200, 200))[0]
         width = round(image.width * 110 / dots_per_inch)  # a little above the size in print
-        image = image.convert("RGB")
-    image.thumbnail((_WIDEST, 4 * _WIDEST))
+        shown = image.convert("RGB")
+    shown.thumbnail((_WIDEST, 4 * _WIDEST))
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=80)
+    shown.save(buffer, "WEBP", quality=80)
     return {
         "width": width,
-        "height": round(width * image.height / image.width),
+        "height": round(width * shown.height / shown.width),
         "title": title,
         "alt": texts.get("Alt", title),
         "caption": texts.get("Caption", ""),

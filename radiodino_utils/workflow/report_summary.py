@@ -1,6 +1,7 @@
 """The first screen of the report: one sentence, one table and one figure."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -16,7 +17,7 @@ _RULE = (
 )
 
 
-def summary(tables: Mapping[str, pd.DataFrame], figures: list[str]) -> dict[str, object]:
+def summary(tables: Mapping[str, pd.DataFrame], figures: list[str]) -> dict[str, Any]:
     """Return what the first screen shows.
 
     Args:

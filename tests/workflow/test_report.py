@@ -244,6 +244,14 @@ def result_rows(**changes):
     return pd.DataFrame(rows).assign(**changes)
 
 
+def test_a_caveat_is_said_once(results):
+    texts = ["one patient", "one patient; without 1 images that have a twin", "other"]
+    table = pd.DataFrame({"backbone": "pixels", "caveat": texts})
+    table.to_csv(results / "tables" / "09_results.csv", index=False)
+    notes = re.findall('<p class="note">(.*?)</p>', build_report("demo").read_text())
+    assert notes[:2] == ["One patient.", "Other."]
+
+
 def test_the_first_screen_holds_the_answer(results):
     shown = summary({"09_results": result_rows()}, ["03_metrics", "02_samples_made"])
     assert shown["sentence"] == (
