@@ -157,7 +157,7 @@ def _has_type(value: object, default: object, comment: str = "") -> bool:
     if isinstance(value, dict) and isinstance(default, dict):
         return all(_has_type(value[key], default[key]) for key in value.keys() & default)
     if isinstance(value, list) and isinstance(default, list) and default:
-        return all(_has_type(item, default[0]) for item in value)
+        return all(item in default or _has_type(item, default[0]) for item in value)
     return True
 
 
