@@ -21,5 +21,5 @@ export RADIODINO_RESULTS="$scratch/results"
 nbval=("${pytest[@]}" --nbval --nbval-kernel-name radiodino --nbval-cell-timeout 7200 --nbval-sanitize-with notebooks/nbval.cfg --timeout 7200)
 # two at a time, each with half of the processors; the last one collects what the others wrote
 OMP_NUM_THREADS="$("$python" -c 'import os; print(max(1, os.cpu_count() // 2))')" \
-    "${nbval[@]}" notebooks/0[1-8]*.ipynb -n 2 --dist loadfile --max-worker-restart 0
+    "${nbval[@]}" notebooks/0[0-8]*.ipynb notebooks/1*.ipynb -n 2 --dist loadfile --max-worker-restart 0
 "${nbval[@]}" notebooks/09*.ipynb

@@ -230,6 +230,10 @@ def class_counts(dataset: ImageDataset) -> pd.DataFrame:
         labels = dataset.checked_labels(split)
         for label, name in enumerate(dataset.classes):
             chosen = np.flatnonzero(labels == label)
-            groups = np.nan if part.groups is None else len({part.groups[row] for row in chosen})
+            groups = (
+                np.nan
+                if part.groups is None
+                else len({part.groups[row] for row in chosen.tolist()})
+            )
             rows.append({"split": split, "class": name, "images": len(chosen), "groups": groups})
     return pd.DataFrame(rows)

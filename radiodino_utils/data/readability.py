@@ -175,8 +175,13 @@ def caveat_without(
 class Named(Protocol):
     """What has a name and lacks images: a dataset."""
 
-    name: str
-    unreadable: Mapping[str, str]
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Reason of each image that was left out, by its id."""
 
 
 def unreadable_table(datasets: Iterable[Named]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -49,5 +50,10 @@ def _folds(dataset: SegmentationDataset, folds: int, seed: int) -> list[Segmenta
     kept = f"{unit}s in one fold" if groups else "images at random"
     protocol = f"{folds} folds, {kept}, seed {seed}"
     print(f"{name}: {protocol}")
-    facts = {"protocol": protocol, "groups": groups, "unit": unit, "groups_from": source}
+    facts: dict[str, Any] = {
+        "protocol": protocol,
+        "groups": groups,
+        "unit": unit,
+        "groups_from": source,
+    }
     return [replace(dataset, fold=fold, splits=parts, **facts) for fold, parts in enumerate(splits)]

@@ -92,11 +92,12 @@ class ImageViewer:
             middle = count // 2 if self.index is None else self.index
             sliders["index"] = IntSlider(middle, 0, count - 1, description="slice", **options)
         if limits := value_range(self.path, self.index):
-            self._untouched = self.window or limits
-            low, high = min(limits[0], self._untouched[0]), max(limits[1], self._untouched[1])
+            start = self.window if isinstance(self.window, tuple) else limits  # not percentiles
+            low, high = min(limits[0], start[0]), max(limits[1], start[1])
             sliders["window"] = FloatRangeSlider(
-                value=self._untouched, min=low, max=high, description="window", **options
+                value=start, min=low, max=high, description="window", **options
             )
+            self._untouched = start
         return sliders
 
     def _take(self, values: Mapping[str, Any]) -> None:

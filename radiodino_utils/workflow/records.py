@@ -137,8 +137,11 @@ class Records:
             if path.stat().st_mtime_ns < began:
                 path.unlink()
         self._add_fetched(made_from["inputs"])
-        details = {"made_from": made_from, "outputs": self.outputs(notebook)}
-        details |= {"last_seconds": seconds}
+        details = {
+            "made_from": made_from,
+            "outputs": self.outputs(notebook),
+            "last_seconds": seconds,
+        }
         record_processor(self.folder, notebook.name, threads=threads)
         write_state(self.folder, notebook.name, _state("done", seconds, memory) | details)
 

@@ -133,8 +133,8 @@ class _Run:
         usual = sum(times) / len(times) if times else _USUAL
         self.expected = {name: seconds or usual for name, seconds in known.items()}
         shape = "{desc} {percentage:3.0f}% |{bar}| {elapsed}, about {remaining} left"
-        options = {"bar_format": shape, "disable": None if known else True}
-        with tqdm(total=sum(self.expected.values()), **options) as self.bar:
+        total = sum(self.expected.values())
+        with tqdm(total=total, bar_format=shape, disable=None if known else True) as self.bar:
             yield
 
     def visit(self, notebook: Notebook, failed: list[str]) -> bool:
