@@ -114,6 +114,7 @@ def test_figures_and_maps_are_offered_from_the_module_that_defines_them(package)
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
     }
     helpers = {"accepted", "has_token_attention", "on_grid", "require_attention"}
+    helpers |= {"ClickImage", "value_range"}
     assert defined - set(offered) <= helpers
 
 

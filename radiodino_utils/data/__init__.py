@@ -25,7 +25,7 @@ __getattr__, __dir__, __all__ = attach(
         "segmentation": ("folder_segmentation", "load_segmentation_dataset"),
         "segmentation_dataset": ("SegmentationDataset", "segmentation_summary", "with_labelled"),
         "sheets": ("contact_sheet",),
-        "segmentation_folds": ("segmentation_folds",),
+        "drawn_folds": ("segmentation_folds",),
         "studies": ("index_studies",),
     },
 )

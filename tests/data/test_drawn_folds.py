@@ -1,7 +1,7 @@
 import numpy as np
 
+from radiodino_utils.data.drawn_folds import segmentation_folds
 from radiodino_utils.data.segmentation_dataset import SegmentationDataset
-from radiodino_utils.data.segmentation_folds import segmentation_folds
 
 
 def drawn(n, **changes):
