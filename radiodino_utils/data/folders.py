@@ -170,6 +170,8 @@ def _require_single_files(names: Iterable[str], root: Path) -> None:
     """Check that no symbolic link brings an image in twice, perhaps under another label."""
     first: dict[Path, str] = {}
     for name in names:
+        if "\0" in name:
+            raise InputError(f"{root}: {name!r} is no file name; correct the list.")
         other = first.setdefault((root / name).resolve(), name)
         if other != name:
             raise InputError(

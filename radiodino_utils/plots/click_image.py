@@ -1,10 +1,9 @@
 """An image in a notebook that says where it was clicked."""
 
-import traitlets
-
 from ..core.extras import extra
 
 with extra("notebooks"):
+    import traitlets
     from anywidget import AnyWidget
 
 _SCRIPT = """

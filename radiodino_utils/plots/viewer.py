@@ -82,7 +82,8 @@ class ImageViewer:
         display(VBox([*sliders.values(), canvas]))
 
     def _sliders(self) -> dict[str, Any]:
-        from ipywidgets import FloatRangeSlider, IntSlider
+        with extra("notebooks"):
+            from ipywidgets import FloatRangeSlider, IntSlider
 
         sliders: dict[str, Any] = {}
         options = {"continuous_update": False}

@@ -166,7 +166,8 @@ def _texture(family: str, levels: np.ndarray, flat: bool) -> dict[str, float]:
 
 def _with_neighbours(inside: np.ndarray) -> np.ndarray:
     """Return the voxels that have a neighbour inside; NGTDM counts no others."""
-    from scipy.ndimage import convolve
+    with extra("evaluation"):
+        from scipy.ndimage import convolve
 
     return inside & (convolve(inside.astype(np.uint8), np.ones((3, 3, 3)), mode="constant") > 1)
 

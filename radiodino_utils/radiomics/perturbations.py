@@ -58,7 +58,8 @@ def _same(case: Case, _: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 def _translated(case: Case, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Shift the grid by a quarter to half a voxel along rows and columns."""
-    from scipy.ndimage import shift
+    with extra("evaluation"):
+        from scipy.ndimage import shift
 
     # less than half a voxel: the values change, the nearest label stays
     by = (0.0, *generator.uniform(0.25, 0.5, 2) * generator.choice([-1, 1], 2))
@@ -70,7 +71,8 @@ def _translated(case: Case, generator: np.random.Generator) -> tuple[np.ndarray,
 
 def _rotated(case: Case, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Rotate in the plane of the slices, by 2 degrees to `DEGREES`."""
-    from scipy.ndimage import rotate
+    with extra("evaluation"):
+        from scipy.ndimage import rotate
 
     angle = generator.uniform(2, DEGREES) * generator.choice([-1, 1])
     turn = {"axes": (1, 2), "reshape": False}
@@ -88,7 +90,8 @@ def _noisy(case: Case, generator: np.random.Generator) -> tuple[np.ndarray, np.n
 
 def _grown(case: Case, _: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Grow each region by a voxel where no other is."""
-    from scipy.ndimage import binary_dilation
+    with extra("evaluation"):
+        from scipy.ndimage import binary_dilation
 
     labels = case.labels.copy()
     for region in find_regions(case):
@@ -100,7 +103,8 @@ def _grown(case: Case, _: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 def _shrunk(case: Case, _: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Take a voxel from the border of each region that keeps some."""
-    from scipy.ndimage import binary_erosion
+    with extra("evaluation"):
+        from scipy.ndimage import binary_erosion
 
     labels = case.labels.copy()
     flat = len(labels) == 1

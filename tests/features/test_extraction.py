@@ -291,7 +291,10 @@ def test_a_damaged_image_is_named_and_the_rest_is_kept(
     file.write_bytes(good[: len(good) // 2])
     with pytest.raises(InputError, match=r"3\.png: the image is damaged or truncated"):
         extract_features(
-            tiny_backbone, load_dataset(f"folder:{tmp_path / 'set'}"), batch_size=1, **FP32
+            tiny_backbone,
+            load_dataset(f"folder:{tmp_path / 'set'}", on_error="raise"),
+            batch_size=1,
+            **FP32,
         )
     assert len(list(module.features_folder().rglob("all-*.safetensors"))) == 1
 

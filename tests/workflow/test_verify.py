@@ -72,6 +72,9 @@ def _segmentation_scores():
                     "seed": 0,
                     "fold": 0,
                     "labelled": 12,
+                    "group": "",
+                    "unit": "image",
+                    "groups_from": "",
                 }
                 line |= {
                     "weights": "ab",
