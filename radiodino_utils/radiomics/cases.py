@@ -101,7 +101,8 @@ def find_regions(case: Case, *, components: bool = False) -> list[Region]:
                 slice(outer.start + inner.start, outer.start + inner.stop)
                 for outer, inner in zip(box, part, strict=True)
             )
-            regions.append(Region(value, rank, place, parts[part] == number))  # type: ignore[arg-type]
+            own = parts[part] == number
+            regions.append(Region(value, rank, place, own))  # type: ignore[arg-type]
     return regions
 
 

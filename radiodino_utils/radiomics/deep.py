@@ -44,11 +44,11 @@ class DeepExtractor:
         precision: str = "fp32",
         threads: int | None = None,
     ) -> None:
-        made = {"engine": engine, "precision": precision, "threads": threads}
+        made: dict[str, Any] = {"engine": engine, "precision": precision, "threads": threads}
         self.backbone, self.options = backbone, options
         self.dense = dense_backbone(backbone, size=options.size)
-        self.engine = make_engine(self.dense, **made)  # type: ignore[arg-type]
-        self.whole = make_engine(backbone, **made) if options.crop else None  # type: ignore[arg-type]
+        self.engine = make_engine(self.dense, **made)
+        self.whole = make_engine(backbone, **made) if options.crop else None
 
     def names(self) -> list[str]:
         """Return the names of the features, the number of covered patches first."""
@@ -141,7 +141,10 @@ class DeepExtractor:
         Outside of the image, its edge is repeated.
         """
         rows, columns = (box for number, box in enumerate(region.box) if number != axis)
-        extents = [(box.stop - box.start) * step for box, step in zip((rows, columns), spacing)]  # noqa: B905
+        extents = [
+            (box.stop - box.start) * step
+            for box, step in zip((rows, columns), spacing, strict=True)
+        ]
         edge = max(extents) + 2 * self.options.margin_mm
         image, picked = _grey(case, axis, region.box[axis].start + place, window), []
         for box, step, size in zip((rows, columns), spacing, image.shape, strict=True):

@@ -144,4 +144,11 @@ def structures(
     """Yield number, name and patient of each structure, and what reads values, mask and affine."""
     values, affine, patient = dicom_volume(folder)
     for number, (name, draw) in dicom_masks(path, values.shape, affine).items():
-        yield number, name, patient, lambda draw=draw: (values, draw(), affine)  # type: ignore[misc]
+        yield number, name, patient, partial(_structure, values, draw, affine)
+
+
+def _structure(
+    values: np.ndarray, draw: Callable[[], np.ndarray], affine: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return values, the mask that is drawn now, and the affine."""
+    return values, draw(), affine

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,7 @@ def case_readers(
         raise InputError(f"{masks}: give a folder for a folder of images, and a file for one file.")
     pairs = pair_masks(images, masks) if images.is_dir() else [(images, masks)]
     cases: dict[str, Callable[[], Case]] = {
-        stem_of(image.name): lambda image=image, mask=mask: read_case(image, mask)  # type: ignore[misc]
-        for image, mask in pairs
+        stem_of(image.name): partial(read_case, image, mask) for image, mask in pairs
     }
     if len(cases) < len(pairs):
         raise InputError(f"{images}: images in subfolders have one name; rename them.")
@@ -78,8 +78,7 @@ def _structures(folder: Path, path: Path) -> dict[str, Callable[[], Case]]:
         )
 
     return {
-        f"{folder.name} {found[1]}": lambda found=found: read(*found)  # type: ignore[misc]
-        for found in structures(folder, path)
+        f"{folder.name} {found[1]}": partial(read, *found) for found in structures(folder, path)
     }
 
 
@@ -124,7 +123,7 @@ def _lung_tumour() -> dict[str, Callable[[], Case]]:
             facts={"malignancy": tumour.malignancy[reader]},
         )
 
-    return {f"reader {n + 1}": lambda n=n: read(n) for n in range(4)}  # type: ignore[misc]
+    return {f"reader {n + 1}": partial(read, n) for n in range(4)}
 
 
 def tumour_slices(reader: int) -> dict[str, Callable[[], Case]]:
@@ -164,7 +163,7 @@ def _busi() -> dict[str, Callable[[], Case]]:
         )
 
     rows = np.flatnonzero(busi.labels != CLASSES.index("normal"))
-    return {busi.names[row]: lambda row=row: read(row) for row in rows}  # type: ignore[misc]
+    return {busi.names[row]: partial(read, row) for row in rows.tolist()}
 
 
 REGISTERED: dict[str, Callable[[], dict[str, Callable[[], Case]]]] = {

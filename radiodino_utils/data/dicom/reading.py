@@ -1,5 +1,7 @@
 """Frames of DICOM files: their stored values, and 8-bit images."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,17 @@ from .values import attributes_of, modality_values, padding_of, stored_bits
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Name the file in what its decoding raises."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # decoders and values of damaged files raise anything
+        raise undecodable(name, error) from error
 
 
 def read_dicom(
@@ -41,17 +54,13 @@ def read_dicom(
         InputError: If the file cannot be decoded, has no such frame, or is no image.
     """
     name = name or str(source)
-    try:
+    with _decoding(name):
         header = decoded_header(source, name)
         require_image(header, name)
         pixels, frame = _frame(header, index, name)
         if pixels.ndim == 3 or header.PhotometricInterpretation == "PALETTE COLOR":
             return colour_image(pixels, header, name)
         return grey_image(stored_bits(pixels, header), header, frame, window, name)
-    except InputError:
-        raise
-    except Exception as error:  # decoders of damaged files raise anything
-        raise undecodable(name, error) from error
 
 
 def read_stored(
@@ -72,16 +81,12 @@ def read_stored(
         InputError: See `read_dicom`.
     """
     name = name or str(source)
-    try:
+    with _decoding(name):
         header = decoded_header(source, name)
         if is_segmentation(header):
             return segmentation_labels(header, index, name)
         require_image(header, name)
         return stored_bits(_frame(header, index, name)[0], header)
-    except InputError:
-        raise
-    except Exception as error:  # decoders of damaged files raise anything
-        raise undecodable(name, error) from error
 
 
 def count_frames(path: Path) -> int:
@@ -91,12 +96,10 @@ def count_frames(path: Path) -> int:
         InputError: If the file is not DICOM, or is damaged.
     """
     header = read_header(path)
-    try:
+    with _decoding(str(path)):
         if is_segmentation(header):
             return len(frames_of_planes(header))
         return int(header.get("NumberOfFrames") or 1)
-    except Exception as error:  # values of damaged headers raise anything
-        raise undecodable(str(path), error) from error
 
 
 def read_dicom_values(source: Path, *, index: int | None = None) -> np.ndarray:
@@ -113,7 +116,7 @@ def read_dicom_values(source: Path, *, index: int | None = None) -> np.ndarray:
         InputError: See `read_dicom`.
     """
     name = str(source)
-    try:
+    with _decoding(name):
         header = decoded_header(source, name)
         require_image(header, name)
         pixels, frame = _frame(header, index, name)
@@ -121,10 +124,6 @@ def read_dicom_values(source: Path, *, index: int | None = None) -> np.ndarray:
             return np.zeros(0)
         pixels = stored_bits(pixels, header)
         return modality_values(pixels, header, frame, name)[~padding_of(pixels, header, name)]
-    except InputError:
-        raise
-    except Exception as error:  # decoders of damaged files raise anything
-        raise undecodable(name, error) from error
 
 
 def frame_aspect(path: Path) -> float:
@@ -134,7 +133,7 @@ def frame_aspect(path: Path) -> float:
         InputError: If the file is not DICOM, or is damaged.
     """
     header = read_header(path)
-    try:
+    with _decoding(str(path)):
         measures = attributes_of(header, "PixelMeasuresSequence", 0)
         for source, keyword in (
             (measures, "PixelSpacing"),
@@ -144,8 +143,6 @@ def frame_aspect(path: Path) -> float:
             height, width = (float(edge) for edge in source.get(keyword) or (0, 0))
             if height > 0 < width:
                 return height / width
-    except Exception as error:  # values of damaged headers raise anything
-        raise undecodable(str(path), error) from error
     return 1.0
 
 
