@@ -14,6 +14,7 @@ from .images import LazyImages
 from .readability import require_few, unreadable_images
 from .reading import SUFFIXES, count_planes, read_values
 
+SHOWN = 20  # files in a message
 Colour = tuple[int, int, int]
 
 
@@ -140,7 +141,8 @@ def pair_masks(images: Path, masks: Path) -> list[tuple[Path, Path]]:
 
     Raises:
         InputError: If a folder is missing, an image has no mask or several, or two images have one
-            name; the message lists every such file. Masks without an image are listed by a warning.
+            name; the message lists the first such files. Masks without an image are listed by a
+            warning.
     """
     image_of, mask_of = _by_stem(images), _by_stem(masks)
     stripped: dict[str, list[Path]] = defaultdict(list)
@@ -161,9 +163,10 @@ def pair_masks(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     unpaired = sorted(path for paths in stripped.values() for path in paths)
     if faults:
         others = f"; masks without an image: {_listed(unpaired, masks)}" if unpaired else ""
+        shown = [*faults[:SHOWN], *[f"and {len(faults) - SHOWN} more"] * (len(faults) > SHOWN)]
         raise InputError(
             f"{images}: {len(faults)} image names cannot be paired with a mask in {masks}: "
-            f"{'; '.join(faults)}{others}. Add, rename or remove these files."
+            f"{'; '.join(shown)}{others}. Add, rename or remove these files."
         )
     if unpaired:
         warnings.warn(
@@ -223,4 +226,6 @@ def _by_stem(folder: Path) -> dict[str, list[Path]]:
 
 
 def _listed(paths: list[Path], folder: Path) -> str:
-    return ", ".join(path.relative_to(folder).as_posix() for path in paths)
+    names = [path.relative_to(folder).as_posix() for path in paths[:SHOWN]]
+    more = len(paths) - len(names)
+    return ", ".join([*names, *[f"and {more} more"] * (more > 0)])

@@ -12,6 +12,7 @@ from ..core.files import files_digest, value_hash
 from . import busi_splits, demo_ct
 from .busi import CLASSES, read_busi
 from .dataset import SPLITS
+from .external import external_segmentation_test
 from .images import ImageFiles, read_image
 from .intensity import OPTIONS, Rule, parse_rule, rule_text
 from .masks import (
@@ -63,7 +64,8 @@ def load_segmentation_dataset(
             `volumes.volume_segmentation`). `masks:PATH?images=FOLDER` names both folders, and
             `NAME=masks:PATH` gives the dataset a short name. `classes=background,liver` names the
             values of masks; `window`, `percentile` and `over` are one rule for the grey levels (see
-            `intensity.parse_rule`); `slices`, `plane` and `volume` are options of volumes.
+            `intensity.parse_rule`); `slices`, `plane` and `volume` are options of volumes. The
+            option `test` names an external test set, see `external_segmentation_test`.
         folds: Number of folds of `busi-folds`, the first ones of five; all five test every image
             once.
         seed: Seed of a random split.
@@ -81,6 +83,13 @@ def load_segmentation_dataset(
     if not isinstance(name, str):
         raise wrong_type("segmentation dataset", name, "a registered name")
     opened, tolerated = parse_open_name(name), tolerated_share(on_error)
+    if opened and opened.kind in _READERS and opened.test:
+        own, test = (
+            load_segmentation_dataset(part, seed=seed, on_error=on_error)[0]
+            for part in (str(opened.without_test()), opened.test)
+        )
+        joined = external_segmentation_test(own, test, seed=seed)
+        return [replace(joined, name=opened.alias or name)]
     if opened and opened.kind in _READERS:
         images, masks = opened.root / "images", opened.root / "masks"
         if "images" in opened.options:

@@ -1,4 +1,4 @@
-"""Some rows of a split."""
+"""Some rows of a split, and two sequences of images as one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,3 +36,24 @@ class _Rows(LazyImages):
     def read(self, row: int) -> np.ndarray:
         """Return the image of a row."""
         return self.images[int(self.rows[row])]
+
+
+@dataclass(frozen=True)
+class JoinedImages(LazyImages):
+    """Two sequences of images, one after the other.
+
+    Attributes:
+        first: Those of the first rows.
+        second: Those of the rows after them.
+    """
+
+    first: Images
+    second: Images
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def read(self, row: int) -> np.ndarray:
+        """Return the image of a row."""
+        row -= len(self.first)
+        return self.first[row + len(self.first)] if row < 0 else self.second[row]
