@@ -40,12 +40,16 @@ class Detected:
         name: Name for `load_dataset`, or for `load_segmentation_dataset` if it begins with
             `masks:` or `volumes:`; empty if there is none, as for a single image.
         hint: What gives it labels, if it has none, or another way to read it.
+        is_dicom: Whether most files of the folder are DICOM files, whatever the kind.
+        is_nifti: Whether all images of the folder are NIfTI volumes.
     """
 
     path: Path
     kind: str
     name: str = ""
     hint: str = ""
+    is_dicom: bool = False
+    is_nifti: bool = False
 
     @property
     def has_labels(self) -> bool:
@@ -97,22 +101,24 @@ def _detect_folder(root: Path) -> Detected:
         return Detected(root, "nothing")
     of_dicom = [file for file in files if not file.name.lower().endswith((*_RASTER, *NIFTI))]
     if of_dicom and (root / LABELS).is_file():
-        return Detected(root, "dicom", f"dicom:{root}")
+        return Detected(root, "dicom", f"dicom:{root}", is_dicom=True)
     folders = _class_folders(root, files)
     is_split = any(folder.parent != root for folder in folders)
-    is_of_patients = len(of_dicom) * 2 > len(files) and not is_split and not _mix_patients(folders)
+    is_dicom = len(of_dicom) * 2 > len(files)
+    is_of_patients = is_dicom and not is_split and not _mix_patients(folders)
     if len(folders) > 1 and not is_of_patients:
-        return Detected(root, "classes", f"folder:{root}")
-    if len(of_dicom) * 2 > len(files):
+        return Detected(root, "classes", f"folder:{root}", is_dicom=is_dicom)
+    if is_dicom:
         hint = f"label it by {LABELS} in it (columns PatientID and label): then it is dicom:{root}"
         if len(folders) > 1:
             hint += f"; if its folders are classes, it is folder:{root}"
-        return Detected(root, "dicom", f"dicom:{root}{_UNLABELLED}", hint)
+        return Detected(root, "dicom", f"dicom:{root}{_UNLABELLED}", hint, is_dicom=True)
     lists = [path for path in sorted(root.iterdir()) if _is_list(path)]
     if len(lists) == 1:
         return Detected(root, "list", f"folder:{lists[0]}")
     hint = "label it by one folder per class, or a list with the columns path and label"
-    return Detected(root, "images", f"folder:{root}{_UNLABELLED}", hint)
+    is_nifti = all(file.name.lower().endswith(NIFTI) for file in files)
+    return Detected(root, "images", f"folder:{root}{_UNLABELLED}", hint, is_nifti=is_nifti)
 
 
 def _class_folders(root: Path, files: list[Path]) -> dict[Path, list[Path]]:

@@ -17,12 +17,20 @@ from .folder_layout import (
     is_image_file,
     split_folders,
     split_of,
+    stem_of,
 )
 from .images import ImageFiles
 from .intensity import OPTIONS, Rule, parse_rule, rule_text
 from .labels import parse_renames, renamed_labels
 from .open_names import UNLABELLED, OpenName
-from .tables import LISTS, dataset_from_table, read_table, require_disjoint, require_trained_labels
+from .tables import (
+    LISTS,
+    completed_names,
+    dataset_from_table,
+    read_table,
+    require_disjoint,
+    require_trained_labels,
+)
 
 SYNONYMS = {
     "path": ("path", "filename", "file", "filepath", "image", "image_path"),
@@ -213,7 +221,9 @@ def read_list(
             The column `positive` names the positive class of two, in one row or in all; without it
             the last class in sorted order is positive.
         name: Name of the dataset.
-        root: Folder of the images; by default that of the list.
+        root: Folder of the images; by default that of the list. With it a list may name files
+            without their folders or suffixes, or name patients alone: then a folder or file of each
+            image has the name of its patient.
         renames: New name of labels.
         tolerated: See `tables.dataset_from_table`.
 
@@ -225,7 +235,7 @@ def read_list(
             some images have a patient or group, splits overlap, a class has one image, or the
             positive class does not exist or is ambiguous, or the splits have different classes.
     """
-    table, folder = read_table(path, ("path", "label"), synonyms=SYNONYMS), root or path.parent
+    table, folder = _listed(path, root), root or path.parent
     table = table if "split" in table else table.assign(split="all")
     table["split"] = [split_of(split) or split for split in table["split"]]
     table["label"] = renamed_labels(table["label"], renames or {}, path)
@@ -254,6 +264,44 @@ def read_list(
     )
     _require_equal_classes(table, path)
     return replace(dataset, unit=unit, groups_from=f"column {unit}") if unit else dataset
+
+
+def _listed(path: Path, root: Path | None) -> pd.DataFrame:
+    """Read the list of `read_list`, with the path of each image in the folder."""
+    if root is None or not root.is_dir():
+        return read_table(path, ("path", "label"), synonyms=SYNONYMS)
+    images = [image.relative_to(root).as_posix() for image in image_files(root)[0]]
+    table = read_table(path, ("label",), synonyms=SYNONYMS)
+    if "path" not in table and "patient" in table:
+        return _of_patients(table, images, path)
+    table = read_table(path, ("path", "label"), synonyms=SYNONYMS)
+    return table.assign(path=completed_names(table["path"], images, path))
+
+
+def _of_patients(table: pd.DataFrame, images: list[str], source: Path) -> pd.DataFrame:
+    """Return a row per image of a list of patients, by the names of folders or files."""
+    patients = table["patient"]
+    if len(repeated := patients[patients.duplicated()]):
+        raise InputError(f"{source}: the patient '{repeated.iloc[0]}' is listed twice.")
+    known, rows, without = set(patients), [], []
+    for image in images:
+        found = known & {*stem_of(image).split("/")}
+        if len(found) > 1:
+            raise InputError(
+                f"{source}: {image} has the names of the patients {', '.join(sorted(found))}; list "
+                "the images instead, in a column path."
+            )
+        rows += [(image, patient) for patient in found]
+        without += [] if found else [image]
+    if absent := sorted(known - {patient for _, patient in rows}):
+        raise InputError(
+            f"{source}: {len(absent)} of {len(known)} patients have no image, first '{absent[0]}': "
+            "no folder or file has this name; mend the list, or list the images in a column path."
+        )
+    if without:
+        count = f"{len(without)} images of no listed patient"
+        warnings.warn(f"{source}: {count} are left out, first '{without[0]}'.", stacklevel=4)
+    return pd.DataFrame(rows, columns=["path", "patient"]).merge(table, on="patient")
 
 
 def _require_filled(groups: pd.Series, path: Path) -> None:

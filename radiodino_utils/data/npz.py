@@ -33,6 +33,7 @@ def read_npz(
     md5: str | None = None,
     caveat: str = "",
     positive: str = "",
+    any_splits: bool = False,
 ) -> ImageDataset:
     """Read a file in MedMNIST's layout.
 
@@ -40,11 +41,13 @@ def read_npz(
 
     Args:
         path: The file.
-        name: Name of the dataset; one that starts with `npz:` may lack the split `val`.
+        name: Name of the dataset.
         classes: Name of each label; the numbers by default.
         md5: Expected MD5 of the file, if it is known.
         caveat: See `ImageDataset`.
         positive: See `ImageDataset`.
+        any_splits: Whether `val` or `test` may be missing, and `images`, `labels` and `ids` without
+            a split in their names are read as the split "all".
 
     Returns:
         The dataset; arrays are memory-mapped.
@@ -61,12 +64,12 @@ def read_npz(
             "the file is damaged or another: download it again."
         )
     arrays = _mapped(path, digest)
-    optional = {"val"} if name.startswith("npz:") else set()
-    splits = {
-        split: _read_split(arrays, split, path)
-        for split in SPLITS
-        if f"{split}_images" in arrays or split not in optional
-    }
+    required = {"train"} if any_splits else {*SPLITS}
+    if any_splits and "images" in arrays:
+        splits = {"all": _read_split(arrays, "all", path)}
+    else:
+        names = [name for name in SPLITS if f"{name}_images" in arrays or name in required]
+        splits = {name: _read_split(arrays, name, path) for name in names}
     highest = max(int(split.labels.max()) for split in splits.values())
     classes = classes or tuple(str(label) for label in range(highest + 1))
     if highest >= len(classes):
@@ -78,32 +81,33 @@ def read_npz(
 
 def _read_split(arrays: dict[str, np.ndarray], split: str, path: Path) -> Split:
     """Return a split after checking its arrays."""
-    missing = [key for key in (f"{split}_images", f"{split}_labels") if key not in arrays]
+    prefix = "" if split == "all" else f"{split}_"
+    missing = [key for key in (f"{prefix}images", f"{prefix}labels") if key not in arrays]
     if missing:
         raise InputError(
             f"{path}: the keys {', '.join(missing)} are missing; MedMNIST's layout is needed."
         )
-    images, labels = arrays[f"{split}_images"], np.asarray(arrays[f"{split}_labels"])
+    images, labels = arrays[f"{prefix}images"], np.asarray(arrays[f"{prefix}labels"])
     is_image = images.ndim in (3, 4) and images.shape[3:] in ((), (3,))
     if images.dtype != np.uint8 or not is_image:
         raise InputError(
-            f"{path}: {split}_images is {images.dtype} {images.shape}; "
+            f"{path}: {prefix}images is {images.dtype} {images.shape}; "
             "uint8 [n, height, width(, 3)] is needed."
         )
     if not len(images):
         raise InputError(f"{path}: the split '{split}' is empty.")
     if labels.shape not in ((len(images),), (len(images), 1)) or labels.dtype.kind not in "iu":
         raise InputError(
-            f"{path}: {split}_labels is {labels.dtype} {labels.shape}; "
+            f"{path}: {prefix}labels is {labels.dtype} {labels.shape}; "
             f"one whole number per image is needed, ({len(images)}, 1)."
         )
     if labels.min() < 0:
-        raise InputError(f"{path}: {split}_labels holds {labels.min()}; labels count from 0.")
+        raise InputError(f"{path}: {prefix}labels holds {labels.min()}; labels count from 0.")
     default_ids = [f"{split}/{row:06d}" for row in range(len(images))]
-    ids = [str(name) for name in arrays.get(f"{split}_ids", default_ids)]
+    ids = [str(name) for name in arrays.get(f"{prefix}ids", default_ids)]
     if len(ids) != len(images):
         raise InputError(
-            f"{path}: {split}_ids holds {len(ids)} names for {len(images)} images; "
+            f"{path}: {prefix}ids holds {len(ids)} names for {len(images)} images; "
             "one each is needed."
         )
     return Split(images, labels.reshape(-1).astype(np.int64), ids)

@@ -254,7 +254,7 @@ def _missing_radimagenet(name: str) -> Missing | None:
 
 def _read_npz(opened: OpenName, name: str, *, tolerated: float | None) -> ImageDataset:
     opened.require_options(())
-    return read_npz(opened.root, name)
+    return read_npz(opened.root, name, any_splits=True)
 
 
 _readers: dict[str, Callable[..., ImageDataset]] = {

@@ -1,11 +1,10 @@
 """Labelled datasets from folders of DICOM studies, as a PACS exports them."""
 
 import warnings
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from .labels import parse_renames, renamed_labels
 from .open_names import UNLABELLED, OpenName
 from .readability import caveat_without, require_few, unreadable_images, without_unreadable
 from .slices import chosen_slices
-from .tables import read_table, require_disjoint, require_trained_labels
+from .tables import completed_names, read_table, require_disjoint, require_trained_labels
 
 LABELS = "labels.csv"
 SAMPLED = 32  # greatest number of slices of a series whose percentiles are taken
@@ -280,7 +279,7 @@ def _listed(source: Path, paths: pd.Series, renames: Mapping[str, str]) -> pd.Da
     if key is None:
         raise InputError(f"{source}: has none of the columns {', '.join(KEYS)}; add one.")
     if key == "path":
-        table[key] = _completed(table[key], paths, source)
+        table[key] = completed_names(table[key], paths, source)
     table["label"] = renamed_labels(table["label"], renames, source)
     if len(repeated := table[key][table[key].duplicated()]):
         raise InputError(f"{source}: the {key} '{repeated.iloc[0]}' is listed twice.")
@@ -291,23 +290,6 @@ def _listed(source: Path, paths: pd.Series, renames: Mapping[str, str]) -> pd.Da
     if others := sorted(set(table["split"]) - {*SPLITS, "all"}):
         raise InputError(f"{source}: unknown split '{others[0]}'; known: {', '.join(SPLITS)}.")
     return table[[key, "label", "split"]]
-
-
-def _completed(names: pd.Series, paths: pd.Series, source: Path) -> list[str]:
-    """Return the path of each file that is named by its path or by its name alone."""
-    known, of_name = set(paths), defaultdict(list)
-    for path in paths:
-        of_name[PurePosixPath(path).name].append(path)
-    completed = []
-    for name in names:
-        candidates = [name] if name in known else of_name.get(name, [name])
-        if len(candidates) > 1:
-            raise InputError(
-                f"{source}: '{name}' is the name of {len(candidates)} files, such as "
-                f"{candidates[0]} and {candidates[1]}; write their paths."
-            )
-        completed += candidates
-    return completed
 
 
 def _joined(

@@ -5,9 +5,9 @@ import csv
 import io
 import re
 import zipfile
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ import pandas as pd
 from ..core.errors import InputError
 from ..core.files import explaining, files_digest, require_inside, value_hash
 from .dataset import SPLITS, ImageDataset, Split
+from .folder_layout import stem_of
 from .images import ImageFiles
 from .readability import caveat_without, few, unreadable_images, without_unreadable
 
@@ -125,6 +126,37 @@ def _known(missing: Sequence[str], synonyms: Mapping[str, Sequence[str]]) -> str
     """Return which names of missing columns are read."""
     names = [f"{name} may be called {', '.join(synonyms.get(name, ()))}" for name in missing]
     return f" ({'; '.join(names)})" if synonyms else ""
+
+
+def completed_names(names: Iterable[str], paths: Iterable[str], source: Path) -> list[str]:
+    """Return the path of each file of a list, which may name it by its name or without a suffix.
+
+    Args:
+        names: What the list says.
+        paths: Paths of all files, with slashes.
+        source: The list, for the message.
+
+    Returns:
+        Paths; a name that fits no file as it is.
+
+    Raises:
+        InputError: If a name fits several files.
+    """
+    known, of_name = set(paths), defaultdict(set)
+    for path in known:
+        name = PurePosixPath(path).name
+        for short in (name, stem_of(path), stem_of(name)):
+            of_name[short].add(path)
+    completed = []
+    for name in names:
+        candidates = [name] if name in known else sorted(of_name.get(name, [name]))
+        if len(candidates) > 1:
+            raise InputError(
+                f"{source}: '{name}' is the name of {len(candidates)} files, such as "
+                f"{candidates[0]} and {candidates[1]}; write their paths."
+            )
+        completed += candidates
+    return completed
 
 
 def require_trained_labels(table: pd.DataFrame, source: Path) -> None:

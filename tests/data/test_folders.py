@@ -433,6 +433,36 @@ def test_a_list_elsewhere_names_the_images_of_a_folder(folder, tmp_path):
     assert [int(image[0, 0]) for image in dataset.splits["all"].images[:]] == [1, 0]
 
 
+def test_a_list_elsewhere_may_leave_out_folders_and_suffixes(folder, tmp_path):
+    root = folder(["1.png", "deep/2.png", "deep/3.png", "other/3.png"])
+    name = f"folder:{root}?labels={tmp_path / 'labels.csv'}"
+    (tmp_path / "labels.csv").write_text("image,label\n2.png,a\n1,b\nother/3,b\n")
+    assert load_dataset(name).splits["all"].ids == ["deep/2.png", "1.png", "other/3.png"]
+    (tmp_path / "labels.csv").write_text("image,label\n1,a\n3,b\n")
+    with pytest.raises(InputError, match=r"'3' is the name of 2 files, such as deep/3\.png"):
+        load_dataset(name)
+
+
+def test_a_list_elsewhere_may_name_patients_alone(folder, tmp_path):
+    root = folder(["p1/1.png", "p1/2.png", "site/p2/1.png", "p3.png", "else.png"])
+    name, path = f"folder:{root}?labels={tmp_path / 'labels.csv'}", tmp_path / "labels.csv"
+    path.write_text("Patient ID,diagnosis,age\np1,a,30\np2,b,40\np3,b,50\n")
+    with pytest.warns(UserWarning, match="1 images of no listed patient are left out, first 'else"):
+        dataset = load_dataset(name)
+    (part,) = dataset.splits.values()
+    assert part.ids == ["p1/1.png", "p1/2.png", "p3.png", "site/p2/1.png"]
+    assert [dataset.classes[label] for label in part.labels] == [*"aabb"]
+    assert part.groups == ["p1", "p1", "p3", "p2"] and dataset.unit == "patient"
+    for row, message in (
+        ("p1,b", "the patient 'p1' is listed twice"),
+        ("p9,b", "1 of 3 patients have no image, first 'p9'"),
+        ("site,b", "site/p2/1.png has the names of the patients p2, site"),
+    ):
+        path.write_text(f"patient,label\np1,a\np2,b\n{row}\n")
+        with pytest.raises(InputError, match=message):
+            load_dataset(name)
+
+
 def test_images_without_labels_have_one_class(folder, tmp_path):
     dataset = load_dataset(f"folder:{folder(['b/1.png', '2.png'])}?labels=unlabelled")
     assert dataset.classes == ("unlabelled",)

@@ -62,6 +62,22 @@ def test_val_may_be_absent_from_a_file_of_ones_own(npz):
 IMAGES = np.zeros((5, 8, 8), np.uint8)
 
 
+def test_arrays_without_splits_are_one_split(tmp_path):
+    np.savez(tmp_path / "a.npz", images=IMAGES, labels=np.array([0, 1, 0, 1, 1]))
+    dataset = load_dataset(f"own=npz:{tmp_path / 'a.npz'}")
+    assert list(dataset.splits) == ["all"] and dataset.splits["all"].labels.tolist() == [
+        *(0, 1, 0, 1, 1)
+    ]
+    np.savez(tmp_path / "b.npz", images=IMAGES)
+    with pytest.raises(InputError, match="the keys labels are missing"):
+        load_dataset(f"npz:{tmp_path / 'b.npz'}")
+
+
+def test_a_short_name_needs_no_more_splits_than_a_path(npz):
+    absent = dict.fromkeys(("val_images", "val_labels", "test_images", "test_labels"))
+    assert list(load_dataset(f"own=npz:{npz(**absent)}").splits) == ["train"]
+
+
 FAULTS = {
     "a missing key": (
         {"test_labels": None},
