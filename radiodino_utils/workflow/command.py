@@ -31,6 +31,7 @@ def _option(default: object, description: str, metavar: str | None = None) -> An
 
 
 _OF_DATA = ("labels", "masks", "test", "backbone", "name", "quick")
+_OF_TEST = ("test_labels", "test_masks")
 _OF_PROFILES = ("profile", "list", "check", "save_outputs")
 
 
@@ -53,6 +54,12 @@ class RunOptions:
     labels: str | None = _option(None, "List of the labels of --data, if it is elsewhere.", "CSV")
     masks: str | None = _option(None, "Folder of the masks of --data, if it is elsewhere.", "PATH")
     test: str | None = _option(None, "External test set with the labels of --data.", "PATH")
+    test_labels: str | None = _option(
+        None, "List of the labels of --test, if it is elsewhere.", "CSV"
+    )
+    test_masks: str | None = _option(
+        None, "Folder of the masks of --test, if it is elsewhere.", "PATH"
+    )
     backbone: tuple[str, ...] = _option(
         (), "Backbone for --data; may be given again. [radiodino-mini]", "NAME"
     )
@@ -77,6 +84,9 @@ class RunOptions:
         given = [name for name in _OF_DATA if getattr(self, name)]
         if given and not self.data:
             raise InputError(f"--{_flag(given[0])} belongs to --data PATH; give that too.")
+        given = [name for name in _OF_TEST if getattr(self, name)]
+        if given and not self.test:
+            raise InputError(f"--{_flag(given[0])} belongs to --test PATH; give that too.")
 
 
 def parse(arguments: list[str] | None = None) -> RunOptions:
@@ -169,6 +179,8 @@ def _study(options: RunOptions) -> "Study":
         labels=_path(options.labels),
         masks=_path(options.masks),
         test=_path(options.test),
+        test_labels=_path(options.test_labels),
+        test_masks=_path(options.test_masks),
         backbones=options.backbone,
         name=options.name or "",
         quick=options.quick,

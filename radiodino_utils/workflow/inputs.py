@@ -16,7 +16,7 @@ from ..data.registry import dataset_place
 from ..data.tables import decoded_text, separator_of
 
 _CONTENT_LIMIT = 256e6  # bytes whose content is hashed; beyond, sizes and times are
-_WEIGHTS = re.compile(r"file:(.+?)(\?heads=.*)?")
+WEIGHTS = re.compile(r"file:(.+?)(\?heads=.*)?")  # weights of one's own, see `load_backbone`
 _TABLES = (".csv", ".tsv")
 _WEIGHTED = re.compile(r"(.+)=[\d.eE+-]+")  # a source of a corpus
 
@@ -59,7 +59,7 @@ def open_paths(text: str) -> list[str]:
         text: Such as `folder:PATH`, `npz:PATH`, `masks:PATH`, `volumes:PATH`,
             `dicom:PATH?window=lung&labels=PATH` or `file:PATH?heads=6`.
     """
-    if weights := _WEIGHTS.fullmatch(text):
+    if weights := WEIGHTS.fullmatch(text):
         return [weights[1]]
     opened = parse_open_name(text)
     return opened.paths() if opened else []

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,20 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import InputError
+from ..backbones.registry import OPEN_NAMES, REGISTRY, find_model
+from ..core.errors import InputError, unknown_name
 from ..core.files import make_folder, results_folder, write_text
 from ..data.dataset import ImageDataset
-from ..data.detection import KINDS, Detected, detect
+from ..data.detection import KINDS, detect
 from ..data.groups import with_groups
 from ..data.open_names import UNLABELLED, OpenName, parse_open_name
 from ..data.registry import dataset_names, load_dataset
 from ..data.segmentation import load_segmentation_dataset
 from ..evaluation.folds import in_folds
+from .inputs import WEIGHTS
 from .notebooks import OWN, profile_names
 
 BACKBONE, BASELINES = "radiodino-mini", ("random-t16", "pixels")
-SLICES = "5"  # of each series of DICOM, evenly
+QUICK_SLICES = "5"  # of each series of DICOM, evenly
 FOLDS, REPEATS = 5, 3
+MASK_CLASSES = 32  # values of masks, at most
 SHOTS, KS = (1, 5, 10, 20, 50), (1, 5, 10, 20, 50, 100, 200)
 _NO_VALIDATION = ("knn-k20", "knn1", "knn11")  # kNN protocols that choose nothing
 _UNFIT = {
@@ -43,6 +47,8 @@ class Study:
         labels: List of labels, if it lies elsewhere.
         masks: Folder of the masks of the images.
         test: Path of an external test set with the same labels, which no fit sees.
+        test_labels: List of the labels of `test`, if it lies elsewhere.
+        test_masks: Folder of the masks of `test`.
         backbones: Names of the backbones; `BACKBONE` by default.
         name: Name of the study and of its results folder; by default that of `data`.
         quick: Whether to leave out what takes most of the time.
@@ -52,6 +58,8 @@ class Study:
     labels: Path | None = None
     masks: Path | None = None
     test: Path | None = None
+    test_labels: Path | None = None
+    test_masks: Path | None = None
     backbones: Sequence[str] = ()
     name: str = ""
     quick: bool = False
@@ -81,8 +89,12 @@ def write_study(study: Study) -> Path:
             of the project.
     """
     name = _name(study)
+    _backbones(study.backbones)  # before anything is read
     dataset, segmentation = _names(study, name)
-    plan = _plan(study, with_groups(load_dataset(dataset)), dataset, segmentation)
+    with warnings.catch_warnings():
+        # of each image; it comes again where they are used
+        warnings.filterwarnings("ignore", message=".*give a window to choose otherwise")
+        plan = _plan(study, with_groups(load_dataset(dataset)), dataset, segmentation)
     path = make_folder(results_folder(name)) / f"{name}.yaml"
     text = _text(plan, path)
     if path.exists() and path.read_text(encoding="utf-8") != text:
@@ -110,37 +122,88 @@ def _name(study: Study) -> str:
 
 def _names(study: Study, name: str) -> tuple[str, str]:
     """Return the names of the dataset and of the segmentation dataset, which may be empty."""
-    found = detect(study.data.expanduser().absolute())
+    opened, masks = _opened(study.data, study.labels, study.masks, study.quick)
+    if study.test:
+        test, test_masks = _opened(study.test, study.test_labels, study.test_masks, study.quick)
+        opened = replace(opened, options=opened.options | {"test": str(test)})
+        if masks and test_masks:
+            masks = replace(masks, options=masks.options | {"test": str(test_masks)})
+    if masks:
+        masks = replace(_with_classes(masks), alias=name)
+    return str(replace(opened, alias=name)), str(masks or "")
+
+
+def _with_classes(masks: OpenName) -> OpenName:
+    """Return the name of images with masks that also names the classes, if there are several."""
+    (dataset, *_) = load_segmentation_dataset(str(masks.without_test()))
+    values = sorted({int(value) for mask in dataset.masks for value in np.unique(mask)})
+    if len(values) > MASK_CLASSES or values[-1] > 255:
+        raise InputError(
+            f"{masks.path}: the masks hold {len(values)} values up to {values[-1]}; they should "
+            f"number at most {MASK_CLASSES} classes, and not be saved as JPEG."
+        )
+    if values[-1] < 2:
+        return masks
+    names = ["background", *(f"class {value}" for value in range(1, values[-1] + 1))]
+    classes = {"classes": ",".join(names)}
+    test = parse_open_name(masks.test)
+    if test:
+        classes["test"] = str(replace(test, options=test.options | classes))
+    return replace(masks, options=masks.options | classes)
+
+
+def _opened(
+    path: Path, labels: Path | None, masks: Path | None, quick: bool
+) -> tuple[OpenName, OpenName | None]:
+    """Return the open names of images, and of the same with their masks."""
+    found = detect(path.expanduser().absolute())
     if not found.name:
         hint = found.hint or "name a folder of images, or a list of them"
-        raise InputError(f"{study.data}: {KINDS[found.kind]}; {hint}.")
-    opened = _opened(found, name)
-    masks = f"{name}={found.name}" if found.has_masks else ""
-    if study.masks:
-        options = {"images": opened.path}
-        masks = str(OpenName("masks", str(study.masks.expanduser().absolute()), options, name))
-    if study.labels:
-        labels = {"labels": str(study.labels.expanduser().absolute())}
-        opened = replace(opened, options=opened.options | labels)
-    if study.test:
-        test = _opened(detect(study.test.expanduser().absolute()), "")
-        opened = replace(opened, options=opened.options | {"test": str(test)})
-    return str(opened), masks
+        raise InputError(f"{path}: {KINDS[found.kind]}; {hint}.")
+    opened = parse_open_name(found.name)
+    assert opened
+    with_masks = opened if found.has_masks else None
+    if with_masks:
+        opened = OpenName("folder", str(found.path / "images"), {"labels": UNLABELLED})
+    elif labels and found.is_dicom:  # its folders are no classes
+        opened = OpenName("dicom", str(found.path))
+    if opened.kind == "dicom":
+        slices = {"slices": QUICK_SLICES if quick else "all"}
+        opened = replace(opened, options=slices | opened.options)
+    if masks and found.kind == "npz":
+        raise InputError(f"--masks {masks}: belongs to image files, and {path} is an npz file.")
+    if masks:
+        images = found.path if found.path.is_dir() else found.path.parent  # of a list
+        kind = "volumes" if found.is_nifti else "masks"
+        with_masks = OpenName(kind, str(masks.expanduser().absolute()), {"images": str(images)})
+    if labels:
+        listed = {"labels": str(labels.expanduser().absolute())}
+        opened = replace(opened, options=opened.options | listed)
+    return opened, with_masks
 
 
-def _opened(found: Detected, name: str) -> OpenName:
-    opened = None if found.has_masks else parse_open_name(found.name)
-    if opened:
-        chosen = {"slices": SLICES} if opened.kind == "dicom" else {}
-        return replace(opened, alias=name, options=chosen | opened.options)
-    images = found.path / "images" if found.has_masks else found.path
-    return OpenName("folder", str(images), {"labels": UNLABELLED}, name)
+def _backbones(names: Sequence[str]) -> list[str]:
+    """Return the names of the backbones with the baselines, paths from the root.
+
+    Raises:
+        InputError: If one is not known, or its file is missing.
+    """
+    found = []
+    for name in names or [BACKBONE]:
+        if match := WEIGHTS.fullmatch(name):
+            path = Path(match[1]).expanduser().absolute()
+            if not path.is_file():
+                raise InputError(f"--backbone {name}: there is no such file; mend the path.")
+            name = f"file:{path}{match[2] or ''}"
+        elif find_model(name) is None:
+            raise unknown_name("backbone", name, [*REGISTRY, *OPEN_NAMES])
+        found.append(name)
+    return [*dict.fromkeys([*found, *BASELINES])]
 
 
 def _plan(study: Study, dataset: ImageDataset, name: str, segmentation: str) -> _Plan:
     """Return which notebooks can run on a dataset, with their parameters."""
-    backbones = [*dict.fromkeys([*(study.backbones or [BACKBONE]), *BASELINES])]
-    plan = _Plan()
+    backbones, plan = _backbones(study.backbones), _Plan()
     all_of_them: dict[str, Any] = {"datasets": [name], "backbones": backbones}
     plan.notebooks = {
         "00_dataset_audit": {"dataset": name},
@@ -161,6 +224,9 @@ def _plan(study: Study, dataset: ImageDataset, name: str, segmentation: str) -> 
         _add_classification(plan, study, dataset, all_of_them)
     if segmentation:
         (masks, *_) = load_segmentation_dataset(segmentation)
+        if study.test and "external test set" not in masks.caveat:
+            reason = "no masks of the test set were given (--test-masks PATH)"
+            plan.left_out["segmentation of the test set"] = reason
         labelled = [count for count in (4, 12, 32) if count < len(masks.splits["train"])]
         plan.notebooks["05_segmentation_probing"] = all_of_them | {
             "datasets": [segmentation],
@@ -186,7 +252,8 @@ def _why_not_classified(dataset: ImageDataset) -> str:
     units = _units(dataset)
     if min(units) < 3:
         label = dataset.classes[units.index(min(units))]
-        return f"the class '{label}' has {min(units)} independent images or groups; 3 are needed"
+        found = f"the class '{label}' has {min(units)} independent images or groups"
+        return f"{found}; 3 are needed: add some, or leave the class out"
     return ""
 
 

@@ -7,9 +7,12 @@ import pytest
 from PIL import Image
 
 from radiodino_utils.core.errors import InputError
+from radiodino_utils.data.segmentation import load_segmentation_dataset
 from radiodino_utils.workflow.command import RunOptions, parse
 from radiodino_utils.workflow.profiles import load_profile
 from radiodino_utils.workflow.study import Study, write_study
+
+from ..data.test_dicom import dicom
 
 
 @pytest.fixture
@@ -84,6 +87,57 @@ def test_masks_are_segmented(images):
     assert apart["05"]["datasets"] == [f"images=masks:{root / 'masks'}?images={root / 'images'}"]
 
 
+def test_values_of_masks_are_classes(images):
+    names = [f"{part}/{number}.png" for part in ("images", "masks") for number in range(6)]
+    root = images(names)
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.eye(16, dtype=np.uint8) * 3).save(path)
+    (name,) = parameters(write_study(Study(root)))["05"]["datasets"]
+    (dataset,) = load_segmentation_dataset(name)
+    assert dataset.classes == ("background", "class 1", "class 2", "class 3")
+    images(["masks/0.png"])  # grey noise, as of a JPEG
+    with pytest.raises(InputError, match=r"masks hold \d+ values up to \d+; they should number"):
+        write_study(Study(root))
+
+
+def test_an_external_test_set_may_have_masks(images, capsys):
+    sides = [f"{side}/{part}" for side in ("here", "there") for part in ("images", "masks")]
+    root = images([f"{folder}/{number}.png" for folder in sides for number in range(6)])
+    for path in root.glob("*/masks/*.png"):
+        Image.fromarray(np.eye(16, dtype=np.uint8)).save(path)
+    for number in range(6):  # not the images of the other side
+        path = root / "there" / "images" / f"{number}.png"
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    here, there = root / "here" / "images", root / "there" / "images"
+    options = {"masks": root / "here" / "masks", "test": there}
+    study = Study(here, name="x", **options, test_masks=root / "there" / "masks")
+    (name,) = parameters(write_study(study))["05"]["datasets"]
+    (dataset,) = load_segmentation_dataset(name)
+    assert len(dataset.splits["test"]) == 6 and "external test set" in dataset.caveat
+    left_out = parameters(write_study(Study(here, name="x", **options)))["00"]["left_out"]
+    assert "--test-masks PATH" in left_out["segmentation of the test set"]
+
+
+@pytest.fixture
+def series(tmp_path, images):
+    """Return DICOM files in folders that are no classes, and the labels of their patients."""
+    for number in range(12):
+        path = images([]) / f"batch{number // 6}" / f"{number}.dcm"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dicom(path, np.full((16, 16), number, np.uint8), PatientID=f"p{number}")
+    rows = [f"p{number},{'xy'[number % 2]}" for number in range(12)]
+    (tmp_path / "labels.csv").write_text("\n".join(["patient,label", *rows]))
+    return tmp_path / "scans", tmp_path / "labels.csv"
+
+
+def test_all_slices_are_taken_but_by_quick(series):
+    root, labels = series
+    found = parameters(write_study(Study(root, labels=labels, name="x")))
+    assert "slices=all" in found["03"]["datasets"][0]
+    quick = parameters(write_study(Study(root, labels=labels, name="x", quick=True)))
+    assert "slices=5" in quick["03"]["datasets"][0]
+
+
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
@@ -137,6 +191,20 @@ def test_options_that_do_not_go_together():
         parse(["--labels", "x.csv"])
     with pytest.raises(InputError, match="leave out --save-outputs"):
         parse(["--data", "x", "--save-outputs"])
+    with pytest.raises(InputError, match="--test-masks belongs to --test PATH"):
+        parse(["--data", "x", "--test-masks", "y"])
+
+
+def test_backbones_are_checked_before_anything_is_written(images, tmp_path):
+    root = images(classes(4))
+    for name, message in (("nonsense", "unknown backbone"), ("file:no.pth", "there is no such")):
+        with pytest.raises(InputError, match=message):
+            write_study(Study(root, backbones=[name]))
+    assert not (tmp_path / "results").exists()
+    (tmp_path / "own.pth").write_bytes(b"")
+    study = Study(root, backbones=[f"file:{tmp_path}/own.pth?heads=6"])
+    names = parameters(write_study(study))["02"]["backbones"]
+    assert names[0] == f"file:{tmp_path}/own.pth?heads=6"
 
 
 def test_paths_that_hold_nothing(images, tmp_path):
