@@ -16,6 +16,9 @@ from ..core.extras import extra
 from ..core.files import data_folder, make_folder
 from .features import Features, require_features
 
+# exact as "full", which makes two more copies of the embeddings
+_SOLVER = "covariance_eigh"
+
 
 def project(
     features: Features, *, seed: int = 0, neighbours: int = 15, min_dist: float = 0.1
@@ -53,7 +56,8 @@ def project(
                 f"{features.dataset}: {len(embeddings)} images are too few to project; UMAP needs "
                 "four."
             )
-        linear = PCA(2, svd_solver="full").fit_transform(embeddings)
+        linear = PCA(2, svd_solver=_SOLVER).fit_transform(embeddings)
+        embeddings = embeddings.astype(np.float32)  # as UMAP needs them
         neighbours = min(neighbours, len(embeddings) - 1)
         options = {"n_neighbors": neighbours, "min_dist": min_dist, "metric": "cosine"}
         curved = UMAP(random_state=seed, n_jobs=1, **options).fit_transform(embeddings)
@@ -92,7 +96,7 @@ def explained_variance(features: Features, *, components: int = 20) -> pd.DataFr
 
     embeddings = normalised_embeddings(features)
     components = min(components, *embeddings.shape)
-    share = PCA(components, svd_solver="full").fit(embeddings).explained_variance_ratio_
+    share = PCA(components, svd_solver=_SOLVER).fit(embeddings).explained_variance_ratio_
     return pd.DataFrame(
         {
             "dataset": features.dataset,

@@ -20,7 +20,7 @@ from ..evaluation.neighbours import nearest
 from ..features.features import Features
 from .style import COLOURS, MARKERS, class_looks
 
-_EDGE = 48  # pixels of a thumbnail
+_EDGE = 48  # greatest edge of a thumbnail in pixels
 _NEIGHBOURS = 5
 _K = 20  # neighbours that vote for the class, as in the protocol knn-k20
 _LIMIT = 20_000  # images of a map; the page of more would not open in seconds
@@ -69,12 +69,13 @@ def interactive_map(
     views = {label_of(entry.backbone): _view(entry, points, table, rows) for entry in features}
     shown = table.iloc[rows].reset_index(drop=True)
     looks = class_looks(dataset.classes)
+    sprite, edge = _sprite(images, rows)
     data = {
         "columns": {name: _plain(shown[name]) for name in shown},
         "views": views,
         "looks": {name: colour for name, (colour, _) in looks.items()},
         "colours": COLOURS,
-        "edge": _EDGE,
+        "edge": edge,
         "tiles": _tiles(len(rows)),
     }
     markers = [_MARKERS[looks[name][1]] for name in shown["class"]]
@@ -82,7 +83,6 @@ def interactive_map(
     environment = Environment(autoescape=True)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     text = (resources.files(__package__) / "map_template.html").read_text(encoding="utf-8")
-    sprite = _sprite(images, rows)
     options = {"total": len(table), "shown": len(rows), "caveat": dataset.caveat}
     return environment.from_string(text).render(
         name=dataset.name, data=data, scripts=scripts, plots=plots, sprite=sprite, **options
@@ -151,19 +151,23 @@ def _tiles(count: int) -> int:
     return math.ceil(math.sqrt(count))
 
 
-def _sprite(images: Sequence[tuple[Any, int]], rows: np.ndarray) -> str:
-    """Return one WebP of all thumbnails, base64, in the order of the rows."""
+def _sprite(images: Sequence[tuple[Any, int]], rows: np.ndarray) -> tuple[str, int]:
+    """Return one WebP of all thumbnails, base64, in the order of the rows, and their edge."""
+    thumbnails = [_thumbnail(*images[row]) for row in rows]
+    edge = max(max(thumbnail.size) for thumbnail in thumbnails)
     tiles = _tiles(len(rows))
-    sheet = Image.new("RGB", (tiles * _EDGE, math.ceil(len(rows) / tiles) * _EDGE))
-    for position, row in enumerate(rows):
-        split, index = images[row]
-        thumbnail = Image.fromarray(split[index])
-        thumbnail.thumbnail((_EDGE, _EDGE))
-        corner = (position % tiles * _EDGE, position // tiles * _EDGE)
-        sheet.paste(thumbnail, corner)
+    sheet = Image.new("RGB", (tiles * edge, math.ceil(len(rows) / tiles) * edge))
+    for position, thumbnail in enumerate(thumbnails):
+        sheet.paste(thumbnail, (position % tiles * edge, position // tiles * edge))
     buffer = io.BytesIO()
     sheet.save(buffer, "WEBP", quality=50)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return base64.b64encode(buffer.getvalue()).decode(), edge
+
+
+def _thumbnail(images: Any, row: int) -> Image.Image:
+    thumbnail = Image.fromarray(images[row])
+    thumbnail.thumbnail((_EDGE, _EDGE))
+    return thumbnail
 
 
 def _plots(view: dict[str, Any], markers: list[str]) -> tuple[str, dict[str, str]]:
