@@ -21,7 +21,8 @@ def intraclass_correlation(measured: np.ndarray, *, level: float = 0.95) -> pd.D
         level: Level of the intervals.
 
     Returns:
-        One row per feature with `ICC_COLUMNS`; NaN where a feature never changes.
+        One row per feature with `ICC_COLUMNS`; NaN where a feature never changes. Where the means
+        of all targets are equal, ICC(2,1) has no interval, and without noise ICC(3,1) no value.
 
     Raises:
         InputError: If there are fewer than two targets or measurements.
@@ -40,12 +41,17 @@ def intraclass_correlation(measured: np.ndarray, *, level: float = 0.95) -> pd.D
     between = k * ((targets - grand) ** 2).sum(0) / (n - 1)
     across = n * ((raters - grand) ** 2).sum(0) / (k - 1)
     error = (rest**2).sum((0, 1)) / free
+    # rounding leaves some variance where there is none
+    rounding = 1e-20 * (measured**2).mean((0, 1))
+    between, across, error = (
+        np.where(part <= rounding, 0.0, part) for part in (between, across, error)
+    )
     tail = 1 - (1 - level) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = between / error
+        ratio, perfect = between / error, np.where(between > 0, 1.0, np.nan)
         low, high = ratio / f.ppf(tail, n - 1, free), ratio * f.ppf(tail, free, n - 1)
         icc2 = (between - error) / (between + (k - 1) * error + k * (across - error) / n)
-        icc3 = np.where(error > 0, (ratio - 1) / (ratio + k - 1), 1.0)
+        icc3 = np.where(error > 0, (ratio - 1) / (ratio + k - 1), perfect)
         # Satterthwaite's degrees of freedom of the denominator
         a, b = k * icc2 / (n * (1 - icc2)), 1 + k * icc2 * (n - 1) / (n * (1 - icc2))
         v = (a * across + b * error) ** 2 / ((a * across) ** 2 / (k - 1) + (b * error) ** 2 / free)
@@ -56,13 +62,11 @@ def intraclass_correlation(measured: np.ndarray, *, level: float = 0.95) -> pd.D
             "icc2_low": n * (between - upper * error) / (upper * shared + n * between),
             "icc2_high": n * (lower * between - error) / (shared + n * lower * between),
             "icc3": icc3,
-            "icc3_low": np.where(error > 0, (low - 1) / (low + k - 1), 1.0),
-            "icc3_high": np.where(error > 0, (high - 1) / (high + k - 1), 1.0),
+            "icc3_low": np.where(error > 0, (low - 1) / (low + k - 1), perfect),
+            "icc3_high": np.where(error > 0, (high - 1) / (high + k - 1), perfect),
         }
-    # rounding leaves some variance in a feature that does not change
-    constant = between <= 1e-20 * np.maximum(grand**2, 1e-300)
-    exact = (error + across <= 1e-12 * between) & ~constant
+    exact = (error + across <= 1e-12 * between) & (between > 0)
     result = pd.DataFrame(table, columns=ICC_COLUMNS)
     result.loc[exact] = 1.0
-    result.loc[constant] = np.nan
+    result.loc[between == 0, ["icc2_low", "icc2_high"]] = np.nan
     return result
