@@ -7,6 +7,7 @@ Scientific Reports 9 (2019) 614.
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from zlib import crc32
 
 import numpy as np
 
@@ -25,14 +26,17 @@ def perturbed(case: Case, kind: str, *, seed: int = 0) -> Case:
     Args:
         case: The case.
         kind: A key of `PERTURBATIONS`.
-        seed: Seed of what is drawn.
+        seed: Seed of what is drawn, together with the kind and the name of the case.
 
     Returns:
-        A new case of the same shape.
+        A new case of the same shape and type of values.
     """
-    generator = np.random.default_rng([seed, sorted(PERTURBATIONS).index(kind)])
+    generator = np.random.default_rng([seed, crc32(f"{kind} {case.name}".encode())])
     values, labels = PERTURBATIONS[kind](case, generator)
-    return replace(case, values=values, labels=labels)
+    stored = case.values.dtype
+    if values.dtype != stored and stored.kind in "iu":
+        values = np.rint(values).clip(np.iinfo(stored).min, np.iinfo(stored).max)
+    return replace(case, values=values.astype(stored, copy=False), labels=labels)
 
 
 def noise_level(values: np.ndarray) -> float:

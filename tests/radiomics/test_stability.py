@@ -1,12 +1,15 @@
 """Perturbations change what they say, and stability tells stable features from others."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import binary_dilation
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.radiomics.cases import Case
-from radiodino_utils.radiomics.perturbations import PERTURBATIONS, noise_level, perturbed
+from radiodino_utils.radiomics.perturbations import GROWN, PERTURBATIONS, noise_level, perturbed
 from radiodino_utils.radiomics.stability import (
     feature_correlations,
     perturb_radiomics,
@@ -48,10 +51,56 @@ def test_noise_is_that_of_the_image(case):
     assert added.std() == pytest.approx(noise_level(case.values), rel=0.05)
 
 
-def test_contours_are_drawn_near_the_region(case):
-    drawn = perturbed(case, "contour", seed=3).labels
-    overlap = 2 * ((drawn == 1) & (case.labels == 1)).sum()
-    assert 0.7 < overlap / ((drawn == 1).sum() + (case.labels == 1).sum()) <= 1
+def test_stored_values_keep_their_type_and_range(case):
+    stored = replace(case, values=case.values.clip(0, 255).astype(np.uint8))
+    for kind in PERTURBATIONS:
+        found = perturbed(stored, kind).values
+        assert found.dtype == np.uint8
+        assert np.abs(found.astype(float) - stored.values).max() < 130
+
+
+def test_translation_moves_by_part_of_a_voxel(case):
+    steps = {"rows": np.arange(48.0)[:, None], "columns": np.arange(48.0)}
+    for axis, ramp in steps.items():
+        values = np.broadcast_to(ramp, case.values.shape).astype(np.float32)
+        found = perturbed(replace(case, name=axis, values=values), "translation")
+        moved = np.abs(found.values - values)[:, 2:-2, 2:-2]
+        assert moved.min() >= 0.25 and moved.max() <= 0.5 and np.ptp(moved) < 1e-3
+        assert np.array_equal(found.labels, case.labels)
+
+
+def test_rotation_turns_image_and_labels_by_the_same_angle(case):
+    labels = np.zeros_like(case.labels)
+    labels[:, 22:26, 36:44] = 1
+    angles = []
+    for seed in range(8):
+        turned = perturbed(
+            replace(case, values=100.0 * labels, labels=labels), "rotation", seed=seed
+        )
+        places = [np.argwhere(part[0] > 0).mean(0) - 23.5 for part in
+                  (turned.values > 50, turned.labels)]  # fmt: skip
+        assert places[0] == pytest.approx(places[1], abs=0.6)
+        angles.append(np.degrees(np.arctan2(*places[1])))
+    assert min(np.abs(angles)) > 1 and max(np.abs(angles)) < 11.5
+    assert min(angles) < 0 < max(angles)
+
+
+def test_each_image_has_draws_of_its_own(case):
+    first, second = (perturbed(replace(case, name=name), "noise").values for name in "ab")
+    assert not np.array_equal(first, second)
+
+
+def test_contours_follow_supervoxels_near_the_region(case):
+    drawings = [perturbed(case, "contour", seed=seed).labels for seed in range(4)]
+    for drawn in drawings:
+        overlap = 2 * ((drawn == 1) & (case.labels == 1)).sum()
+        assert 0.7 < overlap / ((drawn == 1).sum() + (case.labels == 1).sum()) <= 1
+    generator = np.random.default_rng(0)
+    blurred = replace(case, values=generator.normal(size=case.values.shape))
+    drawings = [perturbed(blurred, "contour", seed=seed).labels for seed in range(2)]
+    assert not np.array_equal(*drawings)  # without an edge, supervoxels cross the contour
+    near = binary_dilation(blurred.labels > 0, np.ones((3, 3, 3)), iterations=GROWN)
+    assert not drawings[0][~near].any()
 
 
 @pytest.fixture
