@@ -120,22 +120,42 @@ def _drawn(path: Path, roi: Any, shape: tuple[int, ...], to_voxels: np.ndarray) 
 def _segment(
     path: Path, header: "Dataset", number: int, shape: tuple[int, ...], to_voxels: np.ndarray
 ) -> np.ndarray:
-    """Return the mask of a segment."""
+    """Return the mask of a segment; of fractions those from one half count."""
     if (int(header.Rows), int(header.Columns)) != shape[1:]:
         raise InputError(f"{path}: the segments are not on the grid of the series; resample them.")
-    mask = np.zeros(shape, bool)
+    kind, mask = header.get("SegmentationType"), np.zeros(shape, bool)
+    least = float(header.get("MaximumFractionalValue") or 255) / 2 if kind == "FRACTIONAL" else 1
     for frame in range(int(header.get("NumberOfFrames") or 1)):
         segment = attributes_of(header, "SegmentIdentificationSequence", frame)
-        if int(segment.get("ReferencedSegmentNumber") or 1) != number:
+        if kind != "LABELMAP" and int(segment.get("ReferencedSegmentNumber") or 1) != number:
             continue
-        position = attributes_of(header, "PlanePositionSequence", frame).ImagePositionPatient
-        place, *corner = to_voxels[:3, :3] @ np.array(position, float) + to_voxels[:3, 3]
-        if abs(place - round(place)) > 0.25 or np.abs(corner).max() > 0.25:
-            raise InputError(f"{path}: the segments are not on the grid of the series.")
-        if not 0 <= round(place) < shape[0]:
-            raise InputError(f"{path}: a segment lies beside the slices of the series.")
-        mask[round(place)] = decoded_frame(header, frame) > 0
+        place = _slice_of_frame(path, header, frame, shape, to_voxels)
+        try:
+            pixels = decoded_frame(header, frame)
+        except Exception as error:  # decoders raise anything on damaged pixels
+            raise undecodable(str(path), error) from error
+        mask[place] |= pixels == number if kind == "LABELMAP" else pixels >= least
     return mask
+
+
+def _slice_of_frame(
+    path: Path, header: "Dataset", frame: int, shape: tuple[int, ...], to_voxels: np.ndarray
+) -> int:
+    """Return the slice of the series that a frame lies on, pixel by pixel."""
+    try:
+        position = attributes_of(header, "PlanePositionSequence", frame).ImagePositionPatient
+        axes = attributes_of(header, "PlaneOrientationSequence", frame).ImageOrientationPatient
+        spacing = attributes_of(header, "PixelMeasuresSequence", frame).PixelSpacing
+    except AttributeError as error:
+        raise InputError(f"{path}: a segment lacks its position or spacing ({error}).") from error
+    place, *corner = to_voxels[:3, :3] @ np.array(position, float) + to_voxels[:3, 3]
+    steps = np.array([axes[3:], axes[:3]], float) * np.array(spacing, float)[:, None]
+    turned = np.abs(steps @ to_voxels[:3, :3].T - np.eye(3)[1:]).max() * max(shape)
+    if max(abs(place - round(place)), *np.abs(corner)) > 0.25 or turned > 0.5:
+        raise InputError(f"{path}: the segments are not on the grid of the series; resample them.")
+    if not 0 <= round(place) < shape[0]:
+        raise InputError(f"{path}: a segment lies beside the slices of the series.")
+    return round(place)
 
 
 def structures(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels import pack_bits
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from radiodino_utils.core.errors import InputError
@@ -42,18 +43,23 @@ def position(place):
     return [ORIGIN[0], ORIGIN[1], ORIGIN[2] + SPACING[0] * place]
 
 
-@pytest.fixture
-def series(tmp_path):
-    folder, uid = tmp_path / "ct", generate_uid()
+def write_series(folder, values, axes=(1, 0, 0, 0, 1, 0), step=(0, 0, 1), order=None):
+    """Write slices whose rows and columns point along axes; names are in another order."""
     folder.mkdir()
-    for place in range(SHAPE[0]):
+    uid, offsets = generate_uid(), SPACING[0] * np.array(step, float)
+    for place in order or range(len(values)):
         write(
-            folder / f"{place * 7 % 11}.dcm", "CT", SeriesInstanceUID=uid,
-            StudyInstanceUID="1.2", ImagePositionPatient=position(place),
-            ImageOrientationPatient=[1, 0, 0, 0, 1, 0], PixelSpacing=list(SPACING[1:]),
-            RescaleSlope=1, RescaleIntercept=-100, **pixels(VALUES[place], 16),
+            folder / f"{place * 7 % 11}.dcm", "CT", SeriesInstanceUID=uid, StudyInstanceUID="1.2",
+            ImagePositionPatient=(np.array(ORIGIN) + place * offsets).round(3).tolist(),
+            ImageOrientationPatient=list(axes), PixelSpacing=list(SPACING[1:]),
+            RescaleSlope=1, RescaleIntercept=-100, **pixels(values[place], 16),
         )  # fmt: skip
     return folder
+
+
+@pytest.fixture
+def series(tmp_path):
+    return write_series(tmp_path / "ct", VALUES)
 
 
 def contour(place, rows, columns):
@@ -97,36 +103,133 @@ def test_contours_become_masks_with_holes_and_may_overlap(series, tmp_path):
     assert top[:3] == pytest.approx([-ORIGIN[0], -ORIGIN[1], position(5)[2]])
 
 
-def segmentation(tmp_path, frames, shape=SHAPE[1:]):
-    array = np.zeros((len(frames), *shape), np.uint8)
-    array[:, 2:5, 3:9] = 1
+def segmentation(tmp_path, frames, array=None, kind="BINARY", axes=(1, 0, 0, 0, 1, 0), **tags):
+    """Write frames of (segment, position); of two segments by default."""
+    if array is None:
+        array = np.zeros((len(frames), *SHAPE[1:]), np.uint8)
+        array[:, 2:5, 3:9] = 1
+    stored = pixels(array, 8)
+    if kind == "BINARY":
+        stored |= {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
+        stored["PixelData"] = pack_bits(array)
+    shared = item(
+        PlaneOrientationSequence=[item(ImageOrientationPatient=list(axes))],
+        PixelMeasuresSequence=[item(PixelSpacing=list(SPACING[1:]))],
+    )
     return write(
-        tmp_path / "seg.dcm", "SEG", SegmentationType="FRACTIONAL", NumberOfFrames=len(frames),
+        tmp_path / "seg.dcm", "SEG", SegmentationType=kind, NumberOfFrames=len(frames),
         SegmentSequence=[item(SegmentNumber=n, SegmentLabel=f"part {n}") for n in (1, 2)],
+        SharedFunctionalGroupsSequence=[shared],
         PerFrameFunctionalGroupsSequence=[
             item(
                 SegmentIdentificationSequence=[item(ReferencedSegmentNumber=number)],
-                PlanePositionSequence=[item(ImagePositionPatient=position(place))],
+                PlanePositionSequence=[item(ImagePositionPatient=list(place))],
             )
             for number, place in frames
         ],
-        **pixels(array, 8),
+        **stored, **tags,
     )  # fmt: skip
 
 
-def test_segments_lie_on_their_slices(series, tmp_path):
-    found = cases(series, segmentation(tmp_path, [(1, 0), (2, 1), (2, 2)]))
+def test_segments_lie_on_their_slices_and_may_overlap(series, tmp_path):
+    frames = [(1, position(0)), (1, position(2)), (2, position(1)), (2, position(2))]
+    found = cases(series, segmentation(tmp_path, frames))
     assert [case.names for case in found.values()] == [{1: "part 1"}, {2: "part 2"}]
-    slices = [np.flatnonzero(case.labels.any((1, 2))).tolist() for case in found.values()]
-    assert slices == [[5], [3, 4]]
+    drawn = np.zeros(SHAPE[1:], bool)
+    drawn[2:5, 3:9] = True
+    for (number, case), places in zip(enumerate(found.values(), 1), ([5, 3], [4, 3]), strict=True):
+        expected = np.zeros(SHAPE, bool)
+        expected[places] = drawn
+        assert np.array_equal(case.labels, number * expected)
+
+
+def test_fractions_count_from_one_half(series, tmp_path):
+    array = np.zeros((1, *SHAPE[1:]), np.uint8)
+    array[0, 4, 4:8] = 20, 99, 100, 200
+    options = {"array": array, "kind": "FRACTIONAL", "MaximumFractionalValue": 200}
+    path = segmentation(tmp_path, [(2, position(0))], **options)
+    assert np.argwhere(cases(series, path)["ct part 2"].labels).tolist() == [[5, 4, 6], [5, 4, 7]]
+
+
+def test_label_maps_hold_all_segments_in_a_frame(series, tmp_path):
+    array = np.zeros((1, *SHAPE[1:]), np.uint8)
+    array[0, 2, 3], array[0, 5, 6:8] = 1, 2
+    path = segmentation(tmp_path, [(1, position(0))], array=array, kind="LABELMAP")
+    found = cases(series, path)
+    assert np.argwhere(found["ct part 1"].labels).tolist() == [[5, 2, 3]]
+    assert np.argwhere(found["ct part 2"].labels).tolist() == [[5, 5, 6], [5, 5, 7]]
+
+
+TURNS = {  # orientation of rows and columns, and direction of the slices
+    "axial from above": ((1, 0, 0, 0, 1, 0), (0, 0, -1)),
+    "axial, feet first, prone": ((-1, 0, 0, 0, -1, 0), (0, 0, 1)),
+    "coronal": ((1, 0, 0, 0, 0, -1), (0, 1, 0)),
+    "coronal from behind": ((1, 0, 0, 0, 0, -1), (0, -1, 0)),
+    "sagittal": ((0, 1, 0, 0, 0, -1), (1, 0, 0)),
+    "tilted": ((0.8, 0.6, 0, -0.6, 0.8, 0), (0, 0, 1)),
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("kind", ["contours", "segments"])
+def test_any_orientation_keeps_values_and_regions_in_place(tmp_path, turn, kind):
+    """Stored values tell the place in mm, so that a swapped or flipped axis shows."""
+    axes, step = TURNS[turn]
+    moves = np.array([np.multiply(step, SPACING[0]), np.multiply(axes[3:], SPACING[1]),
+                      np.multiply(axes[:3], SPACING[2])])  # fmt: skip
+    voxels = np.stack(np.indices(SHAPE), -1)
+    mm = voxels @ moves + ORIGIN
+    coded = np.rint(5000 + mm @ [30, 50, 70]).astype(np.uint16)
+    folder = write_series(tmp_path / "ct", coded, axes, step)
+    inside = np.zeros(SHAPE, bool)
+    inside[1:3, 4:9, 5:15] = True
+    if kind == "contours":
+        corners = np.array([(3.6, 4.6), (3.6, 14.4), (8.4, 14.4), (8.4, 4.6)])
+        rings = [np.column_stack([np.full(4, place), corners]) @ moves + ORIGIN for place in (1, 2)]
+        path = write(
+            tmp_path / "rs.dcm", "RTSTRUCT",
+            StructureSetROISequence=[item(ROINumber=1, ROIName="GTV")],
+            ROIContourSequence=[
+                item(
+                    ReferencedROINumber=1,
+                    ContourSequence=[item(ContourData=r.round(3).ravel().tolist()) for r in rings],
+                )
+            ],
+        )  # fmt: skip
+    else:
+        frames = [(1, (np.array(ORIGIN) + place * moves[0]).round(3)) for place in (1, 2)]
+        path = segmentation(tmp_path, frames, inside[1:3].astype(np.uint8), axes=axes)
+    case = next(iter(cases(folder, path).values()))
+    found = np.argwhere(case.labels) @ case.affine[:3, :3].T + case.affine[:3, 3]
+    expected = mm[inside] * [-1, -1, 1]
+    assert np.sort(found.round(2), 0) == pytest.approx(np.sort(expected.round(2), 0), abs=0.02)
+    seen = 5000 + found * [-1, -1, 1] @ [30, 50, 70] - 100
+    assert case.values[case.labels > 0] == pytest.approx(seen, abs=1)
+
+
+def test_several_contours_in_a_slice_are_islands_holes_and_islands_in_holes(series, tmp_path):
+    rings = [contour(2, (2, 16), (2, 12)), contour(2, (4, 14), (4, 10)), contour(2, (7, 9), (6, 8))]
+    rings.append(contour(2, (3, 5), (17, 20)))
+    path = write(
+        tmp_path / "rs.dcm", "RTSTRUCT",
+        StructureSetROISequence=[item(ROINumber=1, ROIName="wall")],
+        ROIContourSequence=[item(ReferencedROINumber=1, ContourSequence=rings)],
+    )  # fmt: skip
+    drawn = np.zeros(SHAPE[1:], bool)
+    drawn[2:17, 2:13], drawn[4:15, 4:11], drawn[7:10, 6:9] = True, False, True
+    drawn[3:6, 17:21] = True
+    assert np.array_equal(cases(series, path)["ct wall"].labels[3], drawn)
 
 
 def test_segments_of_another_grid_and_incomplete_series_are_refused(series, tmp_path):
-    other = segmentation(tmp_path, [(1, 0)], shape=(10, 12))
+    first = [(1, position(0))]
+    other = segmentation(tmp_path, first, np.zeros((1, 10, 12), np.uint8), "FRACTIONAL")
     with pytest.raises(InputError, match="not on the grid"):
         cases(series, other)
+    with pytest.raises(InputError, match="not on the grid"):
+        cases(series, segmentation(tmp_path, first, axes=(-1, 0, 0, 0, 1, 0)))
     with pytest.raises(InputError, match="beside the slices"):
-        cases(series, segmentation(tmp_path, [(1, 9)]))
+        cases(series, segmentation(tmp_path, [(1, position(9))]))
     (series / "3.dcm").unlink()  # the third slice
     with pytest.raises(InputError, match="slices are missing"):
-        cases(series, segmentation(tmp_path, [(1, 0)]))
+        cases(series, segmentation(tmp_path, first))
