@@ -24,7 +24,8 @@ def handcrafted_features(
 
     Texture follows the Image Biomarker Standardisation Initiative (IBSI, Zwanenburg et al.,
     Radiology 295 (2020) 328): each direction has its own matrix, and the features are averaged.
-    Grey levels count from the lowest of the region. An image of one slice is taken as a plane.
+    Grey levels count from the lowest of the region, not from the declared `lowest`. An image of one
+    slice is taken as a plane.
 
     Args:
         values: Grey values around the region, [slices, rows, columns].
@@ -48,9 +49,9 @@ def handcrafted_features(
         return features, "no value between lowest and highest"
     levels = _levels(values, inside, options)
     features |= _first_order(values[inside], levels[inside], math.prod(spacing))
-    if (count := levels.max()) == 1:
+    if levels[inside].min() == levels.max():
         return features, "one grey level has no texture"
-    if count > LEVELS:
+    if levels.max() > LEVELS:
         return features, f"more than {LEVELS} grey levels; choose a wider bin"
     for family in TEXTURES:
         features |= _texture(family, levels, flat)
@@ -104,13 +105,13 @@ def resampled(
 
 def _levels(values: np.ndarray, inside: np.ndarray, options: RadiomicsOptions) -> np.ndarray:
     """Return grey levels from 1, 0 outside."""
-    low, high = values[inside].min(), values[inside].max()
+    low, high = float(values[inside].min()), float(values[inside].max())
     if options.bin_count:
-        width = (high - low) / options.bin_count or 1.0
-        levels = np.minimum((values - low) // width + 1, options.bin_count)
+        shares = (values.astype(np.float64) - low) / ((high - low) or 1.0)
+        levels = np.minimum(shares * options.bin_count // 1 + 1, options.bin_count)
     else:
         width = options.bin_width
-        levels = values // width - low // width + 1
+        levels = (values - low // width * width) // width + 1
     return np.where(inside, levels, 0).astype(np.float32)
 
 
