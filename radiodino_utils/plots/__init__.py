@@ -23,7 +23,7 @@ _import_name, _, __all__ = attach(
         "interactive": ("interactive_map",),
         "live": ("LiveMonitor",),
         "pretraining": ("schedule_lines", "training_curves", "view_sheet"),
-        "radiomics": ("decision_curves", "stability_by_family"),
+        "radiomics": ("decision_curves", "stability_by_family", "survival_curves"),
         "registry": ("register_figure", "registered_figures"),
         "retrieval": ("error_sheet", "query_strip"),
         "segmentation": (

@@ -1,4 +1,4 @@
-"""Figures of radiomics: stability by family of features, and decision curves."""
+"""Figures of radiomics: stability by family of features, decision and survival curves."""
 
 import numpy as np
 import pandas as pd
@@ -73,6 +73,41 @@ def decision_curves(curves: pd.DataFrame, *, caveat: str = "") -> Figure:
     meaning = (
         "Net benefit: true positives per patient, less false positives weighed by the odds of the "
         "threshold; a model helps where it is above treating all and treating none."
+    )
+    add_title(figure, title, caveat, kind="Line plot", caption=f"{title}. {meaning}")
+    return figure
+
+
+@styled
+def survival_curves(curves: pd.DataFrame, *, time: str = "time", caveat: str = "") -> Figure:
+    """Draw Kaplan-Meier curves of the patients of low and high risk, with their intervals.
+
+    Args:
+        curves: Table of `SurvivalModels.survival_curves`.
+        time: Label of the time, with its unit.
+        caveat: Caveat to display below the title.
+    """
+    figure, axis = plt.subplots(figsize=(5.6, 3.4))
+    for i, (half, rows) in enumerate(curves.groupby("half", sort=False)):
+        label, colour = f"{half} (n {rows['at_risk'].iloc[0]})", colour_of(i)
+        axis.step(rows["time"], rows["survival"], where="post", color=colour, label=label)
+        axis.fill_between(
+            rows["time"],
+            rows["ci_low"],
+            rows["ci_high"],
+            step="post",
+            color=colour,
+            alpha=0.2,
+            lw=0,
+        )
+    axis.set(xlabel=time, ylabel="survival", ylim=(0, 1.02), xlim=(0, None))
+    axis.grid(alpha=0.25)
+    model = curves["model"].iloc[0]
+    legend_below(figure, axis, title="out-of-fold risk")
+    title = f"Survival by the risk of the model: {model}"
+    meaning = (
+        "Kaplan-Meier estimates with 95 % intervals. A patient is of high risk if the risk by a "
+        "model that did not see the patient is above the median of its training fold."
     )
     add_title(figure, title, caveat, kind="Line plot", caption=f"{title}. {meaning}")
     return figure

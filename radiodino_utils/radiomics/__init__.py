@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = attach(
             "reader_tables",
             "stable_features",
         ),
+        "survival": ("SurvivalModels", "cross_validated_survival"),
         "table": ("RadiomicsTable",),
     },
 )

@@ -3,7 +3,6 @@
 Whatever is chosen (features, penalty) is chosen inside the training folds.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,19 +13,19 @@ import pandas as pd
 from ..core.errors import InputError
 from ..core.extras import extra
 from ..data.cross_validation import require_groups, stratified_parts
-from ..evaluation.logistic import one_thread
 from ..evaluation.metrics import Interval, classification_metrics, paired_differences, reliability
-from .selection import OneOfEachCluster
+from .selection import (
+    default_models,
+    fit_search,
+    model_columns,
+    nested_search,
+    require_columns,
+)
 from .table import RadiomicsTable
 
 with extra("evaluation"):
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.feature_selection import SelectKBest, f_classif
-    from sklearn.impute import SimpleImputer
+    from sklearn.feature_selection import f_classif
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import StandardScaler
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # C, the inverse of the penalty
 COUNTS = (4, 16, 64)  # features
@@ -195,8 +194,8 @@ def cross_validated_models(
     probabilities: dict[str, np.ndarray] = {}
     evidence: dict[str, np.ndarray] = {}
     chosen = []
-    for name, families in (models or _default_models(table)).items():
-        columns = _columns(table, name, families, only, outcome)
+    for name, families in (models or default_models(table, without=(outcome,))).items():
+        columns = model_columns(table, name, families, only=only, without=(outcome,))
         values = rows[columns].to_numpy(np.float64)
         scores, neutral = np.empty(len(rows)), np.empty(len(rows))
         for fold in range(folds):
@@ -204,8 +203,14 @@ def cross_validated_models(
             inner = stratified_parts(
                 labels[train], [units[row] for row in train], inner_folds, seed=seed
             )
-            search = _search(inner, penalties, counts)
-            facts = _fit(search, values[train], labels[train], columns)
+            search = nested_search(
+                LogisticRegression(max_iter=1000),
+                f_classif,
+                inner,
+                {"best__k": list(counts), "model__C": list(penalties)},
+                scoring="neg_log_loss",
+            )
+            facts = fit_search(search, values[train], labels[train], columns)
             test, prior = parts == fold, labels[train].mean()
             scores[test] = search.predict_proba(values[test])[:, 1]
             odds = scores[test] / (1 - scores[test]) * (1 - prior) / prior
@@ -228,10 +233,7 @@ def cross_validated_models(
 def _rows_with_outcome(
     table: RadiomicsTable, outcome: str, positive: object, groups: str
 ) -> pd.DataFrame:
-    for column in (outcome, groups):
-        if column not in table.rows:
-            facts = ", ".join(table.rows.columns[:20])
-            raise InputError(f"the table has no column '{column}'; it has {facts}, ...")
+    require_columns(table, outcome, groups)
     rows = table.rows[table.rows[outcome].notna()].reset_index(drop=True)
     found = rows[outcome].unique().tolist()
     if len(found) != 2 or positive not in found:
@@ -240,68 +242,3 @@ def _rows_with_outcome(
             f"{outcome}: needs two values, {positive!r} and another one; it has {shown}."
         )
     return rows
-
-
-def _default_models(table: RadiomicsTable) -> dict[str, tuple[str, ...]]:
-    kinds = {kind: (kind,) for kind in ("clinical", "handcrafted", "deep") if table.columns(kind)}
-    return kinds | ({"fused": tuple(kinds)} if len(kinds) > 1 else {})
-
-
-def _columns(
-    table: RadiomicsTable,
-    name: str,
-    families: Sequence[str],
-    only: Sequence[str] | None,
-    outcome: str,
-) -> list[str]:
-    """Return the numeric columns of a model."""
-    kept = None if only is None else {*only, *table.columns("clinical")}
-    columns = [
-        column
-        for column in table.columns(*families)
-        if column != outcome
-        and (kept is None or column in kept)
-        and pd.api.types.is_numeric_dtype(table.rows[column])
-        and table.rows[column].notna().any()
-    ]
-    if not columns:
-        raise InputError(f"model {name}: no feature of {', '.join(families)} is numeric.")
-    return columns
-
-
-def _search(inner: np.ndarray, penalties: Sequence[float], counts: Sequence[int]) -> "GridSearchCV":
-    """Return the search over penalty and number of features in the inner folds."""
-    steps = Pipeline(
-        [
-            ("impute", SimpleImputer(strategy="median", keep_empty_features=True)),
-            ("clusters", OneOfEachCluster()),
-            ("scale", StandardScaler()),
-            ("best", SelectKBest(f_classif)),
-            ("model", LogisticRegression(max_iter=1000)),
-        ]
-    )
-    grid = {"best__k": list(counts), "model__C": list(penalties)}
-    splits = [
-        (np.flatnonzero(inner != part), np.flatnonzero(inner == part)) for part in np.unique(inner)
-    ]
-    return GridSearchCV(steps, grid, scoring="neg_log_loss", cv=splits)
-
-
-@one_thread
-def _fit(
-    search: "GridSearchCV", values: np.ndarray, labels: np.ndarray, columns: list[str]
-) -> dict[str, Any]:
-    """Fit a search and return what it chose."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.simplefilter("ignore", UserWarning)  # of fewer features than asked for
-        search.fit(values, labels)
-    steps = search.best_estimator_.named_steps
-    kept = np.array(columns)[steps["clusters"].kept_][steps["best"].get_support()]
-    best = search.best_params_
-    return {
-        "C": best["model__C"],
-        "features_asked": best["best__k"],
-        "features": len(kept),
-        "names": ", ".join(kept),
-    }

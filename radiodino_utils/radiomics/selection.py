@@ -1,16 +1,28 @@
-"""Choice of features inside training folds: one feature of each cluster of correlated ones."""
+"""Columns of models, and the choice of features and penalty inside training folds."""
 
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 
+from ..core.errors import InputError
 from ..core.extras import extra
+from ..evaluation.logistic import one_thread
+from .table import RadiomicsTable
 
 with extra("evaluation"):
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
     from scipy.stats import rankdata
     from sklearn.base import BaseEstimator, TransformerMixin
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.feature_selection import SelectKBest
+    from sklearn.impute import SimpleImputer
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
 
 
 class OneOfEachCluster(TransformerMixin, BaseEstimator):
@@ -45,3 +57,130 @@ class OneOfEachCluster(TransformerMixin, BaseEstimator):
     def transform(self, values: np.ndarray) -> np.ndarray:
         """Return the chosen columns."""
         return values[:, self.kept_]
+
+
+def require_columns(table: RadiomicsTable, *columns: str) -> None:
+    """Check that a table has columns.
+
+    Raises:
+        InputError: If one is missing.
+    """
+    for column in columns:
+        if column not in table.rows:
+            facts = ", ".join(table.rows.columns[:20])
+            raise InputError(f"the table has no column '{column}'; it has {facts}, ...")
+
+
+def default_models(
+    table: RadiomicsTable, *, without: Sequence[str] = ()
+) -> dict[str, tuple[str, ...]]:
+    """Return the families of features of the models that a table allows, by name.
+
+    Args:
+        table: Table returned by `extract_radiomics`.
+        without: Columns that never count, such as the outcome.
+    """
+    kinds = {
+        kind: (kind,)
+        for kind in ("clinical", "handcrafted", "deep")
+        if {*table.columns(kind)} - {*without}
+    }
+    return kinds | ({"fused": tuple(kinds)} if len(kinds) > 1 else {})
+
+
+def model_columns(
+    table: RadiomicsTable,
+    name: str,
+    families: Sequence[str],
+    *,
+    only: Sequence[str] | None = None,
+    without: Sequence[str] = (),
+) -> list[str]:
+    """Return the numeric columns of a model.
+
+    Args:
+        table: Table returned by `extract_radiomics`.
+        name: Name of the model, for messages.
+        families: See `RadiomicsTable.columns`.
+        only: Handcrafted and deep features that count; all by default.
+        without: Columns that never count, such as the outcome.
+
+    Raises:
+        InputError: If there is none.
+    """
+    kept = None if only is None else {*only, *table.columns("clinical")}
+    columns = [
+        column
+        for column in table.columns(*families)
+        if column not in without
+        and (kept is None or column in kept)
+        and pd.api.types.is_numeric_dtype(table.rows[column])
+        and table.rows[column].notna().any()
+    ]
+    if not columns:
+        raise InputError(f"model {name}: no feature of {', '.join(families)} is numeric.")
+    return columns
+
+
+def nested_search(
+    model: Any,
+    ranking: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    inner: np.ndarray,
+    grid: Mapping[str, list[Any]],
+    *,
+    scoring: str | None = None,
+) -> "GridSearchCV":
+    """Return the search for the number of features and the penalty of a model in inner folds.
+
+    Missing values become medians, correlated features become one, and the features that rank best
+    remain.
+
+    Args:
+        model: Estimator at the end of the pipeline, as step "model".
+        ranking: Returns a statistic and p-value of each feature; step "best" keeps the first k.
+        inner: Inner fold of each row of the training fold, [n].
+        grid: Candidates of the parameters of the steps.
+        scoring: Scorer of scikit-learn; that of the model by default.
+    """
+    steps = Pipeline(
+        [
+            ("impute", SimpleImputer(strategy="median", keep_empty_features=True)),
+            ("clusters", OneOfEachCluster()),
+            ("scale", StandardScaler()),
+            ("best", SelectKBest(ranking)),
+            ("model", model),
+        ]
+    )
+    splits = [
+        (np.flatnonzero(inner != part), np.flatnonzero(inner == part)) for part in np.unique(inner)
+    ]
+    return GridSearchCV(steps, dict(grid), scoring=scoring, cv=splits)
+
+
+@one_thread
+def fit_search(
+    search: "GridSearchCV", values: np.ndarray, outcome: np.ndarray, columns: list[str]
+) -> dict[str, Any]:
+    """Fit a search of `nested_search`.
+
+    Args:
+        search: The search; it is fitted in place.
+        values: Features, [n, columns].
+        outcome: What the model predicts, [n].
+        columns: Names of the features.
+
+    Returns:
+        What it chose: the penalty, the number of features asked for and kept, and their names.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", UserWarning)  # of fewer features than asked for
+        search.fit(values, outcome)
+    steps, best = search.best_estimator_.named_steps, dict(search.best_params_)
+    kept = np.array(columns)[steps["clusters"].kept_][steps["best"].get_support()]
+    asked = best.pop("best__k")
+    return {name.removeprefix("model__"): value for name, value in best.items()} | {
+        "features_asked": asked,
+        "features": len(kept),
+        "names": ", ".join(kept),
+    }

@@ -21,6 +21,7 @@ DISTRIBUTIONS = {
     "IPython": "ipython",
     "pytorch_grad_cam": "grad-cam",
     "sklearn": "scikit-learn",
+    "sksurv": "scikit-survival",
     "umap": "umap-learn",
     "yaml": "pyyaml",
 }
@@ -114,6 +115,7 @@ def test_images_become_features_without_any_extra(tmp_path: Path, run_python) ->
             "evaluation",
             "import radiodino_utils as rd; rd.load_dataset('breastmnist-28')",
         ),
+        ("sksurv", "survival", "import radiodino_utils as rd; rd.radiomics.SurvivalModels"),
         ("lightning", "train", "import radiodino_utils.pretraining.trainer"),
         ("lightly", "train", "import radiodino_utils.pretraining.networks"),
         ("matplotlib", "notebooks", "import radiodino_utils.plots.style"),

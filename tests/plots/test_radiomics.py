@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from radiodino_utils.plots.radiomics import decision_curves, stability_by_family
+from radiodino_utils.plots.radiomics import decision_curves, stability_by_family, survival_curves
 
 
 def test_stability_is_drawn_by_family_with_the_count_of_stable_features():
@@ -28,3 +28,17 @@ def test_decision_curves_have_a_line_per_model():
     )
     figure = decision_curves(curves)
     assert [line.get_label() for line in figure.axes[0].lines] == ["deep", "treat none"]
+
+
+def test_survival_curves_have_a_step_line_per_half():
+    times = np.arange(5.0)
+    curves = pd.concat(
+        pd.DataFrame(
+            {"half": half, "time": times, "survival": 1 - slope * times, "model": "fused",
+             "ci_low": 0.9 - slope * times, "ci_high": 1.0, "at_risk": 30 - times.astype(int)}
+        )
+        for half, slope in (("low risk", 0.05), ("high risk", 0.15))
+    )  # fmt: skip
+    axis = survival_curves(curves, time="years").axes[0]
+    assert [line.get_label() for line in axis.lines] == ["low risk (n 30)", "high risk (n 30)"]
+    assert axis.get_xlabel() == "years"
