@@ -27,7 +27,7 @@ settings.load_profile("steady")
 def data_folder(tmp_path, monkeypatch):
     """Data folder of the test, so that nothing touches the user's own folders."""
     monkeypatch.setenv("RADIODINO_DATA", str(tmp_path / "data"))
-    for name in ("MEDMNIST", "BUSI", "RADIMAGENET"):
+    for name in ("MEDMNIST", "BUSI", "BUSI_LISTS", "MEDSEGBENCH", "RADIMAGENET"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "data"
 

@@ -9,14 +9,18 @@ import pandas as pd
 from ..core.errors import InputError, unknown_name
 from ..core.files import files_digest, value_hash
 from .busi import CLASSES, Busi, read_busi
+from .busi_lists import LISTS, read_lists
 from .cross_validation import require_groups, stratified_parts
 from .dataset import ImageDataset, Split
 from .images import ImageFiles
 
-PROTOCOLS = ("breastmnist", "folds", "lesions")
+PROTOCOLS = ("breastmnist", "folds", "lesions", *LISTS)
 FOLDS = 5
 NAMES = ("busi", "busi-breastmnist", *(f"busi-fold{fold}" for fold in range(FOLDS)))
-CAVEATS = {"breastmnist": "near duplicates lie across the official splits"}
+CAVEATS = {
+    "breastmnist": "near duplicates lie across the official splits",
+    **dict.fromkeys(LISTS, "near duplicates lie across the public lists"),
+}
 
 
 def busi_dataset(name: str, folder: str | Path | None = None) -> ImageDataset:
@@ -76,17 +80,19 @@ def busi_splits(
         protocol: `breastmnist`: the official split of BreastMNIST, which is made from BUSI
             (duplicates lie across its splits). `folds`: one of five folds is the test split, one
             fifth of the rest validation. `lesions`: only images with a lesion, 70 / 10 / 20
-            percent. The last two are stratified by class and keep duplicates together.
-        seed: Seed of `folds` and `lesions`.
+            percent. `list1` to `list3`: public lists (see `busi_lists`), whose second part is the
+            test split; a tenth of the first is for validation. What is drawn here is stratified by
+            class and keeps duplicates together.
+        seed: Seed of what is drawn.
         fold: Which of the five `folds` is the test split.
 
     Returns:
         Rows of "train", "val" and "test", int64; sorted for `folds` and `lesions`, in the order of
-        BreastMNIST for `breastmnist`.
+        BreastMNIST or of the list for the others.
 
     Raises:
-        InputError: If the protocol or fold is unknown, images of BreastMNIST are missing, or a
-            class is too small.
+        InputError: If the protocol or fold is unknown, images of BreastMNIST or lists are missing,
+            or a class is too small.
     """
     if protocol not in PROTOCOLS:
         raise unknown_name("split of BUSI", protocol, PROTOCOLS)
@@ -94,6 +100,10 @@ def busi_splits(
         raise InputError(f"fold {fold}: there are {FOLDS} folds, 0 to {FOLDS - 1}.")
     if protocol == "breastmnist":
         return _official(busi)
+    if protocol in LISTS:
+        listed = read_lists(protocol, busi.names)
+        train, parts = listed["train"], _parts(busi, listed["train"], 10, seed)
+        return {"train": train[parts != 0], "val": train[parts == 0], "test": listed["test"]}
     if protocol == "folds":
         rows = np.arange(len(busi))
         parts = _parts(busi, rows, FOLDS, seed)

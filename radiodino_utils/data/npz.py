@@ -55,15 +55,7 @@ def read_npz(
     Raises:
         InputError: If the file is missing, damaged, has another MD5, or another layout.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such npz file.")
-    digest = file_hash(path, "md5")
-    if md5 and digest != md5:
-        raise InputError(
-            f"{path}: wrong MD5: {digest} instead of {md5}; "
-            "the file is damaged or another: download it again."
-        )
-    arrays = _mapped(path, digest)
+    arrays, digest = mapped_arrays(path, md5=md5)
     required = {"train"} if any_splits else {*SPLITS}
     if any_splits and "images" in arrays:
         splits = {"all": _read_split(arrays, "all", path)}
@@ -77,6 +69,27 @@ def read_npz(
             f"{path}: label {highest} is outside the {len(classes)} classes of {name}."
         )
     return ImageDataset(name, classes, dict(splits), digest, caveat, positive)
+
+
+def mapped_arrays(path: Path, *, md5: str | None = None) -> tuple[dict[str, np.ndarray], str]:
+    """Return the arrays of an npz file, memory-mapped, and its MD5.
+
+    Args:
+        path: The file.
+        md5: Expected MD5 of the file, if it is known.
+
+    Raises:
+        InputError: If the file is missing, damaged, or has another MD5.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such npz file.")
+    digest = file_hash(path, "md5")
+    if md5 and digest != md5:
+        raise InputError(
+            f"{path}: wrong MD5: {digest} instead of {md5}; "
+            "the file is damaged or another: download it again."
+        )
+    return _mapped(path, digest), digest
 
 
 def _read_split(arrays: dict[str, np.ndarray], split: str, path: Path) -> Split:

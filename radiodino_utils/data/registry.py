@@ -1,12 +1,12 @@
 """Registry of datasets: what each registered name loads and where its files are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.downloads import Missing
 from ..core.errors import InputError, unknown_name, wrong_type
-from . import busi, busi_splits, medmnist, organct, radimagenet, studies
+from . import busi, busi_lists, busi_splits, medmnist, medsegbench, organct, radimagenet, studies
 from .dataset import SPLITS, ImageDataset, Split, summary
 from .external import external_test
 from .folders import read_images
@@ -36,13 +36,13 @@ class _Entry:
 
     Attributes:
         load: Function of the name and of the `folder` of `load_dataset`.
-        find: Function of the name that returns the file or folder the dataset is read from, or
-            `None` if it is not on this machine.
+        find: Function of the name that returns the files or folders the dataset is read from;
+            `None` in place of one that is not on this machine.
         missing: Function of the name that returns what to do for missing files, or `None`.
     """
 
     load: Callable[[str, str | Path | None], ImageDataset]
-    find: Callable[[str], Path | None] | None = None
+    find: Callable[[str], Iterable[Path | None]] | None = None
     missing: Callable[[str], Missing | None] | None = None
 
 
@@ -61,7 +61,7 @@ def register_dataset(name: str, load: Callable[[], ImageDataset]) -> None:
     Raises:
         InputError: If the name is registered already or has a colon, or `load` is not callable.
     """
-    if ":" in name or name in _registered:
+    if ":" in name or name in _registered or name in _segmented:
         raise InputError(
             f"{name}: choose another name for the dataset; it is registered or has a colon."
         )
@@ -125,8 +125,8 @@ def load_dataset(
         dataset = replace(with_test(fitted, test), name=opened.alias or name)
     elif opened and opened.kind in _readers:
         dataset = _readers[opened.kind](opened, opened.alias or name, tolerated=tolerated)
-    elif name in _registered:
-        dataset = _registered[name].load(name, folder)
+    elif entry := _registered.get(name) or _segmented.get(name):
+        dataset = entry.load(name, folder)
         dataset = dataset if dataset.name == name else replace(dataset, name=name)
     else:
         raise _unknown_dataset(name)
@@ -193,7 +193,7 @@ def missing_dataset(name: str) -> Missing | None:
     Returns:
         `None` if nothing is missing, the name is not registered, or pip fetches it (OrganCT).
     """
-    entry = _registered.get(name)
+    entry = _registered.get(name) or _segmented.get(name)
     return entry.missing(name) if entry and entry.missing else None
 
 
@@ -222,30 +222,54 @@ def dataset_place(name: str) -> tuple[Path, ...] | None:
             are not registered.
 
     Returns:
-        The path; empty if it is not here yet. `None` for other names, and for OrganCT, whose files
-        pip checks.
+        The paths; empty if they are not here yet. `None` for other names, and for OrganCT, whose
+        files pip checks.
     """
-    entry = _registered.get("busi" if name.startswith("busi-") else name)
+    entry = _registered.get(name) or _segmented.get(name)
     if entry is None or entry.find is None:
         return None
-    path = entry.find(name)
-    return (path,) if path else ()
+    return tuple(path for path in entry.find(name) if path)
 
 
-def _find_busi(_: str) -> Path | None:
-    return busi.find_busi()
+def _find_busi(_: str) -> tuple[Path | None]:
+    return (busi.find_busi(),)
 
 
 def _missing_busi(name: str) -> Missing | None:
     return None if busi.find_busi() else Missing(name, "", busi.HINT)
 
 
+def _find_listed(name: str) -> tuple[Path | None, ...]:
+    return (busi.find_busi(), *busi_lists.find_lists(name.removeprefix("busi-")))
+
+
+def _missing_listed(name: str) -> Missing | None:
+    is_here = busi_lists.find_lists(name.removeprefix("busi-"))
+    return _missing_busi(name) or (None if is_here else Missing(name, "", busi_lists.HINT))
+
+
+def _find_medmnist(name: str) -> tuple[Path | None]:
+    return (medmnist.find_medmnist(name),)
+
+
+def _find_medsegbench(_: str) -> tuple[Path | None]:
+    return (medsegbench.find_medsegbench(),)
+
+
+def _missing_medsegbench(_: str) -> Missing | None:
+    return medsegbench.missing_medsegbench()
+
+
+def _refuse_segmented(name: str, _: str | Path | None) -> ImageDataset:
+    raise InputError(f"{name}: is a segmentation dataset; use load_segmentation_dataset.")
+
+
 def _load_radimagenet(_: str, folder: str | Path | None) -> ImageDataset:
     return radimagenet.read_radimagenet(folder)
 
 
-def _find_radimagenet(_: str) -> Path | None:
-    return radimagenet.find_radimagenet()
+def _find_radimagenet(_: str) -> tuple[Path | None]:
+    return (radimagenet.find_radimagenet(),)
 
 
 def _missing_radimagenet(name: str) -> Missing | None:
@@ -272,5 +296,13 @@ _registered |= {name: _Entry(_load_organct) for name in organct.NAMES}
 _BUSI = _Entry(busi_splits.busi_dataset, _find_busi, _missing_busi)
 _registered |= dict.fromkeys(busi_splits.NAMES, _BUSI)
 _registered["radimagenet"] = _Entry(_load_radimagenet, _find_radimagenet, _missing_radimagenet)
-_MEDMNIST = _Entry(medmnist.load_medmnist, medmnist.find_medmnist, medmnist.missing_medmnist)
+_MEDMNIST = _Entry(medmnist.load_medmnist, _find_medmnist, medmnist.missing_medmnist)
 _registered |= dict.fromkeys(medmnist.NAMES, _MEDMNIST)
+
+# names of `load_segmentation_dataset` alone
+_segmented = dict.fromkeys(
+    ("busi-folds", "busi-lesions"), _Entry(_refuse_segmented, _find_busi, _missing_busi)
+)
+_LISTED = _Entry(_refuse_segmented, _find_listed, _missing_listed)
+_segmented |= dict.fromkeys([f"busi-{name}" for name in busi_lists.LISTS], _LISTED)
+_segmented[medsegbench.NAME] = _Entry(_refuse_segmented, _find_medsegbench, _missing_medsegbench)

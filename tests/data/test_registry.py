@@ -83,7 +83,8 @@ def test_registrations_that_are_refused(registered, name, load, message):
 def test_places_of_the_datasets_of_the_package(busi_folder, monkeypatch):
     assert [dataset_place(name) for name in ("busi-fold0", "radimagenet")] == [(), ()]
     assert [dataset_place(name) for name in ("organct-axial", "npz:a.npz")] == [None, None]
-    assert missing_dataset("busi-fold0").name == "busi-fold0"
+    for name in ("busi-fold0", "busi-folds", "busi-lesions"):
+        assert missing_dataset(name).name == name
     monkeypatch.setenv("BUSI", str(busi_folder))
     assert dataset_place("busi-folds") == dataset_place("busi") == (busi_folder,)
     assert missing_dataset("busi-fold0") is None
