@@ -39,6 +39,12 @@ __getattr__, __dir__, __all__ = attach(
         "segmentation.runs": ("choice_table", "segment_all"),
         "segmentation.tables": ("caption", "segmentation_table"),
         "segmentation.training": ("Training",),
+        "segmentation.twins": (
+            "segmentation_twins",
+            "twin_points",
+            "twin_scores",
+            "without_segmentation_twins",
+        ),
         "twins": (
             "class_mix",
             "deduplicated",

@@ -35,6 +35,7 @@ _import_name, _, __all__ = attach(
             "probe_bars",
         ),
         "style": ("save_figure", "styled"),
+        "twins": ("twin_points",),
         "viewer": ("ImageViewer",),
     },
 )

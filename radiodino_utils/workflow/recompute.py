@@ -23,6 +23,7 @@ from ..evaluation.results import (
 from ..evaluation.retrieval import retrieval_rows
 from ..evaluation.segmentation.results import is_fraction, segmentation_rows
 from ..evaluation.segmentation.tables import segmentation_table
+from ..evaluation.segmentation.twins import SCORED, twin_points
 from ..evaluation.twins import class_mix
 from ..explain.faithfulness import METRICS
 from ..explain.tables import against_controls, explanation_rows
@@ -148,6 +149,11 @@ def _learning_curve(path: Path) -> Tables:
     return {"05_learning_curve": rows[rows["metric"].isin(["dice", "iou"])]}
 
 
+def _twins(path: Path) -> Tables:
+    scores, facts = read_scores(path, SCORED)
+    return {path.stem: twin_points(scores, empty=facts["empty"], seed=facts["seed"])}
+
+
 def _explained(path: Path) -> Tables:
     scores, facts = read_scores(
         path, ["backbone", "weights", "seen_in_pretraining", "map", "image", *METRICS]
@@ -177,6 +183,7 @@ _SOURCES: dict[str, tuple[tuple[str, ...], Callable[[Path], Tables]]] = {
         _segmented,
     ),
     "05_learning_curve": (("05_learning_curve",), _learning_curve),
+    "05_twins": (("05_twins",), _twins),
     "06_faithfulness_rows": (
         ("06_faithfulness_rows", "06_faithfulness", "06_against_controls"),
         _explained,

@@ -43,6 +43,7 @@ from radiodino_utils.evaluation.results import (
 )
 from radiodino_utils.evaluation.segmentation.results import is_fraction, segmentation_rows
 from radiodino_utils.evaluation.segmentation.tables import segmentation_table
+from radiodino_utils.evaluation.segmentation.twins import twin_points
 from radiodino_utils.evaluation.twins import class_mix, three_ways
 from radiodino_utils.explain.tables import against_controls, explanation_rows
 from radiodino_utils.workflow.verify import contradictions, verify_results
@@ -143,6 +144,10 @@ def make_results(folder: Path) -> Path:
     write_table(rows.loc[is_fraction(rows), list(COLUMNS)], tables / "05_segmentation_rows.csv")
     write_table(rows.loc[~is_fraction(rows), list(COLUMNS)], tables / "05_distance_rows.csv")
     write_table(segmentation_table(rows, splits), tables / "05_segmentation.csv")
+    twins = scores.assign(fitted="official", twin=scores["id"].isin(["i2", "i5"]))
+    twins["group"] = twins["id"]
+    write_scores(twins, records / "05_twins.parquet", empty="skip", seed=0)
+    write_table(twin_points(twins), tables / "05_twins.csv")
     _explanations(tables, records)
     write_table(pd.DataFrame({"umap1": [1.0]}), tables / "04_coordinates.csv")
     rows = collect_rows(tables)
@@ -236,7 +241,7 @@ def _digit(match: re.Match) -> str:
     "name",
     [
         "03_k_curve", "03_knn_rows", "03_twins",
-        "05_segmentation_rows", "05_distance_rows", "05_segmentation",
+        "05_segmentation_rows", "05_distance_rows", "05_segmentation", "05_twins",
         "06_faithfulness_rows", "06_faithfulness", "06_against_controls", "06_head_diversity",
         "07_probe_rows", "07_paired",
         "07_fewshot_rows", "07_finetune_rows", "09_results", "09_classification",

@@ -74,7 +74,7 @@ def _published_lines(datasets: set[str]) -> list[dict[str, str]]:
             "backbone": line.model,
             "probe": line.probe,
             "n": line.n,
-            "Dice %": line.dice_percent or "none published",
+            "Dice %": f"{line.dice_percent} {line.spread}".strip() or "none published",
             "source": line.source,
         }
         for line in published[published["dataset"].isin(datasets)].itertuples()
@@ -85,8 +85,8 @@ def published_segmentation() -> pd.DataFrame:
     """Return the published Dice.
 
     Returns:
-        Texts, columns dataset, model, probe, split, n, dice_percent and source; an empty Dice says
-        that none is published.
+        Texts, columns dataset, model, probe, split, n, dice_percent, spread (over what the source
+        says) and source; an empty Dice says that none is published.
     """
     tables = resources.files("radiodino_utils.evaluation") / "tables"
     with resources.as_file(tables / "segmentation.csv") as path:

@@ -26,6 +26,9 @@ def test_the_table_keeps_protocols_apart_and_adds_the_published_numbers():
     published = table[table["source"] != "this run"].set_index("backbone")
     assert published.loc["radiodino-b16 (published)", "Dice %"] == "69.5"
     assert published.loc["frozen DINO", "Dice %"] == "none published"
+    assert published.loc["U-Net DenseNet-121", "Dice %"] == "69.5 (67.8 to 72.1 over 3 seeds)"
+    assert published.loc["TransUnet", "Dice %"] == "79.85 ± 2.59 over 3 lists"
+    assert "without a test set" in published.loc["TransUnet", "split"]
     assert (published["split"] != "lesions only").all()
     with pytest.raises(InputError, match="two result rows for the same cell"):
         segmentation_table(pd.concat([rows, rows]), {dataset.name: ""})
