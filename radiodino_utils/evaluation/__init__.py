@@ -19,7 +19,13 @@ __getattr__, __dir__, __all__ = attach(
         "predictions": ("Prediction", "image_table", "joined_folds", "write_medmnist"),
         "protocols": ("classify", "protocol_names", "register_protocol"),
         "published": ("beside_baselines", "compare_published", "published_table"),
-        "records": ("read_predictions", "read_scores", "write_predictions", "write_scores"),
+        "records": (
+            "class_numbers",
+            "read_predictions",
+            "read_scores",
+            "write_predictions",
+            "write_scores",
+        ),
         "results": (
             "classification_rows",
             "collect_rows",

@@ -119,12 +119,14 @@ def finetune(
 
     facts = cached(checkpoint.with_suffix(".json"), checkpoint, declared=declared, make=make)
     curve = pd.DataFrame(facts["curve"])
+    best = curve.loc[curve["f1_macro"].idxmax()]
     prediction = _prediction(
         backbone,
         dataset,
         config,
         probabilities=_test_probabilities(fabric, backbone, dataset, config, checkpoint, seed),
-        epoch=int(curve.loc[curve["f1_macro"].idxmax(), "epoch"]),
+        epoch=int(best["epoch"]),
+        val_accuracy=float(best["accuracy"]),
         seed=seed,
         precision=precision,
     )
@@ -208,6 +210,7 @@ def _prediction(
     *,
     probabilities: np.ndarray,
     epoch: int,
+    val_accuracy: float,
     seed: int,
     precision: str,
 ) -> Prediction:
@@ -233,6 +236,7 @@ def _prediction(
         engine="torch",
         precision=precision,
         seen_in_pretraining=seen_in_pretraining(seen),
+        val_accuracy=val_accuracy,
     )
 
 

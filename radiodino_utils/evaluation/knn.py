@@ -1,6 +1,7 @@
 """k-nearest-neighbour classification on frozen features, one search for every k."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -163,27 +164,33 @@ def classify_knn(
         metric: Metric of the plain votes, "euclidean" or "cosine".
 
     Returns:
-        Probabilities of the test split; `choice` names k.
+        Probabilities of the test split; `choice` names k. Where there is a split val, it is
+        classified too, for `val_accuracy`.
 
     Raises:
         InputError: If the protocol is unknown or the dataset lacks train, test or, for "knn", val.
     """
+    classified: Callable[..., dict[int, np.ndarray]]
     if protocol in PLAIN_KS:
         _require(features, "train", "test")
-        k = PLAIN_KS[protocol]
-        probabilities = _plain(features, k, metric)
+        k, classified = PLAIN_KS[protocol], partial(_plain, metric=metric)
     elif protocol == "knn-k20":
         _require(features, "train", "test")
-        k = min(COMMON_K, len(features.labels["train"]))
-        probabilities = _weighted(features, "test", (k,))[k]
+        k, classified = min(COMMON_K, len(features.labels["train"])), _weighted
     elif protocol == "knn":
         _require(features, "train", "val", "test")
-        k = _best_k(features, ks)
-        probabilities = _weighted(features, "test", (k,))[k]
+        k, classified = _best_k(features, ks), _weighted
     else:
         raise unknown_name("kNN protocol", protocol, ["knn", "knn-k20", *PLAIN_KS])
+    splits = [split for split in ("val", "test") if split in features.labels]
+    probabilities = {split: classified(features, split, (k,))[k] for split in splits}
     return prediction(
-        features, protocol=protocol, split="test", probabilities=probabilities, choice={"k": k}
+        features,
+        protocol=protocol,
+        split="test",
+        probabilities=probabilities["test"],
+        choice={"k": k},
+        val_probabilities=probabilities.get("val"),
     )
 
 
@@ -232,9 +239,11 @@ def _weighted(features: Features, split: str, ks: Sequence[int]) -> dict[int, np
     return knn_probabilities(bank, labels, queries, ks=ks, classes=len(features.classes))
 
 
-def _plain(features: Features, k: int, metric: str) -> np.ndarray:
-    (bank, labels), (queries, _) = features.labelled("train"), features.labelled("test")
+def _plain(
+    features: Features, split: str, ks: Sequence[int], *, metric: str
+) -> dict[int, np.ndarray]:
+    (bank, labels), (queries, _) = features.labelled("train"), features.labelled(split)
     classes = len(features.classes)
     return knn_probabilities(
-        bank, labels, queries, ks=(k,), classes=classes, metric=metric, temperature=None
-    )[k]
+        bank, labels, queries, ks=ks, classes=classes, metric=metric, temperature=None
+    )

@@ -74,14 +74,18 @@ def classify_linear(
             "use smaller learning rates."
         )
     name, index = best
-    scores = heads[name].scores(inputs[name]["test"])[index]
+    probabilities = {
+        split: heads[name].scores(inputs[name][split])[index].softmax(1).numpy()
+        for split in ("val", "test")
+    }
     return prediction(
         features,
         protocol="linear",
         split="test",
-        probabilities=scores.softmax(1).numpy(),
+        probabilities=probabilities["test"],
         choice={"head": name, "lr": f"{learning_rates[index]:g}", "iterations": iterations},
         seed=seed,
+        val_probabilities=probabilities["val"],
     )
 
 

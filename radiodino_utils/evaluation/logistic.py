@@ -115,13 +115,21 @@ def classify_logistic(
     model, mean, std = fit_logistic(
         features, strengths=strengths, balanced=balanced, max_iterations=max_iterations
     )
-    probabilities = class_probabilities(
-        model, (features.labelled("test")[0] - mean) / std, len(features.classes)
-    )
+    probabilities = {
+        split: class_probabilities(
+            model, (features.labelled(split)[0] - mean) / std, len(features.classes)
+        )
+        for split in ("val", "test")
+    }
     protocol = "logistic-balanced" if balanced else "logistic"
     choice = {"C": float(f"{model.C:.3g}")}
     return prediction(
-        features, protocol=protocol, split="test", probabilities=probabilities, choice=choice
+        features,
+        protocol=protocol,
+        split="test",
+        probabilities=probabilities["test"],
+        choice=choice,
+        val_probabilities=probabilities["val"],
     )
 
 

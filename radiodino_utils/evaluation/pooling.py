@@ -79,6 +79,7 @@ def _pooled_prediction(prediction: Prediction, how: str) -> Prediction:
         probabilities=pooled / pooled.sum(1, keepdims=True),
         ids=groups,
         groups=groups,
+        val_accuracy=None,  # it is that of images
     )
 
 

@@ -44,6 +44,8 @@ class Prediction:
         groups_from: Where the groups come from.
         fold_of: See `ImageDataset`.
         folds: Number of folds whose predictions are joined; see `joined_folds`.
+        val_accuracy: Accuracy of the same model on the validation split, by which protocols can be
+            compared without the test split; of joined folds the mean. `None` if not measured.
     """
 
     dataset: str
@@ -67,6 +69,7 @@ class Prediction:
     groups_from: str = ""
     fold_of: str = ""
     folds: int = 1
+    val_accuracy: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(
@@ -119,6 +122,7 @@ def prediction(
     probabilities: np.ndarray,
     choice: Mapping[str, object] | None = None,
     seed: int | None = None,
+    val_probabilities: np.ndarray | None = None,
 ) -> Prediction:
     """Return the prediction of a split from probabilities and the features they come from.
 
@@ -129,8 +133,13 @@ def prediction(
         probabilities: [n, classes].
         choice: What was chosen on validation.
         seed: Seed of the training or the draw, if there was one.
+        val_probabilities: Those of the validation split, [n, classes], for `val_accuracy`.
     """
     backbone, groups = features.sidecar["backbone"], features.groups.get(split)
+    val_accuracy = None
+    if val_probabilities is not None:
+        is_right = val_probabilities.argmax(1) == features.labelled("val")[1]
+        val_accuracy = float(is_right.mean())
     return Prediction(
         dataset=features.dataset,
         backbone=backbone["name"],
@@ -152,6 +161,7 @@ def prediction(
         unit="image" if groups is None else features.unit,
         groups_from="" if groups is None else features.groups_from,
         fold_of=features.fold_of,
+        val_accuracy=val_accuracy,
     )
 
 
@@ -211,6 +221,7 @@ def _joined(folds: list[Prediction]) -> Prediction:
     groups = [name for fold in folds for name in fold.groups or ()] or None
     if groups is None and len(set(ids)) < len(ids):
         groups = ids  # the repeats of an image belong together
+    on_val = [fold.val_accuracy for fold in folds if fold.val_accuracy is not None]
     caveats = (first.caveat, f"pooled over {len(folds)} folds, AUC too")
     return replace(
         first,
@@ -221,6 +232,7 @@ def _joined(folds: list[Prediction]) -> Prediction:
         groups=groups,
         fold_of="",
         folds=len(folds),
+        val_accuracy=float(np.mean(on_val)) if len(on_val) == len(folds) else None,
         caveat="; ".join(caveat for caveat in caveats if caveat),
         seen_in_pretraining=most_seen(fold.seen_in_pretraining for fold in folds),
         choice={name: _each(fold.choice[name] for fold in folds) for name in first.choice},

@@ -20,8 +20,9 @@ def register_protocol(name: str, function: Callable[..., Prediction]) -> None:
     Args:
         name: Registered name, also the `protocol` of the predictions.
         function: Takes `Features`, fits on the train split, chooses on val and returns a
-            `Prediction` of the test split (see `predictions.prediction`). Of the keyword options
-            `ks`, `iterations` and `seed` of `classify` it receives those that it declares.
+            `Prediction` of the test split (see `predictions.prediction`); with `val_probabilities`
+            it can be compared with other protocols on val. Of the keyword options `ks`,
+            `iterations` and `seed` of `classify` it receives those that it declares.
 
     Raises:
         InputError: If the name belongs to another protocol, or `function` is not callable.

@@ -26,6 +26,7 @@ _ARRAYS = {
     "probabilities": pa.list_(pa.float32()),
 }
 _FIELDS = [field.name for field in fields(Prediction)]
+_NEEDED = [name for name in _FIELDS if name != "val_accuracy"]  # which older files lack
 
 
 def write_predictions(
@@ -68,7 +69,7 @@ def read_predictions(path: Path) -> tuple[list[Prediction], dict[str, Any]]:
     Raises:
         InputError: If the file is missing, damaged, or not such a file.
     """
-    table, facts = _read(path, "predictions", _FIELDS)
+    table, facts = _read(path, "predictions", _NEEDED)
     try:
         return [_prediction(row) for row in table.to_pylist()], facts
     except (ValueError, TypeError) as error:
@@ -83,6 +84,20 @@ def _prediction(row: dict[str, Any]) -> Prediction:
             raise ValueError(f"{len(labels)} labels and {len(row[name])} {name}")
     arrays = {"classes": classes, "labels": labels, "probabilities": probabilities}
     return Prediction(**row | arrays | {"choice": json.loads(row["choice"])})
+
+
+def class_numbers(folder: Path) -> dict[str, int]:
+    """Return the number of classes of each dataset, such as for the accuracy of guessing.
+
+    Args:
+        folder: `results/PROFILE/predictions`; files without predictions are ignored.
+    """
+    numbers: dict[str, int] = {}
+    for path in sorted(folder.glob("*.parquet")):
+        if set(_NEEDED) <= set(pq.read_schema(path).names):
+            table = pq.read_table(path, columns=["dataset", "classes"]).to_pylist()
+            numbers |= {row["dataset"]: len(row["classes"]) for row in table}
+    return numbers
 
 
 def write_scores(scores: pd.DataFrame, path: Path, **facts: object) -> Path:

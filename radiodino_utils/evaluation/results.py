@@ -21,6 +21,7 @@ COLUMNS = (
     "n", "unit", "units", "groups_from", "seed", "positive", "weights", "engine", "precision",
     "seen_in_pretraining", "git", "choice", "caveat",
 )  # fmt: skip
+VALIDATED = "val_accuracy"  # a further column, of rows whose protocol was scored on validation
 SHOWN = ("accuracy", "f1_macro", "auc")  # metrics in tables for readers
 _NUMBERS = ("value", "ci_low", "ci_high")
 _PAIRED_COLUMNS = (
@@ -42,7 +43,9 @@ def classification_rows(
 
     Returns:
         One row per metric, with `COLUMNS`: `n` counts images, `unit` is what the bootstrap draws
-        (image, patient, cluster or group), `units` their number, `groups_from` their source.
+        (image, patient, cluster or group), `units` their number, `groups_from` their source. Where
+        the protocol was scored on the validation split too, `val_accuracy` is a further column: by
+        it protocols can be compared without the test split.
     """
     common = {
         "dataset": prediction.dataset,
@@ -77,7 +80,10 @@ def classification_rows(
         | {"metric": name, "value": metric.value, "ci_low": metric.low, "ci_high": metric.high}
         for name, metric in metrics.items()
     ]
-    return pd.DataFrame(table, columns=COLUMNS)
+    rows = pd.DataFrame(table, columns=COLUMNS)
+    if prediction.val_accuracy is None:
+        return rows
+    return rows.assign(**{VALIDATED: prediction.val_accuracy})
 
 
 def curve_rows(predictions: Iterable[Prediction], *, seed: int = 0) -> pd.DataFrame:
@@ -198,7 +204,7 @@ def collect_rows(folder: Path) -> pd.DataFrame:
     for path in sorted(folder.glob("*_rows.csv")):
         if current is not None and f"{folder.name}/{path.name}" not in current:
             continue
-        undefined = {column: [""] for column in _NUMBERS}  # such as the AUC of one image
+        undefined = {column: [""] for column in (*_NUMBERS, VALIDATED)}  # such as one image's AUC
         table = read_table(
             path, na_values=undefined, dtype={"weights": str, "git": str, "positive": str}
         )
@@ -211,9 +217,9 @@ def collect_rows(folder: Path) -> pd.DataFrame:
         raise InputError(
             f"{folder}: holds no result rows (*_rows.csv); run the task notebooks first."
         )
-    return pd.concat(tables, ignore_index=True)[list(COLUMNS)].astype(
-        dict.fromkeys(_NUMBERS, float)
-    )
+    rows = pd.concat(tables, ignore_index=True)
+    columns = [*COLUMNS, *rows.columns.intersection([VALIDATED])]
+    return rows[columns].astype(dict.fromkeys(_NUMBERS, float))
 
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:

@@ -6,14 +6,18 @@ from typing import Any
 import pandas as pd
 
 from ..evaluation.labels import DASH, label_of, percent
+from ..evaluation.results import VALIDATED
 
-# the first one that a profile has: fixed in advance, so that no test result chooses it
+# where none was scored on validation the first one counts, so that no test result chooses it
 _PROTOCOLS = ("logistic", "knn", "knn-k20", "linear", "knn1", "seg-linear")
 _BASELINES = ("random-", "pixels", "none")
 _FIGURES = ("09_summary", "03_metrics", "04_umap", "04_pca", "02_samples")
+_CHOSEN, _SCORED = "protocol chosen by", "validation accuracy"
+_NUMBERS = ["value", "ci_low", "ci_high"]
 _RULE = (
-    "The protocol is the first of a fixed list that this profile has, whatever its results; what "
-    "it chooses itself, such as k, is chosen on validation."
+    "The backbone is the first one of the profile. Its protocol is the one with the best accuracy "
+    "on validation, or, where none was scored there, the first of a fixed list: no test result "
+    "chooses it. The baseline is the best one on test by the same protocol, in its favour."
 )
 
 
@@ -40,57 +44,75 @@ def summary(tables: Mapping[str, pd.DataFrame], figures: list[str]) -> dict[str,
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one line per dataset: its first backbone, and the best baseline beside it."""
+    numbers = [name for name in (*_NUMBERS, VALIDATED) if name in rows]
+    rows = rows.assign(**{name: pd.to_numeric(rows[name]) for name in numbers})
     lines = []
     for dataset, of_dataset in rows[rows["split"] == "test"].groupby("dataset", sort=False):
-        protocols = [name for name in _PROTOCOLS if name in set(of_dataset["protocol"])]
-        if not protocols:
+        first = of_dataset["backbone"].iloc[0]
+        protocol, chosen = _protocol(of_dataset[of_dataset["backbone"] == first])
+        if not protocol:
             continue
-        part = of_dataset[of_dataset["protocol"] == protocols[0]]
-        first = part["backbone"].iloc[0]
+        part = of_dataset[of_dataset["protocol"] == protocol]
         own = part[part["backbone"] == first]
-        values = own.drop_duplicates("metric").set_index("metric")
+        values = own.groupby("metric")[_NUMBERS].mean()  # over the seeds of a training
         unit = own.get("unit", pd.Series(["image"])).iloc[0]
         units = own.get("units", own["n"]).iloc[0]
+        main = "dice" if protocol.startswith("seg-") else "accuracy"
         line = {
             "dataset": dataset,
             "test images": own["n"].iloc[0],
             "units of intervals": f"{units} {unit}s",
             "backbone": label_of(first),
-            "protocol": protocols[0],
+            "protocol": protocol,
+            "metric": "Dice" if main == "dice" else main,
+            "value %": _cell(values, main),
+            "AUC %": _cell(values, "auc"),
+            "best baseline %": _best_baseline(part, main),
+            _CHOSEN: chosen,
         }
-        main = "dice" if protocols[0].startswith("seg-") else "accuracy"
-        line |= {"metric": "Dice" if main == "dice" else main, "value %": _cell(values, main)}
-        line |= {"AUC %": _cell(values, "auc"), "best baseline %": _best_baseline(part, main)}
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def _protocol(rows: pd.DataFrame) -> tuple[str, str]:
+    """Return the protocol of a backbone that is shown, and what chose it; empty if there is none.
+
+    Protocols of variants, such as `knn (deduplicated)`, and those of few labels are no candidates.
+    """
+    candidates = rows[~rows["protocol"].str.contains(r"\(|^fewshot-")]
+    if VALIDATED in rows and candidates[VALIDATED].notna().any():
+        scores = candidates.groupby("protocol", sort=False)[VALIDATED].mean().dropna()
+        among = ", ".join(scores.index)
+        return scores.idxmax(), f"{_SCORED} {100 * scores.max():.1f} %, among {among}"
+    fixed = [name for name in _PROTOCOLS if name in set(rows["protocol"])]
+    return (fixed[0], "fixed in advance") if fixed else ("", "")
 
 
 def _cell(values: pd.DataFrame, metric: str) -> str:
     if metric not in values.index:
         return DASH
-    row = values.loc[metric, ["value", "ci_low", "ci_high"]]
-    return percent(*pd.to_numeric(row).astype(float), digits=1)
+    return percent(*values.loc[metric], digits=1)
 
 
 def _best_baseline(rows: pd.DataFrame, metric: str) -> str:
     """Return the greatest value of a metric among random weights and raw pixels."""
-    is_baseline = rows["backbone"].str.startswith(_BASELINES) & (rows["metric"] == metric)
-    baselines = rows[is_baseline].assign(number=pd.to_numeric(rows["value"]))
+    baselines = rows[rows["backbone"].str.startswith(_BASELINES) & (rows["metric"] == metric)]
     if baselines.empty:
         return ""
-    best = baselines.sort_values("number", kind="stable").iloc[-1]
-    return f"{100 * best['number']:.1f} ({best['backbone']})"
+    best = baselines.groupby("backbone", sort=False)["value"].mean()
+    return f"{100 * best.max():.1f} ({best.idxmax()})"
 
 
 def _sentence(table: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> str:
     if len(table):
         line = table.iloc[0]
         baseline = line["best baseline %"]
+        chosen = ", chosen on validation" if line[_CHOSEN].startswith(_SCORED) else ""
         ending = f"; the best baseline reaches {baseline.replace(' (', ' % (')}" if baseline else ""
         return (
             f"On {line['test images']} test images of {line['dataset']}, {line['backbone']} "
             f"reaches {line['value %']} % {line['metric']} by the protocol {line['protocol']}"
-            f"{ending}."
+            f"{chosen}{ending}."
         )
     features = tables.get("02_features", pd.DataFrame())
     if "dataset" in features:

@@ -41,6 +41,7 @@ def test_it_learns_keeps_the_best_epoch_and_leaves_the_backbone_alone(tiny_backb
     assert len(rows) == len(run.curve) == 6
     best = run.curve["f1_macro"].idxmax() + 1
     assert prediction.choice == {"epoch": f"{best} of 6"}
+    assert prediction.val_accuracy == run.curve["accuracy"][best - 1]
     after = tiny_backbone.model.state_dict()
     assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
     assert load_file(run.checkpoint)["head.weight"].shape == (2, 128)

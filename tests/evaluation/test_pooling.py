@@ -31,6 +31,7 @@ def test_probabilities_of_a_patient_are_pooled(how):
     pooled = pool(prediction, how=how)
     assert pooled.protocol == f"knn-k20 (patient {how})"
     assert (len(pooled.labels), pooled.n, pooled.units) == (15, 15, 15)
+    assert prediction.val_accuracy is not None and pooled.val_accuracy is None
     for row, name in enumerate(pooled.ids):
         members = np.array(prediction.groups) == name
         expected = getattr(np, how)(prediction.probabilities[members], axis=0)

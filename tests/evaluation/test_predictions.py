@@ -104,6 +104,16 @@ def test_folds_become_one_prediction_in_their_order():
     )
 
 
+def test_the_validation_score_of_folds_is_their_mean_if_all_have_one():
+    folds = [classify_knn(busi_fold(number, noise=2.0 + number)) for number in (0, 1)]
+    scores = [fold.val_accuracy for fold in folds]
+    assert None not in scores and scores[0] != scores[1]
+    (joined,) = joined_folds(folds)
+    assert joined.val_accuracy == pytest.approx(sum(scores) / 2)
+    (joined,) = joined_folds([folds[0], replace(folds[1], val_accuracy=None)])
+    assert joined.val_accuracy is None
+
+
 def test_a_path_that_looks_like_a_fold_is_none():
     names = [f"folder:/data/study-fold{fold}/images" for fold in (0, 1)] + [
         "npz:/data/own-fold1",

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,24 @@ def test_every_protocol_names_itself(name):
     result = classify(synthetic_features(noise=0.2), name, iterations=100)
     assert result.protocol == name
     assert (result.probabilities.argmax(1) == result.labels).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", protocol_names())
+def test_every_protocol_is_scored_on_validation_by_the_same_model(name):
+    features = synthetic_features(noise=2.0)
+    result = classify(features, name, iterations=100)
+    parts = [features.arrays, features.labels, features.ids]
+    arrays, labels, ids = ({**part, "test": part["val"]} for part in parts)
+    on_val = classify(
+        replace(features, arrays=arrays, labels=labels, ids=ids), name, iterations=100
+    )
+    assert 0.3 < result.val_accuracy < 1
+    assert result.val_accuracy == (on_val.probabilities.argmax(1) == on_val.labels).mean()
+
+
+def test_without_a_validation_split_there_is_no_score_of_it():
+    features = synthetic_features(sizes={"train": 60, "test": 30})
+    assert classify(features, "knn11").val_accuracy is None
 
 
 def test_an_unknown_protocol():

@@ -35,7 +35,7 @@ def test_a_row_says_all_about_its_number():
         seed=7,
         resamples=50,
     )
-    assert tuple(rows.columns) == COLUMNS
+    assert tuple(rows.columns) == (*COLUMNS, "val_accuracy")
     assert {"dataset", "task", "protocol", "backbone", "split", "metric", "value"} < set(COLUMNS)
     assert {"ci_low", "ci_high", "n", "seed", "weights", "git"} < set(COLUMNS)
     first = rows.iloc[0].to_dict()
@@ -86,6 +86,15 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     pd.testing.assert_frame_equal(
         back, pd.concat([first, second], ignore_index=True), rtol=1e-5, check_dtype=False
     )
+
+
+def test_rows_without_a_validation_score_are_read_beside_others(tmp_path):
+    older = synthetic_rows().drop(columns="val_accuracy")
+    write_table(older, tmp_path / "05_older_rows.csv")
+    assert tuple(collect_rows(tmp_path)) == COLUMNS
+    write_table(synthetic_rows(val_accuracy=0.75), tmp_path / "03_newer_rows.csv")
+    scores = collect_rows(tmp_path)["val_accuracy"]
+    assert (scores[: len(older)] == 0.75).all() and scores[len(older) :].isna().all()
 
 
 NAMES = [

@@ -265,8 +265,28 @@ def test_the_first_screen_holds_the_answer(results):
 
 def test_the_protocol_of_the_summary_is_not_chosen_by_its_results():
     worse = result_rows(protocol="logistic", value="0.1")
-    table = summary({"09_results": pd.concat([result_rows(), worse])}, [])["table"]
-    assert table["protocol"].tolist() == ["logistic"]
+    line = summary({"09_results": pd.concat([result_rows(), worse])}, [])["table"].iloc[0]
+    assert (line["protocol"], line["protocol chosen by"]) == ("logistic", "fixed in advance")
+
+
+def test_the_protocol_of_the_summary_is_the_best_on_validation():
+    rows = [
+        result_rows(val_accuracy="0.7"),
+        result_rows(protocol="logistic", value="0.99", val_accuracy="0.6"),
+        result_rows(protocol="knn (deduplicated)", val_accuracy="0.9"),
+        result_rows(protocol="finetune", val_accuracy="", value="1.0"),
+        result_rows(protocol="linear", seed="0", value="0.5", val_accuracy="0.9"),
+        result_rows(protocol="linear", seed="1", value="0.7", val_accuracy="0.7"),
+    ]
+    rows = pd.concat(rows)
+    others = rows["backbone"] == "pixels"  # whose scores choose nothing
+    rows.loc[others, "val_accuracy"] = "1"
+    shown = summary({"09_results": rows}, [])
+    line = shown["table"].iloc[0]
+    chosen = "validation accuracy 80.0 %, among knn, logistic, linear"
+    assert (line["protocol"], line["protocol chosen by"]) == ("linear", chosen)
+    assert line["value %"].startswith("60.0 [") and line["best baseline %"] == "60.0 (pixels)"
+    assert "by the protocol linear, chosen on validation; the best" in shown["sentence"]
 
 
 def test_a_run_without_labels_says_so(results):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from radiodino_utils import cli
@@ -38,6 +39,7 @@ from radiodino_utils.evaluation.results import (
     collect_rows,
     curve_rows,
     paired_table,
+    read_table,
     wide_table,
     write_table,
 )
@@ -260,12 +262,23 @@ def test_each_changed_number_of_a_row_is_found(results: Path) -> None:
     path = results / "tables" / "07_probe_rows.csv"
     table = pd.read_csv(path, keep_default_na=False, dtype=str)
     columns = ("value", "ci_low", "ci_high", "n", "seed", "weights", "choice", "caveat", "positive")
+    columns += ("val_accuracy",)
     for row, column in enumerate(columns):
         table.loc[row, column] = {"n": "31", "seed": "1"}.get(column, "0.5")
     table.to_csv(path, index=False)
     faults = "\n".join(verify_results(results)[0])
     for row, column in enumerate(columns):
         assert f"07_probe_rows.csv: {column}, row {row + 1}:" in faults
+
+
+def test_files_from_before_the_validation_score_are_verified_too(results: Path) -> None:
+    path = results / "predictions" / "07_probe_rows.parquet"
+    older = pq.read_table(path)
+    pq.write_table(older.drop_columns("val_accuracy"), path)
+    table = results / "tables" / "07_probe_rows.csv"
+    read_table(table, dtype=str).drop(columns="val_accuracy").to_csv(table, index=False)
+    faults = verify_results(results)[0]
+    assert not [fault for fault in faults if "07_" in fault]
 
 
 def test_dropped_rows_and_files_are_found(results: Path) -> None:
