@@ -64,6 +64,30 @@ class Page:
             time.sleep(0.02)
         return time.monotonic() - begin
 
+    def drag(self, corners):
+        """Press the mouse at the first corner, pass the others and release it at the last."""
+        mouse = {"button": "left", "buttons": 1, "clickCount": 1}
+        kinds = ["mousePressed", *["mouseMoved"] * (len(corners) - 1)]
+        for kind, (x, y) in zip(kinds, corners, strict=True):
+            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **mouse)
+        x, y = corners[-1]
+        self.send("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, **mouse)
+
+    def click(self, selector):
+        """Click the middle of an element with the mouse."""
+        box = self.run(f"document.querySelector('{selector}').getBoundingClientRect().toJSON()")
+        self.drag([(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)])
+
+    def download(self, selector, folder):
+        """Click an element and return the file that the browser saves in an empty folder."""
+        self.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+        self.click(selector)
+        begin = time.monotonic()
+        while not (found := [p for p in folder.iterdir() if p.suffix != ".crdownload"]):
+            assert time.monotonic() - begin < 600, "nothing is downloaded"
+            time.sleep(0.05)
+        return found[0]
+
     @property
     def requests(self):
         """Addresses that the page asked for besides its own."""

@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.path import Path
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.dataset import ImageDataset, Split
@@ -62,6 +63,55 @@ def test_points_of_another_dataset_are_an_error():
     dataset, features, points = inputs()
     with pytest.raises(InputError, match="points and images differ"):
         interactive_map(dataset, features, points.assign(dataset="other"))
+
+
+SCREEN = """(() => {
+  const view = [...Bokeh.index].find(view => view.model.renderers[0].glyph.x.field === "%s1");
+  const box = view.canvas_view.el.getBoundingClientRect(), {frame} = view;
+  const {pca1, pca2, umap1, umap2} = view.model.renderers[0].data_source.data;
+  const [x, y] = "%s" === "pca" ? [pca1, pca2] : [umap1, umap2];
+  return [...x].map((v, i) => [box.x + frame.x_scale.compute(v),
+                               box.y + frame.y_scale.compute(y[i])]);
+})()"""
+
+
+@needs_chromium
+@pytest.mark.parametrize("method", ["pca", "umap"])
+def test_a_lasso_of_the_mouse_exports_the_ids_inside_it(tmp_path, method):
+    dataset, features, points = inputs(150)
+    page_file, saved = tmp_path / "map.html", tmp_path / "saved"
+    page_file.write_text(interactive_map(dataset, features, points), encoding="utf-8")
+    saved.mkdir()
+    with open_browser(tmp_path / "profile") as page:
+        page.open(page_file, height=3000)  # no scroll bar, which would move the plots
+        page.wait("document.body.dataset.ready === 'yes'")
+        drawn = np.array(page.run(SCREEN % (method, method)))
+        middle, reach = np.median(drawn, axis=0), drawn.std(axis=0)
+        angles = np.linspace(0, 2 * np.pi, 24)
+        radii = np.where(np.arange(24) % 2, 0.5, 1.3)[:, None]  # a star, which is not convex
+        corners = middle + radii * reach * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        page.drag(corners.tolist())
+        table = pd.read_csv(page.download("#export", saved))
+    inside = Path(corners).contains_points(drawn)
+    assert 10 < inside.sum() < 200
+    ids = points["id"].iloc[: len(drawn)]
+    assert table["id"].tolist() == ids[inside].tolist()
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_ten_thousand_images_are_small_enough_and_open_in_seconds(tmp_path):
+    dataset, features, points = inputs(5000)
+    path = tmp_path / "map.html"
+    path.write_text(interactive_map(dataset, features[:1], points), encoding="utf-8")
+    assert path.stat().st_size <= 25e6
+    with open_browser(tmp_path / "profile") as page:
+        page.send("Performance.enable", timeDomain="threadTicks")
+        page.open(path)
+        page.wait("document.body.dataset.ready === 'yes'")
+        metrics = page.send("Performance.getMetrics")["metrics"]
+        used = {metric["name"]: metric["value"] for metric in metrics}["ThreadTime"]
+    assert used < 3  # of a processor: a busy machine is slow, not red
 
 
 @needs_chromium
