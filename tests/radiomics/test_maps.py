@@ -8,16 +8,23 @@ from radiodino_utils.core.errors import InputError
 from radiodino_utils.radiomics.extraction import extract_radiomics
 from radiodino_utils.radiomics.maps import write_feature_maps
 
-AFFINE = np.array([[-2.0, 0, 0, 7], [0, 3.0, 0, -4], [0, 0, 4.0, 9], [0, 0, 0, 1]])
+AFFINES = {  # of what is stored slice by slice
+    "axial": [[-2.0, 0, 0, 7], [0, 3.0, 0, -4], [0, 0, 4.0, 9], [0, 0, 0, 1]],
+    "coronal": [[2.0, 0, 0, 7], [0, 0, -3.0, -4], [0, 4.0, 0, 9], [0, 0, 0, 1]],
+    "sagittal": [[0, 0, 2.0, 7], [-3.0, 0, 0, -4], [0, -4.0, 0, 9], [0, 0, 0, 1]],
+    "oblique": [[1.9, 0.6, 0, 7], [-0.4, 2.9, 0.2, -4], [0.1, -0.3, 4.0, 9], [0, 0, 0, 1]],
+}
 
 
-@pytest.fixture
-def pair(tmp_path):
+@pytest.fixture(params=AFFINES)
+def pair(tmp_path, request):
     values = np.random.default_rng(0).normal(size=(14, 12, 6)).astype(np.float32)
     labels = np.zeros(values.shape, np.uint8)
     labels[1:5, 2:9, 1:5], labels[8:13, 2:5, 0:3], labels[8:10, 8:12, 4:6] = 1, 2, 2
     for name, array in (("ct", values), ("ct_seg", labels)):
-        nibabel.save(nibabel.Nifti1Image(array, AFFINE), tmp_path / f"{name}.nii")
+        nibabel.save(
+            nibabel.Nifti1Image(array, np.array(AFFINES[request.param])), tmp_path / f"{name}.nii"
+        )
     return tmp_path / "ct.nii", tmp_path / "ct_seg.nii"
 
 
