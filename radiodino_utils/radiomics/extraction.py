@@ -217,6 +217,8 @@ def _handcrafted(
         )
         flat = len(case.values) == 1
         spacing = (spacing[0] if flat else edge, edge, edge)
+    if len(case.values) > 1 == len(values):  # a region of one slice of a volume is no plane
+        values, inside = (np.pad(array, ((0, 1), (0, 0), (0, 0))) for array in (values, inside))
     try:
         return handcrafted_features(values, inside, spacing_mm=spacing, options=options)
     except RuntimeError as error:  # of torch, for what fastrad does not foresee

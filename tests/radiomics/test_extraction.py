@@ -142,3 +142,16 @@ def test_an_unknown_suffix_stops_before_any_work(folders, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["radiomics", "--images", "demo-ct", "--out", str(tmp_path / "table.xlsx")])
     assert ended.value.code == 2 and "unknown suffix '.xlsx'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("resample_mm", [None, 2.0, 4.0])
+def test_a_region_of_one_slice_of_a_volume_has_the_features_of_a_volume(tmp_path, resample_mm):
+    values = np.random.default_rng(0).normal(size=(20, 20, 6)).astype(np.float32)
+    labels = np.zeros(values.shape, np.uint8)
+    labels[2:18, 2:18, 3] = 1
+    for name, array in (("ct", values), ("ct_seg", labels)):
+        image = nibabel.Nifti1Image(array, np.diag([1.0, 1.0, 3.0, 1.0]))
+        nibabel.save(image, tmp_path / f"{name}.nii")
+    paths = tmp_path / "ct.nii", tmp_path / "ct_seg.nii"
+    table = extract_radiomics(*paths, bin_count=8, resample_mm=resample_mm)
+    assert table.columns("shape") and not table.columns("shape2d")
