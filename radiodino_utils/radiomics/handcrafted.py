@@ -139,7 +139,17 @@ def _first_order(values: np.ndarray, levels: np.ndarray, voxel: float) -> dict[s
     features = _computed("firstorder", values.reshape(row), everywhere)
     of_levels = _computed("firstorder", levels.reshape(row), everywhere)
     features |= {f"firstorder_{n}": of_levels[f"firstorder_{n}"] for n in ("entropy", "uniformity")}
-    features["firstorder_median"] = float(np.median(values))  # torch's is the lower of two
+    # torch takes the lower of two medians, and its float32 excludes values equal to a percentile
+    low, first, median, third, high = np.percentile(values.astype(np.float64), [10, 25, 50, 75, 90])
+    central = values[(values >= low) & (values <= high)].astype(np.float64)
+    robust = {
+        "10th_percentile": low,
+        "90th_percentile": high,
+        "median": median,
+        "interquartile_range": third - first,
+        "robust_mean_absolute_deviation": np.abs(central - central.mean()).mean(),
+    }
+    features |= {f"firstorder_{name}": float(value) for name, value in robust.items()}
     features["firstorder_total_energy"] *= voxel
     if features["firstorder_variance"] > 0:
         features["firstorder_kurtosis"] -= 3  # IBSI's is that of a normal distribution
