@@ -49,6 +49,7 @@ BUSI_PROTOCOLS = {
         for name in LISTS
     },
 }
+SEGMENTATION_NAMES = ("organct-seg", *BUSI_PROTOCOLS, medsegbench.NAME)
 
 
 def load_segmentation_dataset(
@@ -109,7 +110,7 @@ def load_segmentation_dataset(
         return [medsegbench.load_medsegbench(folder)]
     if name in BUSI_PROTOCOLS:
         return _busi(name, folds, seed, folder)
-    known = ["organct-seg", *BUSI_PROTOCOLS, medsegbench.NAME, "masks:PATH", "volumes:PATH"]
+    known = [*SEGMENTATION_NAMES, "masks:PATH", "volumes:PATH"]
     raise unknown_name("segmentation dataset", name, known)
 
 

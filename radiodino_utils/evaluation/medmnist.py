@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..data.medmnist import NAMES
 from .predictions import Prediction, write_medmnist
 from .twins import is_official
 
@@ -21,5 +22,5 @@ def write_for_medmnist(predictions: Iterable[Prediction], folder: Path) -> list[
     return [
         write_medmnist(entry, folder, run=f"{entry.protocol}-{entry.backbone}-{entry.seed or 0}")
         for entry in predictions
-        if "mnist-" in entry.dataset and is_official(entry)
+        if entry.dataset in NAMES and is_official(entry)
     ]

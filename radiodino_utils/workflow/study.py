@@ -20,7 +20,7 @@ from ..data.detection import KINDS, detect
 from ..data.groups import with_groups
 from ..data.open_names import UNLABELLED, OpenName, parse_open_name
 from ..data.registry import dataset_names, load_dataset
-from ..data.segmentation import load_segmentation_dataset
+from ..data.segmentation import SEGMENTATION_NAMES, load_segmentation_dataset
 from ..evaluation.folds import in_folds
 from .inputs import WEIGHTS
 from .notebooks import OWN, profile_names
@@ -115,7 +115,7 @@ def _name(study: Study) -> str:
             f"--name {name}: its results folder belongs to the project ({', '.join(taken)}); "
             "choose another --name."
         )
-    if name in dataset_names():
+    if name in (*dataset_names(), *SEGMENTATION_NAMES):
         raise InputError(f"--name {name}: is a registered dataset; choose another --name.")
     return name
 

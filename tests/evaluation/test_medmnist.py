@@ -8,7 +8,7 @@ from ..synthetic import synthetic_features
 
 
 def test_only_official_predictions_on_medmnists_datasets_are_written(tmp_path) -> None:
-    other = classify_knn(synthetic_features())
+    other = classify_knn(synthetic_features(classes=2, dataset="breastmnist-of-mine"))
     official = classify_knn(synthetic_features(classes=2, dataset="breastmnist-224"))
     twins = {"breastmnist-224": {"test": [0, 1]}}
     tuned = replace(official, protocol="finetune", seed=3)

@@ -169,7 +169,7 @@ def test_an_edited_profile_is_kept(images, capsys):
     assert path.read_text() == text
 
 
-@pytest.mark.parametrize("name", ["demo", "breast", "own", "../x", "busi"])
+@pytest.mark.parametrize("name", ["demo", "breast", "own", "../x", "busi", "busi-lesions"])
 def test_results_of_the_project_are_safe(images, monkeypatch, name):
     monkeypatch.delenv("RADIODINO_RESULTS")
     with pytest.raises(InputError, match="use letters, digits|choose another --name"):

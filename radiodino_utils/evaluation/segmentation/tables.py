@@ -6,6 +6,7 @@ from importlib import resources
 import pandas as pd
 
 from ...core.errors import InputError
+from ...data.segmentation import SEGMENTATION_NAMES
 from ..labels import DASH, label_of
 from .metrics import EMPTY_RULES
 
@@ -39,7 +40,9 @@ def segmentation_table(rows: pd.DataFrame, splits: Mapping[str, str]) -> pd.Data
             "seed": str(run["seed"]),
         }
         lines.append(leading | _cells(part.set_index("metric")))
-    prefixes = {name.split("-")[0].upper() for name in rows["dataset"].unique()}
+    # a dataset of one's own may have a like name
+    registered = set(rows["dataset"]) & set(SEGMENTATION_NAMES)
+    prefixes = {name.split("-")[0].upper() for name in registered}
     return pd.DataFrame(lines + _published_lines(prefixes)).fillna(DASH)
 
 

@@ -34,6 +34,13 @@ def test_the_table_keeps_protocols_apart_and_adds_the_published_numbers():
         segmentation_table(pd.concat([rows, rows]), {dataset.name: ""})
 
 
+def test_images_of_ones_own_get_no_published_numbers():
+    dataset = synthetic_segmentation(name="busi-mine", protocol="5 folds")
+    rows = segmentation_rows(score_images(predicted(dataset, truth(dataset))))
+    table = segmentation_table(rows, {dataset.name: dataset.protocol})
+    assert set(table["source"]) == {"this run"}
+
+
 def test_the_rule_is_said_in_the_caption():
     assert (
         caption(["one patient", ""], empty="one")
