@@ -89,7 +89,7 @@ def write_study(study: Study) -> Path:
             of the project.
     """
     name = _name(study)
-    _backbones(study.backbones)  # before anything is read
+    study = replace(study, backbones=_backbones(study.backbones))
     dataset, segmentation = _names(study, name)
     with warnings.catch_warnings():
         # of each image; it comes again where they are used
@@ -186,8 +186,10 @@ def _backbones(names: Sequence[str]) -> list[str]:
     """Return the names of the backbones with the baselines, paths from the root.
 
     Raises:
-        InputError: If one is not known, or its file is missing.
+        InputError: If one is not known, or its file cannot be read.
     """
+    from ..backbones.loading import load_backbone  # imports torch
+
     found = []
     for name in names or [BACKBONE]:
         if match := WEIGHTS.fullmatch(name):
@@ -195,6 +197,7 @@ def _backbones(names: Sequence[str]) -> list[str]:
             if not path.is_file():
                 raise InputError(f"--backbone {name}: there is no such file; mend the path.")
             name = f"file:{path}{match[2] or ''}"
+            load_backbone(name)
         elif find_model(name) is None:
             raise unknown_name("backbone", name, [*REGISTRY, *OPEN_NAMES])
         found.append(name)
@@ -203,7 +206,8 @@ def _backbones(names: Sequence[str]) -> list[str]:
 
 def _plan(study: Study, dataset: ImageDataset, name: str, segmentation: str) -> _Plan:
     """Return which notebooks can run on a dataset, with their parameters."""
-    backbones, plan = _backbones(study.backbones), _Plan()
+    plan = _Plan()
+    backbones = [*study.backbones]
     all_of_them: dict[str, Any] = {"datasets": [name], "backbones": backbones}
     plan.notebooks = {
         "00_dataset_audit": {"dataset": name},
@@ -224,6 +228,8 @@ def _plan(study: Study, dataset: ImageDataset, name: str, segmentation: str) -> 
         _add_classification(plan, study, dataset, all_of_them)
     if segmentation:
         (masks, *_) = load_segmentation_dataset(segmentation)
+        for row in range(len(masks)):
+            masks.mask(row)  # is refused now rather than after an hour
         if study.test and "external test set" not in masks.caveat:
             reason = "no masks of the test set were given (--test-masks PATH)"
             plan.left_out["segmentation of the test set"] = reason

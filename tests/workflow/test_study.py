@@ -12,6 +12,7 @@ from radiodino_utils.workflow.command import RunOptions, parse
 from radiodino_utils.workflow.profiles import load_profile
 from radiodino_utils.workflow.study import Study, write_study
 
+from ..conftest import tiny_transformer
 from ..data.test_dicom import dicom
 
 
@@ -98,6 +99,16 @@ def test_values_of_masks_are_classes(images):
     images(["masks/0.png"])  # grey noise, as of a JPEG
     with pytest.raises(InputError, match=r"masks hold \d+ values up to \d+; they should number"):
         write_study(Study(root))
+
+
+def test_masks_of_another_size_are_refused_at_once(images, tmp_path):
+    names = [f"{part}/{number}.png" for part in ("images", "masks") for number in range(6)]
+    root = images(names)
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.eye(12, dtype=np.uint8)).save(path)
+    with pytest.raises(InputError, match=r"0\.png: its mask has 12 x 12 pixels"):
+        write_study(Study(root))
+    assert not (tmp_path / "results").exists()
 
 
 def test_an_external_test_set_may_have_masks(images, capsys):
@@ -195,16 +206,24 @@ def test_options_that_do_not_go_together():
         parse(["--data", "x", "--test-masks", "y"])
 
 
-def test_backbones_are_checked_before_anything_is_written(images, tmp_path):
+def test_backbones_are_checked_before_anything_is_written(
+    images, tmp_path, weights_file, monkeypatch
+):
     root = images(classes(4))
-    for name, message in (("nonsense", "unknown backbone"), ("file:no.pth", "there is no such")):
+    (tmp_path / "text.pth").write_text("no weights")
+    for name, message in (
+        ("nonsense", "unknown backbone"),
+        ("file:no.pth", "there is no such"),
+        (f"file:{tmp_path}/text.pth", "text.pth"),
+    ):
         with pytest.raises(InputError, match=message):
             write_study(Study(root, backbones=[name]))
     assert not (tmp_path / "results").exists()
-    (tmp_path / "own.pth").write_bytes(b"")
-    study = Study(root, backbones=[f"file:{tmp_path}/own.pth?heads=6"])
+    monkeypatch.chdir(tmp_path)
+    path = weights_file(tiny_transformer())
+    study = Study(root, backbones=[f"file:{path.name}?heads=2"])
     names = parameters(write_study(study))["02"]["backbones"]
-    assert names[0] == f"file:{tmp_path}/own.pth?heads=6"
+    assert names[0] == f"file:{path}?heads=2"
 
 
 def test_paths_that_hold_nothing(images, tmp_path):
