@@ -98,9 +98,8 @@ def test_the_readme_tables_are_those_of_the_committed_results(tmp_path: Path) ->
     from radiodino_utils.workflow.readme import readme_with_tables
 
     # out of git: a run on another processor leaves slightly other tables in the folder
-    archive = subprocess.run(
-        ["git", "archive", "HEAD", "results", "benchmarks"], cwd=ROOT, capture_output=True
-    )
+    folders = ["results", "benchmarks", "radiodino_utils/evaluation/tables"]
+    archive = subprocess.run(["git", "archive", "HEAD", *folders], cwd=ROOT, capture_output=True)
     if archive.returncode:
         pytest.skip("not a git checkout, so nothing says which results are the committed ones")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:

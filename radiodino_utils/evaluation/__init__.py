@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = attach(
         "pooling": ("patient_level", "pool"),
         "predictions": ("Prediction", "image_table", "joined_folds", "write_medmnist"),
         "protocols": ("classify", "protocol_names", "register_protocol"),
-        "published": ("beside_baselines", "compare_published", "published_table"),
+        "published": ("beside_baselines", "compare_published", "field_numbers", "published_table"),
         "records": (
             "class_numbers",
             "read_predictions",

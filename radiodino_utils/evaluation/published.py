@@ -52,6 +52,18 @@ def published(name: str) -> pd.DataFrame:
         return pd.read_csv(path)
 
 
+def field_numbers() -> pd.DataFrame:
+    """Return numbers that others published, each by a protocol of its own that is not run here.
+
+    Returns:
+        Texts, columns dataset, task, model, protocol, n (empty where the source does not say),
+        metric, value and source. Compare rows of one dataset and source only, and no row with a
+        measured one.
+    """
+    with resources.as_file(resources.files(__package__) / "tables" / "field.csv") as path:
+        return pd.read_csv(path, keep_default_na=False, dtype=str)
+
+
 def places(dataset: str) -> tuple[str, ...]:
     """Return the registered datasets on which a published dataset can be measured.
 

@@ -9,7 +9,12 @@ import pandas as pd
 
 from ..core.errors import InputError
 from ..evaluation.predictions import Prediction
-from ..evaluation.published import beside_baselines, compare_published, published_table
+from ..evaluation.published import (
+    beside_baselines,
+    compare_published,
+    field_numbers,
+    published_table,
+)
 from ..evaluation.records import read_predictions, read_scores
 from ..evaluation.results import (
     COLUMNS,
@@ -29,7 +34,7 @@ from ..explain.faithfulness import METRICS
 from ..explain.tables import against_controls, explanation_rows
 
 Tables = dict[str, pd.DataFrame]
-COLLECTED = ("09_results", "09_classification", "09_published", "09_baselines")
+COLLECTED = ("09_results", "09_classification", "09_published", "09_baselines", "09_field")
 _SCORES = [
     *("dataset", "backbone", "probe", "seed", "fold", "id", "class"),
     *("tp", "fp", "fn", "labelled", "group", "unit", "groups_from"),
@@ -84,6 +89,7 @@ def _collected(folder: Path) -> Tables:
         wide_table(shown),
         published_table(compare_published(rows)),
         beside_baselines(rows),
+        field_numbers(),
     )
     return dict(zip(COLLECTED, computed, strict=True))
 

@@ -27,8 +27,10 @@ _TABLES = {
     "09_classification": "Classification",
     "09_published": "The published table and what was measured",
     "09_baselines": "The same datasets in MedMNIST v2 and MedMNIST+",
+    "09_field": "Other published numbers, each by a protocol of its own",
     "07_paired": "Differences between backbones (paired bootstrap)",
     "05_segmentation": "Segmentation",
+    "05_twins": "Dice that near duplicates across splits buy (paired bootstrap)",
     "02_features": "Feature files",
     "02_unreadable": "Images that cannot be read and are left out",
 }

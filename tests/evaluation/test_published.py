@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 
 from radiodino_utils.core.files import REPOSITORY
+from radiodino_utils.evaluation.protocols import protocol_names
 from radiodino_utils.evaluation.published import (
     beside_baselines,
     compare_published,
+    field_numbers,
     published,
     published_table,
 )
@@ -195,3 +197,15 @@ def test_no_published_number_is_beyond_a_percentage():
         and published("medmnist_v2")["acc"].between(0, 1).all()
     )
     assert np.isfinite(published("medmnist_plus")["mean"]).all()
+
+
+def test_other_published_numbers_name_their_protocol_and_stand_beside_no_measured_one():
+    numbers = field_numbers()
+    assert (numbers.drop(columns="n") != "").all().all()
+    assert not numbers.duplicated(["dataset", "model", "protocol", "metric"]).any()
+    assert not set(numbers["protocol"]) & set(protocol_names())
+    shown = beside_baselines(released())
+    assert not set(shown["source"]) & set(numbers["source"])
+    assert not set(published_table(compare_published(released()))["dataset"]) & set(
+        numbers.query("dataset != 'BreastMNIST'")["dataset"]
+    )

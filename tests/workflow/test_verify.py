@@ -24,6 +24,7 @@ from radiodino_utils.evaluation.protocols import classify
 from radiodino_utils.evaluation.published import (
     beside_baselines,
     compare_published,
+    field_numbers,
     published_table,
 )
 from radiodino_utils.evaluation.records import (
@@ -158,6 +159,7 @@ def make_results(folder: Path) -> Path:
     write_table(wide_table(people), tables / "09_classification.csv")
     write_table(published_table(compare_published(rows)), tables / "09_published.csv")
     write_table(beside_baselines(rows), tables / "09_baselines.csv")
+    write_table(field_numbers(), tables / "09_field.csv")
     return folder
 
 
@@ -247,6 +249,7 @@ def _digit(match: re.Match) -> str:
         "06_faithfulness_rows", "06_faithfulness", "06_against_controls", "06_head_diversity",
         "07_probe_rows", "07_paired",
         "07_fewshot_rows", "07_finetune_rows", "09_results", "09_classification",
+        "09_field",
     ],
 )  # fmt: skip
 def test_a_changed_digit_of_each_table_is_found(results: Path, name: str) -> None:
