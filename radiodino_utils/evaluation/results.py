@@ -101,7 +101,11 @@ def curve_rows(predictions: Iterable[Prediction], *, seed: int = 0) -> pd.DataFr
 
 
 def paired_table(
-    predictions: Sequence[Prediction], *, metrics: Sequence[str] = SHOWN, seed: int = 0
+    predictions: Sequence[Prediction],
+    *,
+    metrics: Sequence[str] = SHOWN,
+    seed: int = 0,
+    every_pair: bool = False,
 ) -> pd.DataFrame:
     """Compare the first backbone with each other one on the same images, by a paired bootstrap.
 
@@ -110,34 +114,41 @@ def paired_table(
             compared with the others.
         metrics: Metrics that are compared.
         seed: Seed of the bootstrap.
+        every_pair: Whether the others are compared with each other too.
 
     Returns:
         Columns dataset, protocol, backbone, other, metric, difference, ci_low, ci_high (fractions),
         n, unit and units (see `classification_rows`). An interval that contains 0 does not show a
         difference, nor does it show that there is none.
     """
-    references: dict[tuple[str, str], Prediction] = {}
+    earlier: dict[tuple[str, str], list[Prediction]] = {}
     table = []
     for other in predictions:
-        reference = references.setdefault((other.dataset, other.protocol), other)
-        if other is reference:
-            continue
-        differences = paired_differences(
-            other.labels,
-            reference.probabilities,
-            other.probabilities,
-            positive=other.positive_label,
-            groups=other.groups,
-            seed=seed,
-        )
-        leading = (other.dataset, other.protocol, reference.backbone, other.backbone)
-        trailing = (other.n, other.unit, other.units)
-        table += [
-            (*leading, metric, difference.value, difference.low, difference.high, *trailing)
-            for metric, difference in differences.items()
-            if metric in metrics
-        ]
+        references = earlier.setdefault((other.dataset, other.protocol), [])
+        for reference in references if every_pair else references[:1]:
+            table += _paired_rows(reference, other, metrics, seed)
+        references.append(other)
     return pd.DataFrame(table, columns=_PAIRED_COLUMNS)
+
+
+def _paired_rows(
+    reference: Prediction, other: Prediction, metrics: Sequence[str], seed: int
+) -> list[tuple[object, ...]]:
+    differences = paired_differences(
+        other.labels,
+        reference.probabilities,
+        other.probabilities,
+        positive=other.positive_label,
+        groups=other.groups,
+        seed=seed,
+    )
+    leading = (other.dataset, other.protocol, reference.backbone, other.backbone)
+    trailing = (other.n, other.unit, other.units)
+    return [
+        (*leading, metric, difference.value, difference.low, difference.high, *trailing)
+        for metric, difference in differences.items()
+        if metric in metrics
+    ]
 
 
 def write_table(table: pd.DataFrame, path: Path) -> Path:

@@ -16,8 +16,10 @@ __getattr__, __dir__, __all__ = attach(
         "selection": ("OneOfEachCluster",),
         "stability": (
             "feature_correlations",
+            "measured_values",
             "perturb_radiomics",
             "reader_tables",
+            "stability_table",
             "stable_features",
         ),
         "survival": ("SurvivalModels", "cross_validated_survival"),

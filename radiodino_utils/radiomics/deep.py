@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class DeepExtractor:
     ) -> None:
         made: dict[str, Any] = {"engine": engine, "precision": precision, "threads": threads}
         self.backbone, self.options = backbone, options
-        self.dense = dense_backbone(backbone, size=options.size)
+        self.dense = _dense(backbone, backbone.fingerprint, options.size)
         self.engine = make_engine(self.dense, **made)
         self.whole = make_engine(backbone, **made) if options.crop else None
 
@@ -152,6 +153,12 @@ class DeepExtractor:
             first = round((box.start + box.stop - count) / 2)
             picked.append(np.clip(np.arange(first, first + count), 0, size - 1))
         return stacked([self.backbone.preprocessing.fitted(image[np.ix_(*picked)])])
+
+
+@lru_cache(maxsize=2)
+def _dense(backbone: Backbone, fingerprint: str, size: int) -> Backbone:
+    """Return the same object for the same weights, so that its engine is built once."""
+    return dense_backbone(backbone, size=size)
 
 
 class _Pooled:

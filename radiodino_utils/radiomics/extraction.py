@@ -3,6 +3,8 @@
 import io
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,16 @@ from tqdm.auto import tqdm
 
 from ..backbones.backbone import Backbone
 from ..backbones.loading import as_backbone
-from ..core.environment import git_revision, versions
+from ..core.environment import cpu_count, git_revision, versions
 from ..core.errors import InputError
 from ..data.masks import stem_of
 from ..data.tables import decoded_text, separator_of
+from ..evaluation.logistic import one_thread
 from .cases import Case, Region, find_regions
 from .deep import DeepExtractor
 from .handcrafted import handcrafted_features, resampled
 from .options import RadiomicsOptions
-from .readers import case_readers, read_cases
+from .readers import CAVEATS, case_readers, read_cases
 from .table import RadiomicsTable
 
 _EXCLUDED = ["case", "patient", "label", "component", "what", "reason"]
@@ -161,13 +164,11 @@ def _rows(
         return None
     parts = [pd.DataFrame([_region_row(case, patient, region) for region in usable])]
     if options.handcrafted:
-        rows = []
-        for region in usable:
-            features, reason = _handcrafted(case, region, options)
-            rows.append(features)
+        found = _all_handcrafted(case, usable, options)
+        for region, (_, reason) in zip(usable, found, strict=True):
             if reason:
                 excluded.append(_exclusion(case.name, patient, region, "handcrafted", reason))
-        parts.append(pd.DataFrame(rows))
+        parts.append(pd.DataFrame([features for features, _ in found]))
     if extractor:
         parts.append(pd.DataFrame(extractor(case, usable), columns=extractor.names()))
     return pd.concat(parts, axis=1)
@@ -188,6 +189,14 @@ def _region_row(case: Case, patient: str, region: Region) -> dict[str, Any]:
         row[f"spacing_{name}_mm"] = step
         row[f"size_{name}_mm"] = step * region.inside.shape[axis]
     return row | {"voxels": int(region.inside.sum())}
+
+
+@one_thread  # in each thread
+def _all_handcrafted(
+    case: Case, regions: list[Region], options: RadiomicsOptions
+) -> list[tuple[dict[str, float], str]]:
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        return list(pool.map(partial(_handcrafted, case, options=options), regions))
 
 
 def _handcrafted(
@@ -278,6 +287,7 @@ def _facts(
     facts: dict[str, Any] = {
         "images": images,
         "cases": cases,
+        "caveat": CAVEATS.get(images, ""),
         "options": options.model_dump(mode="json"),
         "handcrafted": "fastrad, scikit-image; IBSI, 13 directions averaged (4 in a plane)",
         "versions": versions(("fastrad", "scikit-image", "torch", "timm", "openvino")),

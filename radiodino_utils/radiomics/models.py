@@ -14,6 +14,7 @@ from ..core.errors import InputError
 from ..core.extras import extra
 from ..data.cross_validation import require_groups, stratified_parts
 from ..evaluation.metrics import Interval, classification_metrics, paired_differences, reliability
+from ..evaluation.predictions import Prediction
 from .selection import (
     default_models,
     fit_search,
@@ -30,6 +31,7 @@ with extra("evaluation"):
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # C, the inverse of the penalty
 COUNTS = (4, 16, 64)  # features
 METRICS = ("auc", "balanced_accuracy", "sensitivity", "specificity", "ece")
+PROTOCOL, EVEN_ODDS = "nested-logistic", " (even odds)"
 THRESHOLDS = np.arange(0.02, 0.99, 0.02)  # of decision curves
 
 
@@ -39,25 +41,33 @@ class RadiomicsModels:
 
     Attributes:
         outcome: Column that was predicted.
-        positive: Its value that counts as positive.
+        classes: The values, the one that counts as positive last.
         labels: 1 for positive, int64 [n].
         groups: Group of each row, which folds and intervals keep together.
+        unit: Column of the groups, such as "patient".
         folds: Test fold of each row, int64 [n].
         probabilities: Probability of positive by name of the model, [n]; each row was predicted
             by a model that was trained without its fold.
         evidence: The same at even odds: without the prevalence of the training fold. Joined folds
             would rank rows by it, and the more positives a fold has, the fewer were in training.
+        ids: Case of each row.
+        facts: `facts` of the table.
+        deep: Models with deep features.
         chosen: Model, fold, C, number of features asked for and kept, and their names.
         seed: Seed of the folds.
     """
 
     outcome: str
-    positive: str
+    classes: tuple[str, str]
     labels: np.ndarray
     groups: list[str]
+    unit: str
     folds: np.ndarray
     probabilities: dict[str, np.ndarray]
     evidence: dict[str, np.ndarray]
+    ids: list[str]
+    facts: Mapping[str, Any]
+    deep: frozenset[str]
     chosen: pd.DataFrame
     seed: int
 
@@ -106,6 +116,36 @@ class RadiomicsModels:
             )
             rows.append(self._row(found["auc"], model=name, other=reference, metric="auc"))
         return pd.DataFrame(rows)
+
+    def predictions(self) -> list[Prediction]:
+        """Return the predictions of each model for result rows: at even odds, and as predicted."""
+        scores = {f"{PROTOCOL}{EVEN_ODDS}": self.evidence, PROTOCOL: self.probabilities}
+        return [
+            self._prediction(name, protocol, positive)
+            for protocol, of_models in scores.items()
+            for name, positive in of_models.items()
+        ]
+
+    def _prediction(self, name: str, protocol: str, positive: np.ndarray) -> Prediction:
+        caveats = (self.facts["caveat"], f"pooled over {len(set(self.folds))} folds, AUC too")
+        keys = ("weights", "engine", "precision")
+        return Prediction(
+            dataset=self.facts["images"],
+            backbone=name,
+            protocol=protocol,
+            split="test",
+            classes=self.classes,
+            labels=self.labels,
+            probabilities=_both(positive),
+            ids=self.ids,
+            caveat="; ".join(filter(None, caveats)),
+            seed=self.seed,
+            positive=self.classes[1],
+            groups=self.groups,
+            unit=self.unit,
+            groups_from=f"column {self.unit}",
+            **{key: self.facts[key] if name in self.deep else "" for key in keys},
+        )
 
     def calibration(self, model: str) -> pd.DataFrame:
         """Return the table of a reliability diagram of a model; see `metrics.reliability`."""
@@ -188,13 +228,15 @@ def cross_validated_models(
     """
     rows = _rows_with_outcome(table, outcome, positive, groups)
     labels = (rows[outcome] == positive).to_numpy().astype(np.int64)
+    other = rows[outcome][labels == 0].iloc[0]
     units = rows[groups].astype(str).tolist()
-    require_groups(labels, units, ("other", str(positive)), folds, name=outcome, unit=groups)
+    require_groups(labels, units, (str(other), str(positive)), folds, name=outcome, unit=groups)
     parts = stratified_parts(labels, units, folds, seed=seed)
     probabilities: dict[str, np.ndarray] = {}
     evidence: dict[str, np.ndarray] = {}
     chosen = []
-    for name, families in (models or default_models(table, without=(outcome,))).items():
+    families_of = models or default_models(table, without=(outcome,))
+    for name, families in families_of.items():
         columns = model_columns(table, name, families, only=only, without=(outcome,))
         values = rows[columns].to_numpy(np.float64)
         scores, neutral = np.empty(len(rows)), np.empty(len(rows))
@@ -213,18 +255,22 @@ def cross_validated_models(
             facts = fit_search(search, values[train], labels[train], columns)
             test, prior = parts == fold, labels[train].mean()
             scores[test] = search.predict_proba(values[test])[:, 1]
-            odds = scores[test] / (1 - scores[test]) * (1 - prior) / prior
-            neutral[test] = odds / (1 + odds)
+            sick, well = scores[test] * (1 - prior), (1 - scores[test]) * prior
+            neutral[test] = sick / (sick + well)
             chosen.append({"model": name, "fold": fold} | facts)
         probabilities[name], evidence[name] = scores, neutral
     return RadiomicsModels(
         outcome=outcome,
-        positive=str(positive),
+        classes=(str(other), str(positive)),
         labels=labels,
         groups=units,
+        unit=groups,
         folds=parts,
         probabilities=probabilities,
         evidence=evidence,
+        ids=rows["case"].astype(str).tolist(),
+        facts=table.facts,
+        deep=frozenset(name for name, families in families_of.items() if "deep" in families),
         chosen=pd.DataFrame(chosen),
         seed=seed,
     )

@@ -5,7 +5,7 @@ Scientific Reports 9 (2019) 614.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from zlib import crc32
 
@@ -18,25 +18,28 @@ DEGREES = 10.0  # largest rotation
 SUPERVOXEL = 32  # voxels
 RARELY, SURELY = 0.2, 0.9  # less or more of a supervoxel leaves nothing to chance
 GROWN = 6  # voxels around a region whose contour is randomised
+Arrays = tuple[np.ndarray, np.ndarray]  # values and labels
 
 
-def perturbed(case: Case, kind: str, *, seed: int = 0) -> Case:
+def perturbed(case: Case, kind: str, *, labels: Sequence[int] = (), seed: int = 0) -> Case:
     """Return a case with one perturbation.
 
     Args:
         case: The case.
         kind: A key of `PERTURBATIONS`.
+        labels: Labels whose contours may change; all by default.
         seed: Seed of what is drawn, together with the kind and the name of the case.
 
     Returns:
         A new case of the same shape and type of values.
     """
     generator = np.random.default_rng([seed, crc32(f"{kind} {case.name}".encode())])
-    values, labels = PERTURBATIONS[kind](case, generator)
+    regions = [one for one in find_regions(case) if not labels or one.label in labels]
+    values, changed = PERTURBATIONS[kind](case, regions, generator)
     stored = case.values.dtype
     if values.dtype != stored and stored.kind in "iu":
         values = np.rint(values).clip(np.iinfo(stored).min, np.iinfo(stored).max)
-    return replace(case, values=values.astype(stored, copy=False), labels=labels)
+    return replace(case, values=values.astype(stored, copy=False), labels=changed)
 
 
 def noise_level(values: np.ndarray) -> float:
@@ -56,11 +59,11 @@ def noise_level(values: np.ndarray) -> float:
     return float(math.sqrt(math.pi / 2) / 6 * np.median(means))
 
 
-def _same(case: Case, _: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _same(case: Case, _: list[Region], __: np.random.Generator) -> Arrays:
     return case.values, case.labels
 
 
-def _translated(case: Case, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _translated(case: Case, _: list[Region], generator: np.random.Generator) -> Arrays:
     """Shift the grid by a quarter to half a voxel along rows and columns."""
     with extra("evaluation"):
         from scipy.ndimage import shift
@@ -73,7 +76,7 @@ def _translated(case: Case, generator: np.random.Generator) -> tuple[np.ndarray,
     )
 
 
-def _rotated(case: Case, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _rotated(case: Case, _: list[Region], generator: np.random.Generator) -> Arrays:
     """Rotate in the plane of the slices, by 2 degrees to `DEGREES`."""
     with extra("evaluation"):
         from scipy.ndimage import rotate
@@ -86,33 +89,33 @@ def _rotated(case: Case, generator: np.random.Generator) -> tuple[np.ndarray, np
     )
 
 
-def _noisy(case: Case, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _noisy(case: Case, _: list[Region], generator: np.random.Generator) -> Arrays:
     """Add noise of the level that the image has."""
     noise = generator.normal(0, noise_level(case.values), case.values.shape)
     return (case.values + noise).astype(np.float32), case.labels
 
 
-def _grown(case: Case, _: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _grown(case: Case, regions: list[Region], _: np.random.Generator) -> Arrays:
     """Grow each region by a voxel where no other is."""
     with extra("evaluation"):
         from scipy.ndimage import binary_dilation
 
     labels = case.labels.copy()
-    for region in find_regions(case):
+    for region in regions:
         box, inside = _widened(case, region, 1)
         free = binary_dilation(inside) & (labels[box] == 0)
         labels[box][free] = region.label
     return case.values, labels
 
 
-def _shrunk(case: Case, _: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _shrunk(case: Case, regions: list[Region], _: np.random.Generator) -> Arrays:
     """Take a voxel from the border of each region that keeps some."""
     with extra("evaluation"):
         from scipy.ndimage import binary_erosion
 
     labels = case.labels.copy()
     flat = len(labels) == 1
-    for region in find_regions(case):
+    for region in regions:
         box, inside = _widened(case, region, 1)
         structure = np.array([[[0, 1, 0], [1, 1, 1], [0, 1, 0]]]) if flat else None
         kept = binary_erosion(inside, structure, border_value=1)
@@ -121,13 +124,13 @@ def _shrunk(case: Case, _: np.random.Generator) -> tuple[np.ndarray, np.ndarray]
     return case.values, labels
 
 
-def _recontoured(case: Case, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _recontoured(case: Case, regions: list[Region], generator: np.random.Generator) -> Arrays:
     """Draw the contour anew along supervoxels: each belongs with the share that lies inside."""
     with extra("radiomics"):
         from skimage.segmentation import slic
 
     labels = case.labels.copy()
-    for region in find_regions(case):
+    for region in regions:
         box, inside = _widened(case, region, GROWN)
         values = case.values[box].astype(float)
         span = np.ptp(values) or 1.0
@@ -165,7 +168,7 @@ def _widened(
     return (a, b, c), np.pad(region.inside, around)
 
 
-PERTURBATIONS: dict[str, Callable[[Case, np.random.Generator], tuple[np.ndarray, np.ndarray]]] = {
+PERTURBATIONS: dict[str, Callable[[Case, list[Region], np.random.Generator], Arrays]] = {
     "none": _same,
     "translation": _translated,
     "rotation": _rotated,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import InputError
+from ..data import demo_ct, lidc
 from ..data.busi import CLASSES, read_busi
 from ..data.demo_ct import fetch_wheel, read_volume
 from ..data.dicom import is_dicom
@@ -126,32 +127,34 @@ def _lung_tumour() -> dict[str, Callable[[], Case]]:
     return {f"reader {n + 1}": partial(read, n) for n in range(4)}
 
 
-def tumour_slices(reader: int) -> dict[str, Callable[[], Case]]:
-    """Return the slices of the tumour that all four readers outlined, each as an image.
-
-    Args:
-        reader: Whose outlines are the mask, from 0.
-    """
+def tumour_slices() -> dict[str, dict[str, Callable[[], Case]]]:
+    """Return the slices of the tumour that all readers outlined, each as an image, by reader."""
     tumour, ct = lung_tumour(), _demo_ct()["demo-ct"]()
     spacing = ct.spacing_mm and (1.0, *ct.spacing_mm[1:])
-    cases = {
-        f"slice {number}": Case(
+
+    def read(reader: int, row: int) -> Case:
+        number = tumour.slices[row]
+        return Case(
             name=f"slice {number}",
             values=ct.values[len(ct.values) - 1 - number][None],
             labels=tumour.outlines[reader, row].astype(np.uint8)[None],
             spacing_mm=spacing,
             patient=PATIENT,
         )
-        for row, number in enumerate(tumour.slices)
-        if tumour.outlines[:, row].any((1, 2)).all()
+
+    rows = np.flatnonzero(tumour.outlines.any((2, 3)).all(0)).tolist()
+    return {
+        f"reader {reader + 1}": {
+            f"slice {tumour.slices[row]}": partial(read, reader, row) for row in rows
+        }
+        for reader in range(len(tumour.outlines))
     }
-    return {name: lambda case=case: case for name, case in cases.items()}  # type: ignore[misc]
 
 
 def _busi() -> dict[str, Callable[[], Case]]:
     """Return the images of BUSI that have a lesion."""
     busi = read_busi()
-    groups = busi.groups
+    groups = busi.groups  # near duplicates
 
     def read(row: int) -> Case:
         return Case(
@@ -159,7 +162,7 @@ def _busi() -> dict[str, Callable[[], Case]]:
             values=np.asarray(busi.images[row])[None],
             labels=np.asarray(busi.masks[row]).astype(np.uint8)[None],
             names={1: "lesion"},
-            facts={"diagnosis": CLASSES[busi.labels[row]], "group": int(groups[row])},
+            facts={"diagnosis": CLASSES[busi.labels[row]], "cluster": int(groups[row])},
         )
 
     rows = np.flatnonzero(busi.labels != CLASSES.index("normal"))
@@ -171,6 +174,9 @@ REGISTERED: dict[str, Callable[[], dict[str, Callable[[], Case]]]] = {
     "lung-tumour": _lung_tumour,
     "busi": _busi,
 }
+
+
+CAVEATS = {"demo-ct": demo_ct.CAVEAT, "lung-tumour": lidc.CAVEAT}
 
 
 def read_cases(

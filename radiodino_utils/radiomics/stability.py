@@ -1,24 +1,21 @@
 """Stability of features: extraction from perturbed images and from several readers' outlines."""
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ..backbones.backbone import Backbone
+from ..backbones.loading import as_backbone
 from ..core.errors import InputError, unknown_name
 from .cases import Case
 from .extraction import table_of
 from .icc import intraclass_correlation
 from .perturbations import PERTURBATIONS, perturbed
 from .readers import case_readers, tumour_slices
-from .table import RadiomicsTable
-
-KEYS = ["case", "label", "component"]
-READERS = 4
+from .table import KEYS, RadiomicsTable
 
 
 def perturb_radiomics(
@@ -46,13 +43,15 @@ def perturb_radiomics(
     Raises:
         InputError: If a kind is unknown; or see `extract_radiomics`.
     """
-    tables = {}
+    backbone = backbone and as_backbone(backbone)
+    tables, labels = {}, options.get("labels", ())
+    originals = case_readers(images, masks)
+    read = lru_cache(maxsize=1)(lambda name: originals[name]())  # a single volume is read once
     for kind in kinds:
         if kind not in PERTURBATIONS:
             raise unknown_name("perturbation", kind, PERTURBATIONS)
         readers = {
-            name: partial(_perturbed, read, kind, seed)
-            for name, read in case_readers(images, masks).items()
+            name: partial(_perturbed, partial(read, name), kind, labels, seed) for name in originals
         }
         tables[kind] = table_of(
             readers, f"{Path(images).name}, {kind}", backbone=backbone, **options
@@ -60,8 +59,8 @@ def perturb_radiomics(
     return tables
 
 
-def _perturbed(read: Callable[[], Case], kind: str, seed: int) -> Case:
-    return perturbed(read(), kind, seed=seed)
+def _perturbed(read: Callable[[], Case], kind: str, labels: Sequence[int], seed: int) -> Case:
+    return perturbed(read(), kind, labels=labels, seed=seed)
 
 
 def reader_tables(
@@ -82,23 +81,21 @@ def reader_tables(
     Raises:
         InputError: See `lidc.lung_tumour` and `extract_radiomics`.
     """
+    backbone = backbone and as_backbone(backbone)
     return {
-        f"reader {number + 1}": table_of(
-            tumour_slices(number), f"lung tumour, reader {number + 1}", backbone=backbone, **options
-        )
-        for number in range(READERS)
+        reader: table_of(slices, f"lung tumour, {reader}", backbone=backbone, **options)
+        for reader, slices in tumour_slices().items()
     }
 
 
-def feature_correlations(tables: Mapping[str, RadiomicsTable]) -> pd.DataFrame:
-    """Return the intraclass correlation of each feature over tables of the same regions.
+def measured_values(tables: Mapping[str, RadiomicsTable]) -> pd.DataFrame:
+    """Return the features of the regions that have all of them in all tables.
 
     Args:
         tables: Tables returned by `perturb_radiomics` or `reader_tables`.
 
     Returns:
-        One row per feature: name, family, `icc.ICC_COLUMNS`, the number of regions (those with all
-        features in all tables) and of measurements.
+        One row per region and table: `KEYS`, the name of the table as `measurement`, and features.
 
     Raises:
         InputError: If fewer than two tables are given, or share fewer than two such regions.
@@ -114,11 +111,27 @@ def feature_correlations(tables: Mapping[str, RadiomicsTable]) -> pd.DataFrame:
     shared = [key for key in frames[0].index if all(key in keys for keys in complete)]
     if len(shared) < 2:
         raise InputError(f"{len(shared)} regions have all features in all tables; two are needed.")
-    measured = np.stack([frame.loc[shared, names].to_numpy(float) for frame in frames], 1)
-    family = first.dictionary().set_index("name")["family"]
-    facts = pd.DataFrame({"name": names, "family": family[names].to_numpy()})
-    result = pd.concat([facts, intraclass_correlation(measured)], axis=1)
-    return result.assign(regions=len(shared), measurements=len(tables))
+    parts = {name: frame.loc[shared, names] for name, frame in zip(tables, frames, strict=True)}
+    return pd.concat(parts, names=["measurement"]).reset_index()
+
+
+def feature_correlations(values: pd.DataFrame) -> pd.DataFrame:
+    """Return the intraclass correlation of each feature.
+
+    Args:
+        values: Table returned by `measured_values`.
+
+    Returns:
+        One row per feature: name, family, `icc.ICC_COLUMNS`, the numbers of regions and of
+        measurements.
+    """
+    columns = RadiomicsTable(values, pd.DataFrame(), {}).dictionary()
+    features = columns.loc[columns["family"] != "region", ["name", "family"]].reset_index(drop=True)
+    measurements = values["measurement"].nunique()
+    measured = values[features["name"]].to_numpy(float)
+    measured = measured.reshape(measurements, -1, len(features)).swapaxes(0, 1)
+    result = pd.concat([features, intraclass_correlation(measured)], axis=1)
+    return result.assign(regions=len(measured), measurements=measurements)
 
 
 def stable_features(correlations: pd.DataFrame, *, threshold: float = 0.75) -> list[str]:
@@ -130,3 +143,25 @@ def stable_features(correlations: pd.DataFrame, *, threshold: float = 0.75) -> l
             Li, J. Chiropr. Med. 15 (2016) 155).
     """
     return correlations.loc[correlations["icc2_low"] >= threshold, "name"].tolist()
+
+
+def stability_table(correlations: pd.DataFrame, *, threshold: float = 0.75) -> pd.DataFrame:
+    """Return how many features of each family are stable.
+
+    Args:
+        correlations: Table returned by `feature_correlations`.
+        threshold: See `stable_features`.
+
+    Returns:
+        One row per family: its number of features, that of stable ones, the median ICC(2,1), and
+        the numbers of regions and of measurements.
+    """
+    stable = correlations["name"].isin(stable_features(correlations, threshold=threshold))
+    families = correlations.assign(stable=stable).groupby("family", sort=False)
+    return families.agg(
+        features=("name", "size"),
+        stable=("stable", "sum"),
+        median_icc2=("icc2", "median"),
+        regions=("regions", "first"),
+        measurements=("measurements", "first"),
+    ).reset_index()

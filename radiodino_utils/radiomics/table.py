@@ -34,6 +34,7 @@ _DEEP = {
     "deep_crop": "embedding of the crop around the region",
 }
 WRITTEN = (".parquet", ".csv")
+KEYS = ["case", "label", "component"]  # of a region
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,29 @@ class RadiomicsTable:
     def reasons(self) -> pd.DataFrame:
         """Return the number of exclusions by what was left out and reason."""
         return self.excluded.groupby(["what", "reason"], sort=False).size().reset_index(name="n")
+
+    def about(self) -> dict[str, str]:
+        """Return backbone, weights, engine and precision of the deep features, empty without."""
+        names = ("backbone", "weights", "engine", "precision")
+        return {name: self.facts.get(name, "") for name in names}
+
+    def with_deep(self, other: "RadiomicsTable") -> "RadiomicsTable":
+        """Return the table with the deep features of another one of the same regions.
+
+        Args:
+            other: Table of the same images, by another backbone.
+
+        Raises:
+            InputError: If its regions are others.
+        """
+        if not self.rows[KEYS].equals(other.rows[KEYS]):
+            raise InputError(
+                "the tables hold other regions; extract both from the same images with the same "
+                "options."
+            )
+        own = self.rows.drop(columns=["patches", *self.columns("deep")], errors="ignore")
+        deep = other.rows[["patches", *other.columns("deep")]]
+        return RadiomicsTable(pd.concat([own, deep], axis=1), self.excluded, other.facts)
 
     def dictionary(self) -> pd.DataFrame:
         """Return name, family, unit, IBSI code and meaning of each column."""

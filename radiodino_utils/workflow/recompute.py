@@ -32,6 +32,9 @@ from ..evaluation.segmentation.twins import SCORED, twin_points
 from ..evaluation.twins import class_mix
 from ..explain.faithfulness import METRICS
 from ..explain.tables import against_controls, explanation_rows
+from ..radiomics.models import EVEN_ODDS
+from ..radiomics.stability import feature_correlations, stability_table
+from ..radiomics.table import KEYS
 
 Tables = dict[str, pd.DataFrame]
 COLLECTED = ("09_results", "09_classification", "09_published", "09_baselines", "09_field")
@@ -132,6 +135,22 @@ def _adapted(path: Path) -> Tables:
     return {"10_evaluation": rows, "10_paired": paired}
 
 
+def _radiomics(path: Path) -> Tables:
+    rows, predictions, facts = _classified(path)
+    at_even_odds = [part for part in predictions if part.protocol.endswith(EVEN_ODDS)]
+    options = {"metrics": ("auc",), "seed": facts["seed"], "every_pair": True}
+    paired = paired_table(at_even_odds, **options)
+    return {"11_evaluation": rows, "11_paired": paired}
+
+
+def _stability(path: Path) -> Tables:
+    values, facts = read_scores(path, ["measurement", *KEYS])
+    correlations = feature_correlations(values)
+    families = stability_table(correlations, threshold=facts["threshold"])
+    families = families.assign(threshold=facts["threshold"], **facts["about"])
+    return {path.stem: correlations, f"{path.stem}_families": families}
+
+
 def _retrieved(path: Path) -> Tables:
     scores, facts = read_scores(path, ["dataset", "backbone", "weights", "id", "precision_at_1"])
     rows = retrieval_rows(scores, seed=facts["seed"])
@@ -200,4 +219,7 @@ _SOURCES: dict[str, tuple[tuple[str, ...], Callable[[Path], Tables]]] = {
     "07_finetune_rows": (("07_finetune_rows",), _plain),
     "08_evaluation": (("08_evaluation",), _plain),
     "10_evaluation": (("10_evaluation", "10_paired"), _adapted),
+    "11_evaluation": (("11_evaluation", "11_paired"), _radiomics),
+    "11_perturbed": (("11_perturbed", "11_perturbed_families"), _stability),
+    "11_readers": (("11_readers", "11_readers_families"), _stability),
 }

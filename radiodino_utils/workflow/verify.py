@@ -33,6 +33,8 @@ NOT_COVERED = {
     "06_lung_tumour": "maps of one slice",
     "08_monitor": "the curve of a training",
     "10_monitor": "the curves of three trainings",
+    "11_excluded": "counts of regions without features",
+    "11_regions": "sizes of the regions",
 }
 
 

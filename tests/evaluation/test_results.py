@@ -210,6 +210,10 @@ def test_the_first_backbone_is_compared_with_each_other_one_on_the_same_images()
         0,
         0,
     ]
+    every = paired_table(found, every_pair=True).set_index(["backbone", "other", "metric"])
+    assert len(every) == 3 * 3
+    swapped = every.loc[("pixels", "random-s16", "accuracy"), "difference"]
+    assert swapped == -every.loc[("random-t16", "pixels", "accuracy"), "difference"]
 
 
 def test_rows_that_the_last_runs_did_not_write_are_left_out(tmp_path):

@@ -44,6 +44,18 @@ def test_one_row_per_region_and_every_exclusion_with_its_reason(folders):
     assert "4 regions" in repr(table)
 
 
+def test_the_deep_features_of_another_backbone_take_the_place_of_the_first(folders):
+    both = {"size": 64, "engine": "torch", "bin_width": 16}
+    first = extract_radiomics(*folders, backbone="random-t16", **both)
+    other = extract_radiomics(*folders, backbone="pixels", handcrafted=False, **both)
+    table = first.with_deep(other)
+    assert table.columns("handcrafted") == first.columns("handcrafted")
+    assert table.rows[table.columns("deep")].equals(other.rows[other.columns("deep")])
+    assert table.about()["backbone"] == "pixels"
+    with pytest.raises(InputError, match="other regions"):
+        first.with_deep(extract_radiomics(*folders, backbone="pixels", labels=(1,), **both))
+
+
 def test_clinical_columns_join_by_patient_and_the_rest_is_named(folders, tmp_path):
     clinical = tmp_path / "clinical.csv"
     clinical.write_text("patient;image;age\nA;p1.png;61\nC;;40\n")

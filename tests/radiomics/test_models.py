@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from radiodino_utils.core.errors import InputError
-from radiodino_utils.radiomics.models import cross_validated_models
+from radiodino_utils.evaluation.scoring import score
+from radiodino_utils.radiomics.models import EVEN_ODDS, PROTOCOL, cross_validated_models
 from radiodino_utils.radiomics.selection import OneOfEachCluster
 from radiodino_utils.radiomics.table import RadiomicsTable
 
@@ -26,7 +27,9 @@ def synthetic_table(signal=1.0, patients=60, seed=0):
     for place, (name, weight) in enumerate(weights.items()):
         noise = shared[:, place % 3] + generator.normal(size=n)
         columns[name] = noise + 2 * signal * weight * sick
-    return RadiomicsTable(pd.DataFrame(columns), pd.DataFrame(), {})
+    facts = {"images": "made", "caveat": "made", "backbone": "b", "weights": "ab"}
+    facts |= {"engine": "torch", "precision": "fp32"}
+    return RadiomicsTable(pd.DataFrame(columns), pd.DataFrame(), facts)
 
 
 def test_models_find_the_signal_and_fused_has_all():
@@ -86,6 +89,23 @@ def test_decision_curves_of_everyone_and_no_one():
     expected = prevalence - (1 - prevalence) * first / (1 - first)
     assert curves["treat all"][first] == pytest.approx(expected)
     assert curves["fused"].iloc[10:30].mean() > curves["treat all"].iloc[10:30].mean()
+
+
+def test_predictions_give_the_same_metrics_as_result_rows():
+    models = cross_validated_models(synthetic_table(), "diagnosis", positive="malignant", **QUICK)
+    predictions = models.predictions()
+    rows = score(predictions, resamples=50)
+    assert set(rows["unit"]) == {"patient"} and set(rows["units"]) == {60}
+    assert set(rows["positive"]) == {"malignant"} and (rows["n"] == 120).all()
+    weights = rows.groupby("backbone")["weights"].unique().to_dict()
+    assert weights["fused"] == ["ab"] and weights["handcrafted"] == [""]
+    values = rows.set_index(["protocol", "backbone", "metric"])["value"]
+    table = models.metrics(resamples=50).set_index(["model", "metric"])["value"]
+    for name in models.probabilities:
+        fair, own = values[PROTOCOL + EVEN_ODDS, name], values[PROTOCOL, name]
+        for metric in ("auc", "sensitivity", "specificity"):
+            assert fair[metric] == pytest.approx(table[name, metric], abs=1e-6)
+        assert own["ece"] == pytest.approx(table[name, "ece"], abs=1e-6)
 
 
 def test_only_stable_features_count():

@@ -12,7 +12,9 @@ from radiodino_utils.radiomics.cases import Case
 from radiodino_utils.radiomics.perturbations import GROWN, PERTURBATIONS, noise_level, perturbed
 from radiodino_utils.radiomics.stability import (
     feature_correlations,
+    measured_values,
     perturb_radiomics,
+    stability_table,
     stable_features,
 )
 
@@ -120,17 +122,21 @@ def folders(tmp_path):
 
 def test_stable_features_are_found(folders):
     tables = perturb_radiomics(*folders, kinds=("none", "noise", "shrunk"), bin_count=16)
-    table = feature_correlations(tables)
+    values = measured_values(tables)
+    table = feature_correlations(values)
     assert set(table["family"]) >= {"shape2d", "firstorder", "glcm"}
     assert (table["regions"] == 8).all() and (table["measurements"] == 3).all()
     by_name = table.set_index("name")["icc2"]
     assert by_name["firstorder_mean"] > 0.9
     assert "firstorder_mean" in stable_features(table)
     assert set(stable_features(table, threshold=0.99)) < set(stable_features(table))
+    families = stability_table(table).set_index("family")
+    assert families["stable"].sum() == len(stable_features(table))
+    assert families["features"].sum() == len(table) == len(values.columns) - 4
 
 
 def test_unknown_kinds_and_single_tables_are_refused(folders):
     with pytest.raises(InputError, match="unknown perturbation 'blur'"):
         perturb_radiomics(*folders, kinds=("blur",))
     with pytest.raises(InputError, match="at least two"):
-        feature_correlations({"one": perturb_radiomics(*folders, kinds=("none",))["none"]})
+        measured_values({"one": perturb_radiomics(*folders, kinds=("none",))["none"]})

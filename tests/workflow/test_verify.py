@@ -20,6 +20,7 @@ from radiodino_utils.core.errors import InputError
 from radiodino_utils.core.files import REPOSITORY
 from radiodino_utils.evaluation.few_shot import classify_few_shot
 from radiodino_utils.evaluation.knn import knn_curve
+from radiodino_utils.evaluation.predictions import Prediction
 from radiodino_utils.evaluation.protocols import classify
 from radiodino_utils.evaluation.published import (
     beside_baselines,
@@ -49,6 +50,8 @@ from radiodino_utils.evaluation.segmentation.tables import segmentation_table
 from radiodino_utils.evaluation.segmentation.twins import twin_points
 from radiodino_utils.evaluation.twins import class_mix, three_ways
 from radiodino_utils.explain.tables import against_controls, explanation_rows
+from radiodino_utils.radiomics.models import EVEN_ODDS, PROTOCOL
+from radiodino_utils.radiomics.stability import feature_correlations, stability_table
 from radiodino_utils.workflow.verify import contradictions, verify_results
 
 from ..synthetic import synthetic_features
@@ -152,6 +155,7 @@ def make_results(folder: Path) -> Path:
     write_scores(twins, records / "05_twins.parquet", empty="skip", seed=0)
     write_table(twin_points(twins), tables / "05_twins.csv")
     _explanations(tables, records)
+    _radiomics(tables, records, probes)
     write_table(pd.DataFrame({"umap1": [1.0]}), tables / "04_coordinates.csv")
     rows = collect_rows(tables)
     write_table(rows, tables / "09_results.csv")
@@ -161,6 +165,29 @@ def make_results(folder: Path) -> Path:
     write_table(beside_baselines(rows), tables / "09_baselines.csv")
     write_table(field_numbers(), tables / "09_field.csv")
     return folder
+
+
+def _radiomics(tables: Path, records: Path, probes: list[Prediction]) -> None:
+    fair, plain = (
+        [replace(one, protocol=f"{PROTOCOL}{end}") for one in probes if one.protocol == "logistic"]
+        for end in (EVEN_ODDS, "")
+    )
+    write_predictions([*fair, *plain], records / "11_evaluation.parquet")
+    write_table(_rows([*fair, *plain]), tables / "11_evaluation.csv")
+    paired = paired_table(fair, metrics=("auc",), every_pair=True)
+    write_table(paired, tables / "11_paired.csv")
+    keys = [range(6), ["none", "noise"]]
+    values = pd.MultiIndex.from_product(keys, names=["label", "measurement"]).to_frame(index=False)
+    values = values.sort_values("measurement").assign(case="made", component=0)
+    noise = np.random.default_rng(0).normal(size=(len(values), 2))
+    names = ["glcm_contrast", "deep_mean_0000"]
+    values[names] = values[["label"]].to_numpy() + 0.5 * noise
+    about = {"seed": 0, "weights": "ab"}
+    write_scores(values, records / "11_readers.parquet", threshold=0.5, about=about)
+    correlations = feature_correlations(values)
+    write_table(correlations, tables / "11_readers.csv")
+    families = stability_table(correlations, threshold=0.5).assign(threshold=0.5, **about)
+    write_table(families, tables / "11_readers_families.csv")
 
 
 def _explanations(tables: Path, records: Path) -> None:
@@ -250,6 +277,7 @@ def _digit(match: re.Match) -> str:
         "07_probe_rows", "07_paired",
         "07_fewshot_rows", "07_finetune_rows", "09_results", "09_classification",
         "09_field",
+        "11_evaluation", "11_paired", "11_readers", "11_readers_families",
     ],
 )  # fmt: skip
 def test_a_changed_digit_of_each_table_is_found(results: Path, name: str) -> None:
