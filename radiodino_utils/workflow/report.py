@@ -46,6 +46,7 @@ _SECTIONS = {
     "01": "One image",
     "08": "Pre-training",
     "10": "Adaptation",
+    "11": "Radiomics",
 }
 _WIDEST = 1600  # pixels of a figure inside the page
 _INTERVALS = (

@@ -35,6 +35,7 @@ _UNFIT = {
     "06_attention_maps": "it scores maps on the organs of the demo's CT; set its `image` to a file",
     "08_pretraining": "it shows how a backbone is trained; see docs/pretraining.md",
     "10_adaptation": "training on your images is a step of its own; see docs/pretraining.md",
+    "11_radiomics": "it needs masks and an outcome; see docs/radiomics.md",
 }
 
 
