@@ -242,6 +242,12 @@ def radiomics(
     clinical: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Clinical table with the column patient.")
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="DICOM SR to write as well, of a series with a SEG file."
+        ),
+    ] = None,
     engine: Engine = "auto",
     precision: Precision = "fp32",
     threads: Threads = None,
@@ -267,6 +273,10 @@ def radiomics(
     )
     table.write(out)
     print(f"{out}: {table}")
+    if report:
+        from .radiomics.reports import write_structured_report
+
+        print(write_structured_report(table, report, images, masks or ""))
     for what, reason, count in table.reasons().itertuples(index=False):
         print(f"left out: {what}, {count} x {reason}", file=sys.stderr)
 

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = attach(
         "models": ("RadiomicsModels", "cross_validated_models"),
         "options": ("RadiomicsOptions",),
         "perturbations": ("perturbed",),
+        "reports": ("write_structured_report",),
         "selection": ("OneOfEachCluster",),
         "stability": (
             "feature_correlations",
