@@ -130,9 +130,11 @@ def _require_numba_cache() -> None:
 def normalised_embeddings(features: Features) -> np.ndarray:
     """Return the L2-normalised embeddings of all splits, float64, [n, width]."""
     splits = [features.embedding(split) for split in features.labels]
-    embeddings = np.concatenate(splits).astype(np.float64)
+    embeddings = np.concatenate(splits, dtype=np.float64)
     if not np.isfinite(embeddings).all():
         raise InputError(
             f"{features.dataset}: the features hold NaN or infinite values; extract them again."
         )
-    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    norms = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))  # without another copy
+    embeddings /= np.maximum(norms, 1e-12)[:, None]
+    return embeddings

@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -82,6 +83,18 @@ def test_variance_is_that_of_the_singular_values():
     np.testing.assert_allclose(table["cumulative"], table["share"].cumsum())
     assert table["component"].tolist() == [1, 2, 3, 4, 5]
     assert explained_variance(features)["cumulative"].iloc[-1] == pytest.approx(1)
+
+
+def test_many_embeddings_are_copied_once():
+    features = synthetic_features(sizes={"train": 3000, "test": 1000}, width=256)
+    explained_variance(features)  # imports
+    tracemalloc.start()
+    try:
+        explained_variance(features)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * 4000 * 256 * 8
 
 
 def test_fewer_images_than_neighbours():
