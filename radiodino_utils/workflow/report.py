@@ -18,7 +18,7 @@ from ..core.errors import InputError
 from ..core.extras import extra
 from ..core.files import results_folder, write_text
 from ..core.states import current_files, read_state, recorded
-from ..evaluation.results import read_table
+from ..evaluation.results import read_table, wide_table
 from ..plots.style import read_texts
 from .report_summary import summary
 
@@ -28,12 +28,22 @@ _TABLES = {
     "09_published": "The published table and what was measured",
     "09_baselines": "The same datasets in MedMNIST v2 and MedMNIST+",
     "09_field": "Other published numbers, each by a protocol of its own",
+    "03_retrieval": "Retrieval: nearest training images of the class of a test image",
     "07_paired": "Differences between backbones (paired bootstrap)",
     "05_segmentation": "Segmentation",
     "05_twins": "Dice that near duplicates across splits buy (paired bootstrap)",
+    "04_clusters": "Clusters without labels, and their agreement with the classes",
+    "06_faithfulness": "Scores of the maps",
     "02_features": "Feature files",
     "02_unreadable": "Images that cannot be read and are left out",
+    "00_classes": "Images by split and class",
+    "00_duplicates": "Duplicates",
+    "00_faulty": "Constant and saturated images",
+    "00_drift": "Drift between splits",
+    "00_unreadable": "Files that cannot be read",
+    "10_paired": "Differences after adaptation (paired bootstrap)",
 }
+_FILES = {"03_retrieval": "03_retrieval_rows"}  # of tables that are formatted here
 _SECTIONS = {
     "09": "Comparison",
     "03": "Nearest neighbours",
@@ -83,6 +93,8 @@ def build_report(profile: str) -> Path:
     empty = pd.DataFrame(columns=["backbone", "weights", "source", "caveat"])
     features, rows = tables.get("02_features", empty), tables.get("09_results", empty)
     figures = {path.stem: path for path in _current(folder, "figures/*.png")}
+    for path in _current(folder, "tables/03_retrieval_rows.csv"):
+        tables["03_retrieval"] = _retrieval(path)
     first = summary(tables, list(figures))
     page = _template().render(
         profile=profile,
@@ -126,16 +138,27 @@ def _sections(
     sections = []
     for number, title in _SECTIONS.items():
         shown = [
-            {"title": heading, "table": tables[name], "link": f"tables/{name}.csv"}
+            {
+                "title": heading,
+                "table": tables[name].loc[:, (tables[name] != "").any()],  # no empty columns
+                "link": f"tables/{_FILES.get(name, name)}.csv",
+            }
             for name, heading in _TABLES.items()
-            if name.startswith(number) and name in tables and 0 < len(tables[name]) <= _LIMIT
+            if name.startswith(number) and len(tables.get(name, ()))
         ]
         drawn = [_figure(path, folder) for name, path in figures.items() if name[:2] == number]
         found = [os.path.relpath(path, folder) for path in maps if path.stem[:2] == number]
         if shown or drawn or found:
-            content = {"tables": shown, "figures": drawn, "maps": found}
+            content = {"tables": shown, "figures": drawn, "maps": found, "limit": _LIMIT}
             sections.append({"id": f"part-{number}", "title": title} | content)
     return sections
+
+
+def _retrieval(path: Path) -> pd.DataFrame:
+    """Return the rows of retrieval for readers."""
+    undefined = dict.fromkeys(("value", "ci_low", "ci_high"), [""])
+    rows = read_table(path, na_values=undefined)
+    return wide_table(rows, metrics=rows["metric"].unique())
 
 
 def _downloads(folder: Path) -> list[dict[str, Any]]:

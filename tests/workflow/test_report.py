@@ -13,11 +13,15 @@ from radiodino_utils import cli
 from radiodino_utils.core import files
 from radiodino_utils.core.environment import processor, record_processor
 from radiodino_utils.core.errors import InputError
+from radiodino_utils.evaluation.labels import percent
+from radiodino_utils.evaluation.results import write_table
+from radiodino_utils.evaluation.retrieval import retrieval_rows, retrieval_scores
 from radiodino_utils.workflow.readme import readme_with_tables
 from radiodino_utils.workflow.report import build_report
 from radiodino_utils.workflow.report_summary import summary
 
 from ..browser import needs_chromium, open_browser
+from ..synthetic import synthetic_features
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -107,6 +111,26 @@ def test_a_long_table_is_linked_only(results):
     )
     page = build_report("demo").read_text()
     assert "set 250" not in page and 'href="tables/09_published.csv"' in page
+    assert "251 rows, too many for this page" in page
+
+
+def test_what_is_in_the_data_and_what_is_wrong_with_it_is_shown(results):
+    tables = {"classes": "kidney", "duplicates": "near", "faulty": "saturated", "drift": "width"}
+    for name, cell in tables.items():
+        table = pd.DataFrame({"first": [cell], "second": ["x"]})
+        table.to_csv(results / "tables" / f"00_{name}.csv", index=False)
+    page = build_report("demo").read_text()
+    assert 'href="#part-00">Audit of the data</a>' in page
+    assert all(f"<td>{cell}</td>" in page for cell in tables.values())
+
+
+def test_retrieval_is_shown_in_percent(results):
+    features = [synthetic_features(backbone=name) for name in ("radiodino-mini", "pixels")]
+    rows = retrieval_rows(retrieval_scores(features))
+    write_table(rows, results / "tables" / "03_retrieval_rows.csv")
+    page = build_report("demo").read_text()
+    assert "precision at 10 %" in page and 'href="tables/03_retrieval_rows.csv"' in page
+    assert percent(*rows.iloc[0][["value", "ci_low", "ci_high"]], digits=1) in page
 
 
 @pytest.mark.parametrize("folder", [True, False])
@@ -319,6 +343,21 @@ def test_an_installed_copy_reports_on_the_current_folder(results, tmp_path, monk
     (results / "mine").mkdir()
     (results / "tables").rename(results / "mine" / "tables")
     assert build_report("mine") == tmp_path / "results" / "mine" / "report.html"
+
+
+@needs_chromium
+@pytest.mark.parametrize(("width", "sticky"), [(1440, 3), (390, 1)])
+def test_the_first_columns_stick_as_far_as_there_is_room(results, tmp_path, width, sticky):
+    many = pd.DataFrame({f"column {i}": ["a value"] for i in range(30)})
+    many.to_csv(results / "tables" / "07_paired.csv", index=False)
+    cells = "[...document.querySelectorAll('#part-07 td')].slice(0, 4)"
+    places = f"{cells}.map(cell => cell.getBoundingClientRect().x)"
+    with open_browser(tmp_path / "profile") as page:
+        page.open(build_report("demo"), width=width)
+        before = page.run(places)
+        page.run("document.querySelector('#part-07 .wide').scrollLeft = 500")
+        kept = [abs(a - b) < 0.5 for a, b in zip(before, page.run(places), strict=True)]
+    assert kept == [number < sticky for number in range(4)]
 
 
 @needs_chromium
