@@ -1,5 +1,6 @@
 """Figures of classification: images, confusion matrices, metrics and published numbers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ with extra("notebooks"):
     from matplotlib.figure import Figure
 
 _CLASSES = 24  # that a sheet or a matrix shows
+_WIDEST = 8  # inches of the matrices of a row
 
 
 @styled
@@ -79,7 +81,7 @@ def _largest_classes(labels: np.ndarray, classes: int) -> np.ndarray:
 
 @styled
 def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
-    """Draw confusion matrices side by side, in percent of the true class.
+    """Draw confusion matrices in percent of the true class, as many side by side as fit.
 
     Of more than 24 classes the largest have their own row and column, and the others share the
     last ones.
@@ -94,18 +96,22 @@ def confusion_matrices(predictions: Sequence[Prediction]) -> Figure:
         names.append(f"{others} other classes")
     edge = max(0.27 * len(names) + 0.5, 1.7)  # inches
     margin = max(1.6, 0.9 + max(map(len, names)) / 13)  # for the names of classes
-    size = (edge * len(predictions) + margin, edge + margin)
-    figure, axes = plt.subplots(1, len(predictions), figsize=size, squeeze=False)
+    columns = min(len(predictions), max(1, int(_WIDEST / edge)))
+    rows = math.ceil(len(predictions) / columns)
+    size = (edge * columns + margin, (edge + margin) * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     figure.get_layout_engine().set(h_pad=0.12)
-    for axis, prediction in zip(axes[0], predictions, strict=True):
-        is_first = axis is axes[0, 0]
+    for axis in axes.flat[len(predictions) :]:
+        axis.axis("off")
+    for axis, prediction in zip(axes.flat, predictions, strict=False):
+        is_first = axis in axes[:, 0]
         names_shown = {"xticklabels": names, "yticklabels": names if is_first else False}
         _draw_confusion(axis, _confusion(prediction, classes, len(names)), **names_shown)
         heading = [label_of(prediction.backbone), prediction.chosen]
         title = "\n".join(wrapped(line, edge) for line in heading if line)
         axis.set(xlabel="predicted", ylabel="true" if is_first else "", title=title)
-    last = axes[0, -1].collections[0]
-    figure.colorbar(last, ax=axes, shrink=0.6, label="% of the true class")
+    bar = {"ax": axes, "shrink": 0.6 / rows, "label": "% of the true class"}
+    figure.colorbar(axes[0, 0].collections[0], **bar)
     caption = (
         "Each row is a true class and adds up to 100 % of its images, so that the diagonal holds "
         "the sensitivity of each class. A bright column beside the diagonal is a class that "

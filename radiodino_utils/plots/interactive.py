@@ -39,15 +39,14 @@ def interactive_map(
     """Return a page of the embeddings by PCA and UMAP, with the image under the pointer.
 
     Points are coloured by class, split, patient, prediction, correctness, cluster or any further
-    column; a
-    lasso selects images, whose ids the page exports as CSV. The prediction is DINO's weighted vote
-    of the 20 nearest training images, the image itself left out.
+    column; a lasso selects images, whose ids the page exports as CSV. The prediction is DINO's
+    weighted vote of the 20 nearest training images, the image itself left out.
 
     Args:
         dataset: Dataset of the images.
         features: Its features, of one or several backbones.
         points: Rows of `project` that include those of the features, and perhaps a column
-            `cluster`.
+            `cluster`. Their classes, those of other datasets too, decide the colours.
         columns: Further columns to colour by, with image ids as the index.
         seed: Seed of the sample that is drawn of more than 20 000 images.
 
@@ -68,7 +67,7 @@ def interactive_map(
         table = table.join(columns.drop(columns=list(table), errors="ignore"), on="id")
     views = {label_of(entry.backbone): _view(entry, points, table, rows) for entry in features}
     shown = table.iloc[rows].reset_index(drop=True)
-    looks = class_looks(dataset.classes)
+    looks = class_looks(points["class"].astype(str))  # as in `scatter_grid` of the same points
     sprite, edge = _sprite(images, rows)
     data = {
         "columns": {name: _plain(shown[name]) for name in shown},

@@ -19,6 +19,7 @@ from .style import (
     legend_below,
     marker_of,
     series_positions,
+    shortened,
     styled,
     wrapped,
 )
@@ -31,6 +32,7 @@ with extra("notebooks"):
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
+_CLASSES = 24  # that a figure of boxes shows
 _ERRORS = {"right": "#FFFFFF", "missed": "#FF2D2D", "false": "#00E5FF", "another class": "#FFF200"}
 
 
@@ -80,7 +82,7 @@ def case_sheet(segmentation: Segmentation, scores: pd.DataFrame, *, empty: str =
     for row, (name, rank) in zip(axes, cases.items(), strict=True):
         case = ranked.iloc[rank]
         _draw_case(row, segmentation, position_of[case["id"]])
-        row[0].set_ylabel(f"{name}: {case['id']}\nDice {100 * case['dice']:.0f} %")
+        row[0].set_ylabel(f"{name}\n{shortened(case['id'], 16)}\nDice {100 * case['dice']:.0f} %")
     for axis, title in zip(axes[0], ("image", "truth", "prediction", "errors"), strict=True):
         axis.set_title(title)
     handles = _case_legend(dataset.classes[1:])
@@ -142,6 +144,8 @@ def _case_legend(classes: tuple[str, ...]) -> list[Patch]:
 def dice_by_class(scores: pd.DataFrame, *, probe: str = "linear", empty: str = "skip") -> Figure:
     """Draw the Dice of each test image by class, and by kind of image where there are kinds.
 
+    Of more than 24 classes or kinds those with the most images are drawn; the title says so.
+
     Args:
         scores: Scores of `score_images`, of one or several backbones and one dataset.
         probe: Name of the probe.
@@ -155,13 +159,14 @@ def dice_by_class(scores: pd.DataFrame, *, probe: str = "linear", empty: str = "
     shown = shown.assign(group=shown["class"].where(shown["kind"] == "", with_kind))
     order = {name: position for position, name in enumerate(scores["class"].unique())}
     by_class = shown.sort_values("class", key=lambda names: names.map(order), kind="stable")
-    groups = list(by_class["group"].unique())
-    size = (max(5.0, 0.34 * len(groups) * len(backbones) + 1.2), 3.8)
+    counts = by_class[by_class["backbone"] == backbones[0]].groupby("group", sort=False).size()
+    most = counts.sort_values(ascending=False, kind="stable").index[:_CLASSES]
+    groups = [name for name in by_class["group"].unique() if name in most]
+    size = (7.2, max(0.3, 0.17 * len(backbones)) * len(groups) + 1.6)
     figure, axis = plt.subplots(figsize=size)
     _draw_boxes(axis, shown, groups, backbones)
-    counts = shown[shown["backbone"] == backbones[0]].groupby("group")["dice"].size()
-    labels = [f"{name}\nn = {counts.get(name, 0)}" for name in groups]
-    axis.set_xticks(range(len(groups)), labels, rotation=40, ha="right")
+    labels = [f"{shortened(name)}, n = {counts[name]}" for name in groups]
+    axis.set_yticks(range(len(groups)), labels)
     handles, names = axis.get_legend_handles_labels()
     axis.get_legend().remove()
     for handle, name in zip(handles, names, strict=True):
@@ -169,6 +174,8 @@ def dice_by_class(scores: pd.DataFrame, *, probe: str = "linear", empty: str = "
     legend_below(figure, handles)
     title = f"{scores['dataset'].iloc[0]}, {probe} probe: Dice of each test image, by class"
     title += " (line: median, box: quartiles)"
+    if len(groups) < len(counts):
+        title += f", the {len(groups)} of {len(counts)} with the most images"
     reading = (
         "Each point is a test image; the line is the median, the box the quartiles. n counts the "
         "images in which the class has a Dice."
@@ -181,8 +188,9 @@ def dice_by_class(scores: pd.DataFrame, *, probe: str = "linear", empty: str = "
 def _draw_boxes(axis: Axes, scores: pd.DataFrame, groups: list[str], backbones: list[str]) -> None:
     """Draw boxes and single points of the Dice by group and backbone."""
     options = {
-        "x": "group",
-        "y": "dice",
+        "x": "dice",
+        "y": "group",
+        "orient": "h",
         "hue": "backbone",
         "order": groups,
         "hue_order": backbones,
@@ -193,8 +201,8 @@ def _draw_boxes(axis: Axes, scores: pd.DataFrame, groups: list[str], backbones: 
     sns.boxplot(scores, **options, fliersize=0, fill=False, linewidth=1, gap=0.15)
     points = {"dodge": True, "size": 2, "alpha": 0.5, "jitter": 0.2, "legend": False}
     sns.stripplot(scores, **options, **points)
-    axis.set(xlabel="", ylabel="Dice of an image, %", ylim=(-2, 102))
-    axis.grid(axis="y", alpha=0.25)
+    axis.set(xlabel="Dice of an image, %", ylabel="", xlim=(-2, 102))
+    axis.grid(axis="x", alpha=0.25)
 
 
 @styled

@@ -1,13 +1,17 @@
+import json
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.path import Path
 
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.data.dataset import ImageDataset, Split
+from radiodino_utils.plots.embeddings import scatter_grid
 from radiodino_utils.plots.interactive import interactive_map
+from radiodino_utils.plots.style import shortened
 
 from ..browser import needs_chromium, open_browser
 from ..synthetic import synthetic_features
@@ -40,6 +44,7 @@ def inputs(count=30):
     table = pd.DataFrame(
         {"dataset": "made", "split": np.repeat(list(sizes), count), "id": sum(ids.values(), [])}
     )
+    table["class"] = [names[label] for split in sizes for label in features[0].labels[split]]
     points = [
         table.assign(
             backbone=entry.backbone,
@@ -57,6 +62,22 @@ def test_the_page_needs_no_network_and_escapes_names():
     page = interactive_map(dataset, features, points)
     assert "<script>alert(1)" not in page and "<img src=x" not in page
     assert not re.search(r"<(?:script|link|img)[^>]*(?:src|href)\s*=\s*[\"']?(?:https?:)?//", page)
+
+
+def test_a_class_has_the_colour_of_the_static_figure():
+    dataset, features, points = inputs()
+    other = points.assign(**{"dataset": "other", "class": "a first class"})
+    points = pd.concat([points, other])
+    page = interactive_map(dataset, features, points)
+    data = re.search(r'type="application/json">(.*?)</script>', page)[1]
+    figure = scatter_grid(points, method="pca")
+    legend = figure.legends[0]
+    names = [text.get_text() for text in legend.get_texts()]
+    colours = [to_hex(handle.get_markerfacecolor()) for handle in legend.legend_handles]
+    looks = json.loads(data)["looks"]
+    assert len(looks) == 4
+    for name, colour in looks.items():
+        assert colours[names.index(shortened(name))] == colour.lower()
 
 
 def test_points_of_another_dataset_are_an_error():

@@ -18,7 +18,7 @@ from radiodino_utils.plots.style import read_texts
 
 from ..synthetic import synthetic_features
 from .conftest import BACKBONES, CAVEAT, DATASETS
-from .text_boxes import is_within, overlaps, text_boxes
+from .text_boxes import require_room
 
 KS = (1, 5, 20, 200)
 
@@ -144,19 +144,6 @@ def test_every_figure_is_checked(figures):
     assert set(figures) == set(NAMES)
 
 
-def require_room(figure):
-    boxes = text_boxes(figure)
-    assert boxes
-    width, height = (
-        (figure.bbox.x0 - 2, figure.bbox.x1 + 2),
-        (figure.bbox.y0 - 2, figure.bbox.y1 + 2),
-    )  # pixels
-    for text, box in boxes:
-        assert is_within(box.x0, width) and is_within(box.x1, width), text
-        assert is_within(box.y0, height) and is_within(box.y1, height), text
-    assert overlaps(boxes) == []
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_no_text_lies_on_another_or_beyond_the_edge(figures, name):
     require_room(figures[name]())
@@ -164,7 +151,11 @@ def test_no_text_lies_on_another_or_beyond_the_edge(figures, name):
 
 @pytest.mark.parametrize("count", [2, 3, 12, 60])
 @pytest.mark.parametrize(
-    "name", ["sample_sheet", "confusion_matrices", "roc_and_reliability", "scatter_umap"]
+    "name",
+    [
+        *("sample_sheet", "confusion_matrices", "error_sheet", "query_strip"),
+        *("roc_and_reliability", "scatter_pca", "scatter_umap"),
+    ],
 )
 def test_there_is_room_for_any_number_of_classes(name, count):
     names = tuple(f"structure {i} of the body" for i in range(count))
@@ -177,7 +168,8 @@ def test_there_is_room_for_any_number_of_classes(name, count):
     )
     predictions = [replace(prediction, backbone=backbone) for backbone in BACKBONES]
     images = np.zeros((len(labels), 16, 16), np.uint8)
-    dataset = ImageDataset("synthetic", names, {"train": Split(images, labels, prediction.ids)}, "")
+    dataset = ImageDataset("made", names, {"train": Split(images, labels, prediction.ids)}, "")
+    found = pd.DataFrame({"row": range(6), "class": names[-1], "distance": 0.123})
     points = pd.DataFrame(
         np.random.default_rng(0).random((len(labels), 4)),
         columns=["pca1", "pca2", "umap1", "umap2"],
@@ -185,7 +177,12 @@ def test_there_is_room_for_any_number_of_classes(name, count):
     draw = {
         "sample_sheet": lambda: plots.sample_sheet(dataset),
         "confusion_matrices": lambda: plots.confusion_matrices(predictions),
+        "error_sheet": lambda: plots.error_sheet(prediction, [dataset]),
+        "query_strip": lambda: plots.query_strip(
+            images[0], found, dataset.splits["train"], title="a query", true_class=names[0]
+        ),
         "roc_and_reliability": lambda: plots.roc_and_reliability(predictions),
+        "scatter_pca": lambda: plots.scatter_grid(points, method="pca", caveat=CAVEAT),
         "scatter_umap": lambda: plots.scatter_grid(points, method="umap", caveat=CAVEAT),
     }
     require_room(draw[name]())

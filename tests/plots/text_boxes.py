@@ -37,3 +37,17 @@ def overlaps(boxes):
         if min(box.x1, other_box.x1) - max(box.x0, other_box.x0) > 0.5
         and min(box.y1, other_box.y1) - max(box.y0, other_box.y0) > 0.5
     ]
+
+
+def require_room(figure):
+    """Check that no text lies on another or beyond the edge of the figure."""
+    boxes = text_boxes(figure)
+    assert boxes
+    width, height = (
+        (figure.bbox.x0 - 2, figure.bbox.x1 + 2),
+        (figure.bbox.y0 - 2, figure.bbox.y1 + 2),
+    )  # pixels
+    for text, box in boxes:
+        assert is_within(box.x0, width) and is_within(box.x1, width), text
+        assert is_within(box.y0, height) and is_within(box.y1, height), text
+    assert overlaps(boxes) == []
