@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
@@ -114,12 +114,14 @@ def deduplicated(
         twins: Twins returned by `find_twins`, by dataset.
 
     Returns:
-        Predictions whose protocol is called `PROTOCOL (deduplicated)`.
+        Predictions whose protocol is called `PROTOCOL (deduplicated)`; none if every test image has
+        a twin.
     """
     return [
-        without_rows(prediction, twins[prediction.dataset]["test"])
+        without_rows(prediction, own["test"])
         for prediction in predictions
-        if twins.get(prediction.dataset) and is_official(prediction)
+        if (own := twins.get(prediction.dataset)) and is_official(prediction)
+        if len(own["test"]) < len(prediction.labels)
     ]
 
 
@@ -149,7 +151,7 @@ def three_ways(
     fit: Callable[..., Prediction | list[Prediction]],
     data: Iterable[ImageDataset | Features],
     twins: Mapping[str, Mapping[str, np.ndarray]],
-    **options: object,
+    **options: Any,
 ) -> list[Prediction]:
     """Fit and predict with and without twins.
 
@@ -166,7 +168,8 @@ def three_ways(
     Returns:
         For each dataset the official predictions; where there are twins also `(deduplicated)` (the
         same without the test images that have a twin) and `(train-deduplicated)` (fitted without
-        the train and validation images that have a twin in test).
+        the train and validation images that have a twin in test), unless too few are left of a
+        class, which a line says.
     """
     groups: dict[str, list[ImageDataset | Features]] = {}
     for member in data:
@@ -178,11 +181,28 @@ def three_ways(
         results += [*official, *deduplicated(official, twins)]
         if own_twins := twins.get(name):
             cleaned = [without_twins(member, own_twins) for member in group]
+            if lacking := _lacking(cleaned[0], options):
+                print(f"{name}: nothing is train-deduplicated: {lacking}")
+                continue
             results += [
                 train_deduplicated(prediction, own_twins)
                 for prediction in _fit_all(fit, cleaned, options)
             ]
     return results
+
+
+def _lacking(data: ImageDataset | Features, options: Mapping[str, Any]) -> str:
+    """Return which class has too few images without a twin to fit or to choose; empty if none."""
+    splits = data.splits if isinstance(data, ImageDataset) else data.labels
+    for split, needed in {"train": max(options.get("shots", (1,)), default=1), "val": 1}.items():
+        if split not in splits:
+            continue
+        labels = data.labels[split] if isinstance(data, Features) else data.checked_labels(split)
+        counts = np.bincount(labels, minlength=len(data.classes))
+        if counts.min() < needed:
+            label = data.classes[counts.argmin()]
+            return f"{counts.min()} images of '{label}' in {split} have no twin in test"
+    return ""
 
 
 def _fit_all(

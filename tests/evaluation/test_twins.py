@@ -114,6 +114,18 @@ def test_protocols_of_few_labels_have_three_rows_too_and_sets_without_twins_one(
     assert len(predictions) == 8
 
 
+@pytest.mark.parametrize("left", [0, 1])
+def test_what_cannot_be_fitted_without_twins_is_said(left, capsys):
+    features = [synthetic_features()]
+    rows = np.flatnonzero(features[0].labels["train"] == 1)[left:]  # all but a few of a class
+    twins = {"made": {"train": rows, "val": rows[:0], "test": np.arange(30)}}
+    options = {"shots": (2,), "draws": 1, "methods": ("knn",)}
+    predictions = three_ways(classify_few_shot, features, twins, **options)
+    assert [prediction.protocol for prediction in predictions] == ["fewshot-2-knn"]
+    sentence = f"{left} images of 'class 1' in train have no twin in test"
+    assert f"made: nothing is train-deduplicated: {sentence}" in capsys.readouterr().out
+
+
 def test_cleaned_features_are_rows_of_the_whole_ones():
     features = synthetic_features()
     clean = without_twins(features, {"train": np.array([0]), "test": np.array([0])})
