@@ -42,6 +42,10 @@ _TABLES = {
     "00_drift": "Drift between splits",
     "00_unreadable": "Files that cannot be read",
     "10_paired": "Differences after adaptation (paired bootstrap)",
+    "11_regions": "Regions",
+    "11_perturbed_families": "Stability of features under perturbations, by family",
+    "11_readers_families": "Stability of features between readers, by family",
+    "11_paired": "Differences between models of regions (paired bootstrap)",
 }
 _FILES = {"03_retrieval": "03_retrieval_rows"}  # of tables that are formatted here
 _SECTIONS = {

@@ -188,6 +188,15 @@ def test_there_is_room_for_any_number_of_classes(name, count):
     require_room(draw[name]())
 
 
+@pytest.mark.parametrize("count", [2, 3, 12, 60])
+def test_there_is_room_for_any_number_of_families(count):
+    icc = np.random.default_rng(0).uniform(0.3, 1, 4 * count)
+    families = np.repeat([f"family of features {i}" for i in range(count)], 4)
+    table = pd.DataFrame({"family": families, "icc2": icc, "icc2_low": icc - 0.1})
+    table = table.assign(regions=89, measurements=7)
+    require_room(plots.stability_by_family(table, caveat=CAVEAT))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_figure_saved_again_is_the_same_file(figures, name, tmp_path):
     first = plots.save_figure(figures[name](), tmp_path / "first", name)
