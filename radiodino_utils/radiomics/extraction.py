@@ -127,8 +127,10 @@ def table_of(
         if part is not None:
             parts.append(part)
     if not parts:
-        first = excluded[0]["reason"] if excluded else "there is no image"
-        raise InputError(f"{images}: no region has features: {first}")
+        reason = excluded[0]["reason"] if excluded else "there is no image"
+        if found and not found.intersection(chosen.labels or found):
+            reason = f"no image has the labels {', '.join(map(str, chosen.labels))}"
+        raise InputError(f"{images}: no region has features: {reason}")
     rows = pd.concat(parts, ignore_index=True)
     facts = _facts(chosen, extractor, images, len(readers))
     if missing := [label for label in chosen.labels if label not in found]:
@@ -255,9 +257,16 @@ def _read_clinical(path: Path) -> pd.DataFrame:
         raise InputError(
             f"{path}: the column patient is missing; it has {', '.join(table.columns)}."
         )
+    if table["patient"].isna().any():
+        row = int(table["patient"].isna().argmax()) + 1
+        raise InputError(f"{path}: row {row} names no patient; name one, or remove the row.")
     own = table.drop(columns="image", errors="ignore").drop_duplicates()
     if len(twice := own["patient"][own["patient"].duplicated()]):
         raise InputError(f"{path}: patient '{twice.iloc[0]}' has several rows that differ.")
+    if "image" in table:
+        pairs = table[["image", "patient"]].dropna().drop_duplicates()
+        if len(shared := pairs["image"][pairs["image"].duplicated()]):
+            raise InputError(f"{path}: image '{shared.iloc[0]}' is of several patients.")
     return table
 
 

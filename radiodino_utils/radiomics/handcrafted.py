@@ -1,5 +1,6 @@
 """Handcrafted features of a region: first order, texture (fastrad) and shape (scikit-image)."""
 
+import logging
 import math
 import warnings
 
@@ -128,6 +129,7 @@ def _computed(family: str, values: np.ndarray, inside: np.ndarray, **settings: o
     image, mask = (torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in (values, inside))
     # no `catch_warnings`, which threads would undo for each other
     warnings.filterwarnings("ignore", ".*is not isotropic")
+    logging.getLogger("fastrad").setLevel(logging.ERROR)  # of one voxel: the reason says it
     found = extractor.extract(MedicalImage(image, spacing), Mask(mask, spacing))
     return {name.replace(":", "_"): value for name, value in found.items()}
 

@@ -3,6 +3,7 @@
 Whatever is chosen (features, penalty) is chosen inside the training folds.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -281,6 +282,8 @@ def _rows_with_outcome(
 ) -> pd.DataFrame:
     require_columns(table, outcome, groups)
     rows = table.rows[table.rows[outcome].notna()].reset_index(drop=True)
+    if left_out := len(table.rows) - len(rows):
+        warnings.warn(f"{outcome}: {left_out} rows without a value are left out.", stacklevel=3)
     found = rows[outcome].unique().tolist()
     if len(found) != 2 or positive not in found:
         shown = ", ".join(map(repr, found[:5]))

@@ -54,8 +54,9 @@ class RadiomicsTable:
     facts: dict[str, Any]
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{len(self.columns(name))} {name}" for name in self.families())
-        return f"RadiomicsTable({len(self.rows)} regions, {counts}, {len(self.excluded)} excluded)"
+        counts = [f"{len(self.columns(name))} {name}" for name in self.families()]
+        shown = [f"{len(self.rows)} regions", *counts, f"{len(self.excluded)} excluded"]
+        return f"RadiomicsTable({', '.join(shown)})"
 
     def families(self) -> list[str]:
         """Return the families of features that the table has: clinical, shape, ..., deep."""

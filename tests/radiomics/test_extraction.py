@@ -73,6 +73,8 @@ def test_clinical_columns_join_by_patient_and_the_rest_is_named(folders, tmp_pat
     [
         ("name,age\nA,1\n", "column patient is missing"),
         ("patient,age\nA,1\nA,2\n", "several rows that differ"),
+        ("patient,age\nA,1\n,2\n", "row 2 names no patient"),
+        ("patient,image\nA,p1\nB,p1\n", "image 'p1' is of several patients"),
         ("", "not a CSV file"),
     ],
 )
@@ -101,6 +103,11 @@ def test_images_without_spacing_cannot_be_resampled_and_the_rows_stay(folders):
     table = extract_radiomics(*folders, resample_mm=1.0)
     assert len(table.rows) == 4
     assert table.reasons().set_index("what")["n"]["handcrafted"] == 4
+
+
+def test_labels_that_no_image_has_are_an_error(folders):
+    with pytest.raises(InputError, match="no image has the labels 7, 9"):
+        extract_radiomics(*folders, labels=(7, 9), bin_width=16)
 
 
 def test_no_region_at_all_is_an_error(folders):

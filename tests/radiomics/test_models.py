@@ -129,6 +129,20 @@ def test_one_of_each_cluster_of_correlated_features_stays():
     assert OneOfEachCluster(correlation=0.9999).fit(values).transform(values).shape[1] > 2
 
 
+def test_rows_without_an_outcome_are_named():
+    table = synthetic_table()
+    rows = table.rows.assign(diagnosis=table.rows["diagnosis"].where(table.rows.index > 1))
+    with pytest.warns(UserWarning, match="2 rows without a value"):
+        models = cross_validated_models(
+            RadiomicsTable(rows, table.excluded, table.facts),
+            "diagnosis",
+            positive="malignant",
+            models={"clinical": ("clinical",)},
+            **QUICK,
+        )
+    assert len(models.labels) == len(rows) - 2
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
