@@ -161,6 +161,10 @@ def _canonical(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"{path}: there is no such file.")
     try:
         file = nibabel.load(path)
+        with nibabel.openers.ImageOpener(path) as stored:
+            raw = file.header_class.from_fileobj(stored, check=False)
+        if not (raw["pixdim"][1:4] > 0).all() and not raw["sform_code"]:
+            raise InputError(f"{path}: the header has no voxel size; set it before.")
         if file.ndim == 4 and file.shape[3] == 1:
             file = file.slicer[..., 0]
         if file.ndim == 2:
@@ -168,6 +172,8 @@ def _canonical(path: Path) -> tuple[np.ndarray, np.ndarray]:
         turn = ornt_transform(io_orientation(file.affine), axcodes2ornt(AXES))
         turned = file.as_reoriented(turn)
         return np.asanyarray(turned.dataobj), turned.affine
+    except InputError:
+        raise
     except Exception as error:  # nibabel raises anything on damaged files
         raise InputError(f"{path}: no NIfTI volume that can be read ({error}).") from error
 

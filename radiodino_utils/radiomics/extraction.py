@@ -247,11 +247,11 @@ def _read_clinical(path: Path) -> pd.DataFrame:
     """Read the clinical table; patients and images are text."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such CSV file.")
-    text = decoded_text(path.read_bytes())
     names = {"patient": str, "image": str}
     try:
+        text = decoded_text(path.read_bytes())
         table = pd.read_csv(io.StringIO(text), sep=separator_of(text), dtype=names)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{path}: not a CSV file that can be read ({error}).") from error
     if "patient" not in table:
         raise InputError(

@@ -18,14 +18,23 @@ class RadiomicsOptions(Config):
     components: bool = Field(default=False, description="One row per connected component.")
     handcrafted: bool = Field(default=True, description="Compute handcrafted features.")
     resample_mm: float | None = Field(
-        default=None, gt=0, description="Edge of the cubic voxels for handcrafted features, in mm."
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Edge of the cubic voxels for handcrafted features, in mm.",
     )
-    bin_width: float = Field(default=25.0, gt=0, description="Width of a grey level.")
+    bin_width: float = Field(
+        default=25.0, gt=0, allow_inf_nan=False, description="Width of a grey level."
+    )
     bin_count: int | None = Field(
         default=None, ge=2, le=512, description="Number of grey levels, in place of a width."
     )
-    lowest: float | None = Field(default=None, description="Lower values do not count.")
-    highest: float | None = Field(default=None, description="Higher values do not count.")
+    lowest: float | None = Field(
+        default=None, allow_inf_nan=False, description="Lower values do not count."
+    )
+    highest: float | None = Field(
+        default=None, allow_inf_nan=False, description="Higher values do not count."
+    )
     planes: tuple[str, ...] = Field(
         default=("axial",), min_length=1, description=f"Planes of the slices: {', '.join(PLANES)}."
     )
@@ -38,7 +47,9 @@ class RadiomicsOptions(Config):
         default=None, description=f"Window for deep features: {', '.join(WINDOWS)} or LOW,HIGH."
     )
     crop: bool = Field(default=True, description="Embed a crop around each region as well.")
-    margin_mm: float = Field(default=10.0, ge=0, description="Margin of the crop, in mm.")
+    margin_mm: float = Field(
+        default=10.0, ge=0, allow_inf_nan=False, description="Margin of the crop, in mm."
+    )
 
     @field_validator("planes")
     @classmethod
@@ -66,4 +77,6 @@ class RadiomicsOptions(Config):
                 f"window '{self.window}': give two numbers such as -160,240, or one of "
                 f"{', '.join(WINDOWS)}."
             ) from None
+        if not low < high:
+            raise InputError(f"window '{self.window}': the lower value comes first.")
         return low, high

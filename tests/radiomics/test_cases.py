@@ -50,6 +50,14 @@ def test_a_mask_on_another_grid_is_refused(pair, tmp_path):
         read_case(pair[0], other)
 
 
+def test_a_volume_without_voxel_size_is_refused(pair):
+    content = bytearray(pair[1].read_bytes())
+    content[80:92], content[252:256] = bytes(12), bytes(4)  # pixdim, qform_code and sform_code
+    pair[1].write_bytes(content)
+    with pytest.raises(InputError, match="no voxel size"):
+        read_case(*pair)
+
+
 def test_a_mask_of_fractions_is_refused(pair, tmp_path):
     other = write_volume(tmp_path / "c.nii", np.full((6, 5, 4), 0.5, np.float32))
     with pytest.raises(InputError, match="fractions"):

@@ -76,11 +76,12 @@ def test_clinical_columns_join_by_patient_and_the_rest_is_named(folders, tmp_pat
         ("patient,age\nA,1\n,2\n", "row 2 names no patient"),
         ("patient,image\nA,p1\nB,p1\n", "image 'p1' is of several patients"),
         ("", "not a CSV file"),
+        ("patient,age\n\x81,1\n", "not a CSV file"),
     ],
 )
 def test_a_clinical_table_that_cannot_be_used_is_one_sentence(folders, tmp_path, text, sentence):
     clinical = tmp_path / "clinical.csv"
-    clinical.write_text(text)
+    clinical.write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=sentence):
         extract_radiomics(*folders, clinical=clinical)
 
@@ -91,6 +92,9 @@ def test_a_clinical_table_that_cannot_be_used_is_one_sentence(folders, tmp_path,
         ({"bin_widht": 3}, "did you mean bin_width"),
         ({"planes": ("oblique",)}, "unknown plane"),
         ({"bin_width": 0}, "greater than 0"),
+        ({"margin_mm": np.inf}, "finite"),
+        ({"lowest": np.nan}, "finite"),
+        ({"window": "300,100", "backbone": "random-t16"}, "lower value comes first"),
         ({"window": "soft", "backbone": "random-t16"}, "two numbers"),
     ],
 )
