@@ -155,13 +155,14 @@ def _read_volume(image: Path, mask: Path) -> Case:
 def _canonical(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the values of a NIfTI file along `AXES`, and its affine."""
     import nibabel
+    from nibabel.openers import ImageOpener
     from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
     if not path.is_file():
         raise InputError(f"{path}: there is no such file.")
     try:
         file = nibabel.load(path)
-        with nibabel.openers.ImageOpener(path) as stored:
+        with ImageOpener(path) as stored:
             raw = file.header_class.from_fileobj(stored, check=False)
         if not (raw["pixdim"][1:4] > 0).all() and not raw["sform_code"]:
             raise InputError(f"{path}: the header has no voxel size; set it before.")

@@ -130,6 +130,9 @@ class RadiomicsModels:
     def _prediction(self, name: str, protocol: str, positive: np.ndarray) -> Prediction:
         caveats = (self.facts["caveat"], f"pooled over {len(set(self.folds))} folds, AUC too")
         keys = ("weights", "engine", "precision")
+        by_backbone: dict[str, Any] = {
+            key: self.facts[key] if name in self.deep else "" for key in keys
+        }
         return Prediction(
             dataset=self.facts["images"],
             backbone=name,
@@ -145,7 +148,7 @@ class RadiomicsModels:
             groups=self.groups,
             unit=self.unit,
             groups_from=f"column {self.unit}",
-            **{key: self.facts[key] if name in self.deep else "" for key in keys},
+            **by_backbone,
         )
 
     def calibration(self, model: str) -> pd.DataFrame:
