@@ -49,6 +49,8 @@ class Case:
                 f"{self.name}: the mask has {_edges(self.labels)} voxels, the image "
                 f"{_edges(self.values)}; resample the mask."
             )
+        if self.values.dtype.kind not in "iuf":
+            raise InputError(f"{self.name}: the values are no grey values; save a grey volume.")
         is_whole = self.labels.dtype.kind in "iu"
         if not is_whole or self.labels.min() < 0 or self.labels.max() > LABELS:
             raise InputError(f"{self.name}: labels are whole numbers from 0 to {LABELS}.")

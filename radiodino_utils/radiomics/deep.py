@@ -70,7 +70,9 @@ class DeepExtractor:
         """Return the grey values that become black and white; of 8-bit images none is needed."""
         if self.options.grey_window or case.values.dtype == np.uint8:
             return self.options.grey_window
-        low, high = np.percentile(case.values, PERCENTILES)
+        values = case.values
+        known = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        low, high = np.percentile(known, PERCENTILES)
         return float(low), float(high if high > low else low + 1)
 
     def _of_plane(
@@ -199,9 +201,12 @@ class _Pooled:
 
 
 def _grey(case: Case, axis: int, place: int, window: Window | None) -> np.ndarray:
-    """Return a slice, uint8 [rows, columns]."""
+    """Return a slice, uint8 [rows, columns]; voxels that are not numbers are black."""
     image = np.take(case.values, place, axis)
-    return np.ascontiguousarray(image) if window is None else windowed(image.astype(float), window)
+    if window is None:
+        return np.ascontiguousarray(image)
+    low, high = window
+    return windowed(np.nan_to_num(image.astype(float), nan=low, posinf=high, neginf=low), window)
 
 
 def _padding(shape: tuple[int, ...], spacing: np.ndarray) -> list[tuple[int, int]]:

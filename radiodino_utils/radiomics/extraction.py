@@ -138,7 +138,7 @@ def table_of(
     if table is not None:
         rows = _with_clinical(rows, table, facts)
     _warn(facts)
-    return RadiomicsTable(rows, pd.DataFrame(excluded, columns=_EXCLUDED), facts)
+    return RadiomicsTable(rows, pd.DataFrame(excluded, columns=_EXCLUDED, dtype=object), facts)
 
 
 def _rows(
@@ -152,8 +152,12 @@ def _rows(
     """Return the rows of a case; `None` without any."""
     if not regions:
         excluded.append(_exclusion(case.name, patient, None, "row", "the mask is empty"))
-    if options.labels:
+    elif options.labels:
         regions = [region for region in regions if region.label in options.labels]
+        if not regions:
+            asked = ", ".join(map(str, options.labels))
+            reason = f"the mask has none of the labels {asked}"
+            excluded.append(_exclusion(case.name, patient, None, "row", reason))
     usable = []
     for region in regions:
         values = case.values[region.box]

@@ -114,3 +114,17 @@ def test_convolutional_networks_and_transformers(image):
     case = Case("a", image, labels)
     found = extractor(case, find_regions(case))
     assert found.shape == (1, len(extractor.names())) and np.isfinite(found).all()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("hole", [np.nan, -np.inf])
+def test_voxels_without_a_value_outside_of_the_region_are_black(image, hole):
+    values, labels = image.astype(np.float32), np.zeros(image.shape, np.uint8)
+    labels[0, 8:40, 8:40], values[0, 50:] = 1, 0
+    low, high = np.percentile(values[0, :50], (0.5, 99.5))
+    window = f"{low},{high}"
+    black = extracted(Case("a", values, labels), window=window, crop=False)
+    values[0, 50:] = hole
+    for given in (None, window):
+        found = extracted(Case("a", values, labels), window=given, crop=False)
+        assert all(np.allclose(found[name], black[name], atol=1e-5) for name in black)

@@ -161,6 +161,25 @@ def test_the_command_writes_table_dictionary_and_sidecar(folders, tmp_path, caps
     assert dictionary.loc["shape2d_perimeter", "unit"] == "mm"
 
 
+def test_an_image_without_the_labels_asked_for_is_named_and_the_sidecar_is_strict_json(
+    folders, tmp_path
+):
+    Image.fromarray(np.eye(48, 64, dtype=np.uint8)).save(folders[1] / "p2.png")
+    table = extract_radiomics(*folders, labels=(2,), bin_count=16)
+    reasons = table.excluded.set_index("case")["reason"]
+    assert reasons["p2"] == "the mask has none of the labels 2" and len(reasons) == 3
+    text = table.write(tmp_path / "table.parquet")[2].read_text()
+    assert "NaN" not in text and json.loads(text)["excluded"]["list"][0]["label"] is None
+
+
+def test_a_volume_of_colours_is_left_out_with_its_reason(tmp_path):
+    colours = np.zeros((8, 8, 4), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
+    nibabel.save(nibabel.Nifti1Image(colours, np.eye(4)), tmp_path / "a.nii")
+    nibabel.save(nibabel.Nifti1Image(np.ones((8, 8, 4), np.uint8), np.eye(4)), tmp_path / "b.nii")
+    with pytest.raises(InputError, match="a: the values are no grey values"):
+        extract_radiomics(tmp_path / "a.nii", tmp_path / "b.nii")
+
+
 def test_an_unknown_suffix_stops_before_any_work(folders, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["radiomics", "--images", "demo-ct", "--out", str(tmp_path / "table.xlsx")])
