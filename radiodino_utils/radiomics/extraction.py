@@ -135,6 +135,8 @@ def table_of(
     facts = _facts(chosen, extractor, images, len(readers))
     if missing := [label for label in chosen.labels if label not in found]:
         facts["labels_in_no_image"] = missing
+    if absent := sorted(patients.keys() - readers.keys()):
+        facts["images_only_in_clinical_table"] = absent
     if table is not None:
         rows = _with_clinical(rows, table, facts)
     _warn(facts)
@@ -257,10 +259,14 @@ def _read_clinical(path: Path) -> pd.DataFrame:
         table = pd.read_csv(io.StringIO(text), sep=separator_of(text), dtype=names)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{path}: not a CSV file that can be read ({error}).") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first column for an index
+        raise InputError(f"{path}: rows have more fields than the header; name each column.")
     if "patient" not in table:
         raise InputError(
             f"{path}: the column patient is missing; it has {', '.join(table.columns)}."
         )
+    for name in names.keys() & {*table}:
+        table[name] = table[name].str.strip().replace("", np.nan)
     if table["patient"].isna().any():
         row = int(table["patient"].isna().argmax()) + 1
         raise InputError(f"{path}: row {row} names no patient; name one, or remove the row.")
@@ -268,6 +274,8 @@ def _read_clinical(path: Path) -> pd.DataFrame:
     if len(twice := own["patient"][own["patient"].duplicated()]):
         raise InputError(f"{path}: patient '{twice.iloc[0]}' has several rows that differ.")
     if "image" in table:
+        stems = table["image"].map(lambda name: stem_of(Path(name).name), na_action="ignore")
+        table["image"] = stems
         pairs = table[["image", "patient"]].dropna().drop_duplicates()
         if len(shared := pairs["image"][pairs["image"].duplicated()]):
             raise InputError(f"{path}: image '{shared.iloc[0]}' is of several patients.")
@@ -279,8 +287,7 @@ def _patients_of_images(table: pd.DataFrame | None) -> dict[str, str]:
     if table is None or "image" not in table:
         return {}
     named = table.dropna(subset=["image", "patient"])
-    stems = [stem_of(Path(name).name) for name in named["image"]]
-    return dict(zip(stems, named["patient"], strict=True))
+    return dict(zip(named["image"], named["patient"], strict=True))
 
 
 def _with_clinical(rows: pd.DataFrame, table: pd.DataFrame, facts: dict[str, Any]) -> pd.DataFrame:
@@ -320,6 +327,7 @@ def _warn(facts: dict[str, Any]) -> None:
     """Name patients and labels without a partner."""
     words = {
         "labels_in_no_image": "labels that no image has",
+        "images_only_in_clinical_table": "images of the clinical table that are not there",
         "patients_without_region": "patients of the clinical table without a region",
         "patients_without_clinical_row": "patients without a row in the clinical table",
     }

@@ -58,7 +58,7 @@ def test_the_deep_features_of_another_backbone_take_the_place_of_the_first(folde
 
 def test_clinical_columns_join_by_patient_and_the_rest_is_named(folders, tmp_path):
     clinical = tmp_path / "clinical.csv"
-    clinical.write_text("patient;image;age\nA;p1.png;61\nC;;40\n")
+    clinical.write_text("patient;image;age\nA ; p1.png;61\nC;p7;40\n")
     with pytest.warns(UserWarning, match="without a"):
         table = extract_radiomics(*folders, clinical=clinical, labels=(1, 7), bin_width=16)
     assert table.rows["patient"].tolist() == ["A", "p2"]
@@ -66,6 +66,7 @@ def test_clinical_columns_join_by_patient_and_the_rest_is_named(folders, tmp_pat
     assert table.facts["patients_without_region"] == ["C"]
     assert table.facts["patients_without_clinical_row"] == ["p2"]
     assert table.facts["labels_in_no_image"] == [7]
+    assert table.facts["images_only_in_clinical_table"] == ["p7"]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,8 @@ def test_clinical_columns_join_by_patient_and_the_rest_is_named(folders, tmp_pat
         ("name,age\nA,1\n", "column patient is missing"),
         ("patient,age\nA,1\nA,2\n", "several rows that differ"),
         ("patient,age\nA,1\n,2\n", "row 2 names no patient"),
-        ("patient,image\nA,p1\nB,p1\n", "image 'p1' is of several patients"),
+        ("patient,image\nA,p1.png\nB,p1\n", "image 'p1' is of several patients"),
+        ("patient,age\nA,1,\nB,2,\n", "more fields than the header"),
         ("", "not a CSV file"),
         ("patient,age\n\x81,1\n", "not a CSV file"),
     ],
