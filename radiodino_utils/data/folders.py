@@ -37,7 +37,7 @@ SYNONYMS = {
     "label": ("label", "class", "diagnosis"),
     "split": ("split", "subset"),
     "group": ("group",),
-    "patient": ("patient", "patient_id", "patientid", "subject", "subject_id"),
+    "patient": ("patient", "patient_id", "subject", "subject_id", "participant", "participant_id"),
     "positive": ("positive",),
 }
 
@@ -223,7 +223,7 @@ def read_list(
         name: Name of the dataset.
         root: Folder of the images; by default that of the list. With it a list may name files
             without their folders or suffixes, or name patients alone: then a folder or file of each
-            image has the name of its patient.
+            image has the name of its patient, or the file's begins with it and `_`.
         renames: New name of labels.
         tolerated: See `tables.dataset_from_table`.
 
@@ -272,7 +272,12 @@ def _listed(path: Path, root: Path | None) -> pd.DataFrame:
         return read_table(path, ("path", "label"), synonyms=SYNONYMS)
     images = [image.relative_to(root).as_posix() for image in image_files(root)[0]]
     table = read_table(path, ("label",), synonyms=SYNONYMS)
-    if "path" not in table and "patient" in table:
+    if "path" not in table:
+        if "patient" not in table:
+            raise InputError(
+                f"{path}: a column path or patient is needed beside label; it has "
+                f"{', '.join(table.columns)}."
+            )
         return _of_patients(table, images, path)
     table = read_table(path, ("path", "label"), synonyms=SYNONYMS)
     return table.assign(path=completed_names(table["path"], images, path))
@@ -285,7 +290,8 @@ def _of_patients(table: pd.DataFrame, images: list[str], source: Path) -> pd.Dat
         raise InputError(f"{source}: the patient '{repeated.iloc[0]}' is listed twice.")
     known, rows, without = set(patients), [], []
     for image in images:
-        found = known & {*stem_of(image).split("/")}
+        parts = stem_of(image).split("/")
+        found = known & {*parts} or known & {parts[-1].partition("_")[0]}
         if len(found) > 1:
             raise InputError(
                 f"{source}: {image} has the names of the patients {', '.join(sorted(found))}; list "
@@ -296,7 +302,8 @@ def _of_patients(table: pd.DataFrame, images: list[str], source: Path) -> pd.Dat
     if absent := sorted(known - {patient for _, patient in rows}):
         raise InputError(
             f"{source}: {len(absent)} of {len(known)} patients have no image, first '{absent[0]}': "
-            "no folder or file has this name; mend the list, or list the images in a column path."
+            "no folder or file has this name, no file begins with it and '_'; mend the list, or "
+            "list the images in a column path."
         )
     if without:
         count = f"{len(without)} images of no listed patient"

@@ -16,6 +16,7 @@ from .dataset import SPLITS, ImageDataset, Split
 from .dicom import read_dicom, read_dicom_values
 from .dicom.index import DicomIndex, index_dicom
 from .folder_layout import split_of, visible_files
+from .folders import SYNONYMS
 from .images import LazyImages
 from .intensity import OPTIONS, Percentiles, Rule, Window, limits, parse_rule, rule_text
 from .labels import parse_renames, renamed_labels
@@ -30,7 +31,7 @@ KEYS = {
     "path": ("path", "filename", "file"),
     "accession": ("accession", "accessionnumber", "accession_number"),
     "study": ("study", "studyinstanceuid", "study_uid"),
-    "patient": ("patient", "patientid", "patient_id", "subject"),
+    "patient": SYNONYMS["patient"],
 }
 _COLUMNS = {"label": ("label", "class", "diagnosis"), "split": ("split", "subset")}
 

@@ -461,6 +461,22 @@ def test_a_list_elsewhere_may_name_patients_alone(folder, tmp_path):
         path.write_text(f"patient,label\np1,a\np2,b\n{row}\n")
         with pytest.raises(InputError, match=message):
             load_dataset(name)
+    path.write_text("number,label\np1,a\n")
+    with pytest.raises(InputError, match="a column path or patient is needed beside label; it has"):
+        load_dataset(name)
+
+
+def test_files_may_begin_with_the_name_of_their_patient(folder, tmp_path):
+    root = folder(["sub-1_T1w.png", "sub-1_b_T1w.png", "sub-2/sub-2_T1w.png", "sub-10_T1w.png"])
+    path = tmp_path / "participants.tsv"
+    path.write_text("participant_id\tdiagnosis\nsub-1\ta\nsub-10\tb\nsub-2\tb\n")
+    (part,) = load_dataset(f"folder:{root}?labels={path}").splits.values()
+    assert dict(zip(part.ids, part.groups, strict=True)) == {
+        "sub-1_T1w.png": "sub-1",
+        "sub-1_b_T1w.png": "sub-1",
+        "sub-2/sub-2_T1w.png": "sub-2",
+        "sub-10_T1w.png": "sub-10",
+    }
 
 
 def test_images_without_labels_have_one_class(folder, tmp_path):
