@@ -124,6 +124,8 @@ def _name(study: Study) -> str:
 def _names(study: Study, name: str) -> tuple[str, str]:
     """Return the names of the dataset and of the segmentation dataset, which may be empty."""
     opened, masks = _opened(study.data, study.labels, study.masks, study.quick)
+    if study.test_masks and not masks:
+        raise InputError("--test-masks belongs to --masks PATH; give that too.")
     if study.test:
         test, test_masks = _opened(study.test, study.test_labels, study.test_masks, study.quick)
         opened = replace(opened, options=opened.options | {"test": str(test)})

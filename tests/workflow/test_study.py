@@ -1,5 +1,6 @@
 """Profiles for images of one's own: what they run, and what they leave out and why."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,8 @@ def test_an_external_test_set_may_have_masks(images, capsys):
     assert len(dataset.splits["test"]) == 6 and "external test set" in dataset.caveat
     left_out = parameters(write_study(Study(here, name="x", **options)))["00"]["left_out"]
     assert "--test-masks PATH" in left_out["segmentation of the test set"]
+    with pytest.raises(InputError, match="--test-masks belongs to --masks PATH; give that too"):
+        write_study(replace(study, masks=None))
 
 
 @pytest.fixture
