@@ -13,13 +13,13 @@ import pandas as pd
 
 from ..core.errors import InputError
 from ..core.extras import extra
-from ..data.cross_validation import require_groups, stratified_parts
 from ..evaluation.metrics import Interval, classification_metrics, paired_differences, reliability
 from ..evaluation.predictions import Prediction
 from .selection import (
     default_models,
     fit_search,
     model_columns,
+    nested_parts,
     nested_search,
     require_columns,
 )
@@ -234,8 +234,10 @@ def cross_validated_models(
     labels = (rows[outcome] == positive).to_numpy().astype(np.int64)
     other = rows[outcome][labels == 0].iloc[0]
     units = rows[groups].astype(str).tolist()
-    require_groups(labels, units, (str(other), str(positive)), folds, name=outcome, unit=groups)
-    parts = stratified_parts(labels, units, folds, seed=seed)
+    classes, counted = (str(other), str(positive)), (folds, inner_folds)
+    parts, inner = nested_parts(
+        labels, units, classes, counted, name=outcome, unit=groups, seed=seed
+    )
     probabilities: dict[str, np.ndarray] = {}
     evidence: dict[str, np.ndarray] = {}
     chosen = []
@@ -246,13 +248,10 @@ def cross_validated_models(
         scores, neutral = np.empty(len(rows)), np.empty(len(rows))
         for fold in range(folds):
             train = np.flatnonzero(parts != fold)
-            inner = stratified_parts(
-                labels[train], [units[row] for row in train], inner_folds, seed=seed
-            )
             search = nested_search(
                 LogisticRegression(max_iter=1000),
                 f_classif,
-                inner,
+                inner[fold],
                 {"best__k": list(counts), "model__C": list(penalties)},
                 scoring="neg_log_loss",
             )
@@ -265,7 +264,7 @@ def cross_validated_models(
         probabilities[name], evidence[name] = scores, neutral
     return RadiomicsModels(
         outcome=outcome,
-        classes=(str(other), str(positive)),
+        classes=classes,
         labels=labels,
         groups=units,
         unit=groups,

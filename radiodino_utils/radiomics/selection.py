@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 
 from ..core.errors import InputError
 from ..core.extras import extra
+from ..data.cross_validation import require_groups, stratified_parts
 from ..evaluation.logistic import one_thread
 from .table import RadiomicsTable
 
@@ -96,7 +96,7 @@ def model_columns(
     only: Sequence[str] | None = None,
     without: Sequence[str] = (),
 ) -> list[str]:
-    """Return the numeric columns of a model.
+    """Return the numeric columns of a model; a warning names those that hold texts.
 
     Args:
         table: Table returned by `extract_radiomics`.
@@ -106,20 +106,67 @@ def model_columns(
         without: Columns that never count, such as the outcome.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is none, or one holds infinite values.
     """
     kept = None if only is None else {*only, *table.columns("clinical")}
-    columns = [
+    wanted = [
         column
         for column in table.columns(*families)
-        if column not in without
-        and (kept is None or column in kept)
-        and pd.api.types.is_numeric_dtype(table.rows[column])
-        and table.rows[column].notna().any()
+        if column not in without and (kept is None or column in kept)
     ]
+    numeric = set(table.rows[wanted].select_dtypes(["number", "bool"]))
+    if texts := [column for column in wanted if column not in numeric]:
+        warnings.warn(
+            f"model {name}: {', '.join(texts)} left out, as they hold texts; write numbers.",
+            stacklevel=3,
+        )
+    columns = [name for name in wanted if name in numeric and table.rows[name].notna().any()]
     if not columns:
         raise InputError(f"model {name}: no feature of {', '.join(families)} is numeric.")
+    for column in columns:
+        if np.isinf(table.rows[column].to_numpy(np.float64)).any():
+            raise InputError(f"{column}: holds infinite values; correct them or leave them empty.")
     return columns
+
+
+def nested_parts(
+    labels: np.ndarray,
+    units: Sequence[str],
+    classes: Sequence[str],
+    counts: tuple[int, int],
+    *,
+    name: str,
+    unit: str,
+    seed: int,
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Assign rows to outer folds, and the training rows of each outer fold to inner ones.
+
+    Args:
+        labels: Integers, [n].
+        units: Group of each row.
+        classes: Name of each label.
+        counts: Numbers of outer and of inner folds.
+        name: Name of the outcome, for messages.
+        unit: What a group is, for messages.
+        seed: Seed of the assignments.
+
+    Returns:
+        Outer fold of each row, int64 [n], and inner folds by outer fold, int64 [training rows].
+
+    Raises:
+        InputError: If there are fewer than two folds, or a class has fewer groups than folds.
+    """
+    if min(counts) < 2:
+        raise InputError(f"{counts[0]} folds with {counts[1]} inner folds: ask for two or more.")
+    require_groups(labels, units, classes, counts[0], name=name, unit=unit)
+    outer, inner = stratified_parts(labels, units, counts[0], seed=seed), []
+    for fold in range(counts[0]):
+        train = np.flatnonzero(outer != fold)
+        own = [units[row] for row in train]
+        where = f"{name}, inner folds"
+        require_groups(labels[train], own, classes, counts[1], name=where, unit=unit)
+        inner.append(stratified_parts(labels[train], own, counts[1], seed=seed))
+    return outer, inner
 
 
 def nested_search(

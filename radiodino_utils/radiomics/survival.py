@@ -1,5 +1,6 @@
 """Survival models of a radiomics table: penalised Cox regression in nested, grouped folds."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +10,13 @@ import pandas as pd
 
 from ..core.errors import InputError
 from ..core.extras import extra
-from ..data.cross_validation import require_groups, stratified_parts
 from ..evaluation.resampling import draw_counts, interval_bounds, unit_numbers
 from .models import COUNTS
 from .selection import (
     default_models,
     fit_search,
     model_columns,
+    nested_parts,
     nested_search,
     require_columns,
 )
@@ -191,8 +192,10 @@ def cross_validated_survival(
     times, events = rows[time].to_numpy(np.float64), rows[event].to_numpy(np.float64) == 1
     outcome, classes = Surv.from_arrays(events, times), events.astype(np.int64)
     units = rows[groups].astype(str).tolist()
-    require_groups(classes, units, ("no event", "event"), folds, name=event, unit=groups)
-    parts = stratified_parts(classes, units, folds, seed=seed)
+    counted = (folds, inner_folds)
+    parts, inner = nested_parts(
+        classes, units, ("no event", "event"), counted, name=event, unit=groups, seed=seed
+    )
     grid: dict[str, list[Any]] = {"best__k": list(counts), "model__alpha": list(penalties)}
     risks: dict[str, np.ndarray] = {}
     high: dict[str, np.ndarray] = {}
@@ -203,9 +206,7 @@ def cross_validated_survival(
         risks[name], high[name] = np.empty(len(rows)), np.empty(len(rows), bool)
         for fold in range(folds):
             train, test = np.flatnonzero(parts != fold), parts == fold
-            own = [units[row] for row in train]
-            inner = stratified_parts(classes[train], own, inner_folds, seed=seed)
-            search = nested_search(CoxPHSurvivalAnalysis(), _score_test, inner, grid)
+            search = nested_search(CoxPHSurvivalAnalysis(), _score_test, inner[fold], grid)
             facts = fit_search(search, values[train], outcome[train], columns)
             risks[name][test] = search.predict(values[test])
             high[name][test] = risks[name][test] > np.median(search.predict(values[train]))
@@ -218,6 +219,9 @@ def _observed(table: RadiomicsTable, time: str, event: str, groups: str) -> pd.D
     """Return the row of the largest region of each patient whose time and event are known."""
     require_columns(table, time, event, groups)
     known = table.rows[table.rows[[time, event]].notna().all(axis=1)]
+    if left_out := len(table.rows) - len(known):
+        message = f"{time}, {event}: {left_out} rows without a value are left out."
+        warnings.warn(message, stacklevel=3)
     if not pd.api.types.is_numeric_dtype(known[time]) or not (known[time] > 0).all():
         raise InputError(f"{time}: times are numbers above 0; leave out or correct the others.")
     if not set(known[event].unique().tolist()) <= {0, 1}:

@@ -7,7 +7,7 @@ import pytest
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.evaluation.scoring import score
 from radiodino_utils.radiomics.models import EVEN_ODDS, PROTOCOL, cross_validated_models
-from radiodino_utils.radiomics.selection import OneOfEachCluster
+from radiodino_utils.radiomics.selection import OneOfEachCluster, model_columns
 from radiodino_utils.radiomics.table import RadiomicsTable
 
 QUICK = {"penalties": (0.01, 1.0), "counts": (4,)}
@@ -157,3 +157,29 @@ def test_what_cannot_be_modelled_is_one_sentence(options, sentence):
     given = {"outcome": "diagnosis", "positive": "malignant"} | options
     with pytest.raises(InputError, match=sentence):
         cross_validated_models(synthetic_table(), **given)
+
+
+def test_texts_are_named_and_infinite_values_refused():
+    table = synthetic_table()
+    table.rows["clinical_sex"] = "F"
+    with pytest.warns(UserWarning, match="model clinical: clinical_sex left out"):
+        columns = model_columns(table, "clinical", ["clinical"])
+    assert columns == ["clinical_age"]
+    table.rows.loc[3, "clinical_age"] = np.inf
+    with pytest.raises(InputError, match="clinical_age: holds infinite values"):
+        model_columns(table, "fused", ["clinical", "deep"])
+
+
+@pytest.mark.parametrize(
+    ("counts", "sentence"),
+    [
+        ({"folds": 1}, "1 folds with 3 inner folds"),
+        ({"folds": 2}, "inner folds: 3 parts need 3 patients .* 'malignant' has 2"),
+    ],
+)
+def test_too_few_groups_for_inner_folds_are_one_sentence(counts, sentence):
+    table = synthetic_table(patients=20)
+    sick = table.rows["patient"].isin([f"patient {number}" for number in range(4)])
+    table.rows["diagnosis"] = np.where(sick, "malignant", "benign")
+    with pytest.raises(InputError, match=sentence):
+        cross_validated_models(table, "diagnosis", positive="malignant", **counts)

@@ -119,7 +119,8 @@ def test_the_largest_region_of_a_patient_counts_and_unknown_outcomes_do_not():
     rows.loc[0, "clinical_time"] = np.nan
     smaller = rows.assign(voxels=5, firstorder_mean=0.0)
     table = RadiomicsTable(pd.concat([rows, smaller]), pd.DataFrame(), {})
-    models = cross_validated_survival(table, models={"handcrafted": ("firstorder",)}, **QUICK)
+    with pytest.warns(UserWarning, match="2 rows without a value are left out"):
+        models = cross_validated_survival(table, models={"handcrafted": ("firstorder",)}, **QUICK)
     assert len(models.times) == 119
     assert models.metrics(resamples=10)["value"].item() > 0.7
     assert isinstance(models, SurvivalModels) and "119, " in repr(models)
