@@ -68,7 +68,7 @@ def write_feature_maps(
         affine = case.affine
         if affine is None:
             affine = np.diag([*(case.spacing_mm or (1.0, 1.0, 1.0)), 1.0])
-        path = Path(folder) / f"{name}.nii.gz"
+        path = Path(folder) / f"{name.replace('/', '_')}.nii.gz"  # a structure may be "GTV/CTV"
         with atomic(path.absolute()) as temporary:
             image = nibabel.Nifti1Image(feature_map(case, rows_of[name], feature), affine)
             nibabel.save(image, temporary)

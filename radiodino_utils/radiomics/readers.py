@@ -1,6 +1,7 @@
 """What reads the cases: folders, DICOM series, and the data that the project knows."""
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -63,13 +64,13 @@ def _structures(folder: Path, path: Path) -> dict[str, Callable[[], Case]]:
         ornt_transform,
     )
 
-    def read(number: int, name: str, patient: str, load: Any) -> Case:
+    def read(key: str, number: int, name: str, patient: str, load: Any) -> Case:
         values, mask, affine = load()
         turn = ornt_transform(io_orientation(affine), axcodes2ornt(AXES))
         turned = affine @ inv_ornt_aff(turn, values.shape)
         spacing = np.sqrt((turned[:3, :3] ** 2).sum(0))
         return Case(
-            name=f"{folder.name} {name}",
+            name=key,
             values=apply_orientation(values, turn),
             labels=apply_orientation(mask * np.uint16(number), turn),
             spacing_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
@@ -78,9 +79,10 @@ def _structures(folder: Path, path: Path) -> dict[str, Callable[[], Case]]:
             affine=turned,
         )
 
-    return {
-        f"{folder.name} {found[1]}": partial(read, *found) for found in structures(folder, path)
-    }
+    found = list(structures(folder, path))
+    often = Counter(name for _, name, *_ in found)
+    keys = [f"{folder.name} {name}" + f" {n}" * (often[name] > 1) for n, name, *_ in found]
+    return {key: partial(read, key, *facts) for key, facts in zip(keys, found, strict=True)}
 
 
 def _demo_ct() -> dict[str, Callable[[], Case]]:

@@ -7,6 +7,8 @@ from pydicom.pixels import pack_bits
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from radiodino_utils.core.errors import InputError
+from radiodino_utils.radiomics.extraction import extract_radiomics
+from radiodino_utils.radiomics.maps import write_feature_maps
 from radiodino_utils.radiomics.readers import case_readers
 
 SHAPE, SPACING, ORIGIN = (6, 20, 24), (2.5, 0.8, 0.5), (-10.0, 5.0, 40.0)
@@ -233,3 +235,18 @@ def test_segments_of_another_grid_and_incomplete_series_are_refused(series, tmp_
     (series / "3.dcm").unlink()  # the third slice
     with pytest.raises(InputError, match="slices are missing"):
         cases(series, segmentation(tmp_path, first))
+
+
+def test_structures_of_one_name_are_told_apart_by_their_numbers(series, tmp_path):
+    path = write(
+        tmp_path / "rs.dcm", "RTSTRUCT",
+        StructureSetROISequence=[item(ROINumber=n, ROIName=f"a/{n // 5}") for n in (3, 5, 7)],
+        ROIContourSequence=[
+            item(ReferencedROINumber=n, ContourSequence=[contour(2, (n, 14), (3, 17))])
+            for n in (3, 5, 7)
+        ],
+    )  # fmt: skip
+    assert list(case_readers(series, path)) == ["ct a/0", "ct a/1 5", "ct a/1 7"]
+    table = extract_radiomics(series, path, bin_count=8)
+    maps = write_feature_maps(table, "firstorder_mean", tmp_path / "maps", series, path)
+    assert [file.name for file in maps][:2] == ["ct a_0.nii.gz", "ct a_1 5.nii.gz"]
