@@ -154,15 +154,18 @@ def nested_parts(
         Outer fold of each row, int64 [n], and inner folds by outer fold, int64 [training rows].
 
     Raises:
-        InputError: If there are fewer than two folds, or a class has fewer groups than folds.
+        InputError: If there are fewer than two folds, no row of a class, or fewer groups of it than
+            folds.
     """
     if min(counts) < 2:
         raise InputError(f"{counts[0]} folds with {counts[1]} inner folds: ask for two or more.")
+    if absent := [text for label, text in enumerate(classes) if label not in labels]:
+        raise InputError(f"{name}: no row is of the class '{absent[0]}'; both are needed.")
     require_groups(labels, units, classes, counts[0], name=name, unit=unit)
     outer, inner = stratified_parts(labels, units, counts[0], seed=seed), []
     for fold in range(counts[0]):
         train = np.flatnonzero(outer != fold)
-        own = [units[row] for row in train]
+        own = [units[row] for row in train.tolist()]
         where = f"{name}, inner folds"
         require_groups(labels[train], own, classes, counts[1], name=where, unit=unit)
         inner.append(stratified_parts(labels[train], own, counts[1], seed=seed))

@@ -126,6 +126,12 @@ def test_the_largest_region_of_a_patient_counts_and_unknown_outcomes_do_not():
     assert isinstance(models, SurvivalModels) and "119, " in repr(models)
 
 
+def test_observations_without_any_event_are_one_sentence():
+    table = RadiomicsTable(synthetic_table().rows.assign(clinical_event=0), pd.DataFrame(), {})
+    with pytest.raises(InputError, match="no row is of the class 'event'"):
+        cross_validated_survival(table, **QUICK)
+
+
 @pytest.mark.parametrize(
     ("column", "value", "sentence"),
     [
