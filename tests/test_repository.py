@@ -74,7 +74,7 @@ def test_every_import_is_a_declared_dependency(path: str) -> None:
     }
     names |= {"gdcm": "python-gdcm", "IPython": "ipython"}
     names |= {"imagehash": "ImageHash", "pytorch_grad_cam": "grad-cam"}
-    names |= {"skimage": "scikit-image"}
+    names |= {"skimage": "scikit-image", "sksurv": "scikit-survival"}
     wanted = {names.get(name, name).replace("_", "-") for name in imported - own}
     assert wanted <= {name.replace("_", "-") for name in PINS}
 
