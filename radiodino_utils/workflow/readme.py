@@ -1,6 +1,7 @@
 """Tables of results in a README, filled from CSV files."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def readme_with_tables(text: str, folder: Path) -> str:
             )
         table = _selected(path, match["columns"], match["key"], match["values"])
         processors = made_on(path.parents[1])
-        caption = f"\nMade on: {processors}.\n" if processors else ""
+        made = textwrap.fill(f"Made on: {processors}.", 100)
+        caption = f"\n{made}\n" if processors else ""
         return f"{match['begin']}{_as_markdown(table)}{caption}{match['end']}"
 
     return _MARK.sub(filled, text)

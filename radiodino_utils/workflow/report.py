@@ -36,6 +36,7 @@ _TABLES = {
     "06_faithfulness": "Scores of the maps",
     "02_features": "Feature files",
     "02_unreadable": "Images that cannot be read and are left out",
+    "00_left_out": "What was left out, and why",
     "00_classes": "Images by split and class",
     "00_duplicates": "Duplicates",
     "00_faulty": "Constant and saturated images",
@@ -97,12 +98,14 @@ def build_report(profile: str) -> Path:
     empty = pd.DataFrame(columns=["backbone", "weights", "source", "caveat"])
     features, rows = tables.get("02_features", empty), tables.get("09_results", empty)
     figures = {path.stem: path for path in _current(folder, "figures/*.png")}
+    left_out = tables.get("00_left_out", pd.DataFrame(columns=["step", "reason"]))
     for path in _current(folder, "tables/03_retrieval_rows.csv"):
         tables["03_retrieval"] = _retrieval(path)
     first = summary(tables, list(figures))
     page = _template().render(
         profile=profile,
         caveats=_caveats(features, rows),
+        left_out=left_out[["step", "reason"]].itertuples(index=False),
         summary=first,
         figure=_figure(figures[first["figure"]], folder) if first["figure"] else None,
         sections=_sections(folder, tables, figures),

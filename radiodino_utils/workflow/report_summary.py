@@ -67,7 +67,7 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
             "metric": "Dice" if main == "dice" else main,
             "value %": _cell(values, main),
             "AUC %": _cell(values, "auc"),
-            "best baseline %": _best_baseline(part, main),
+            "best baseline %": _best_baseline(part[part["backbone"] != first], main),
             _CHOSEN: chosen,
         }
         lines.append(line)
@@ -116,6 +116,11 @@ def _sentence(table: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> str:
         )
     features = tables.get("02_features", pd.DataFrame())
     if "dataset" in features:
+        counted = tables.get("00_classes", pd.DataFrame())
+        images = pd.to_numeric(counted["images"]).sum() if "images" in counted else 0
+        number = f"{images} images of " if images else ""
         names = ", ".join(features["dataset"].unique())
-        return f"Features of {names} were computed; no result rows of a test split are here."
+        return (
+            f"Features of {number}{names} were computed; no result rows of a test split are here."
+        )
     return "No notebook with results has run yet."

@@ -20,6 +20,7 @@ from .recompute import recomputable_tables, recomputed_tables
 NOT_COVERED = {
     "00_classes": "counts of the images",
     "00_drift": "an audit of the images",
+    "00_left_out": "what a profile does not compute",
     "00_duplicates": "an audit of the images",
     "00_faulty": "an audit of the images",
     "00_unreadable": "an audit of the images",

@@ -319,7 +319,19 @@ def test_a_run_without_labels_says_so(results):
         {"dataset": ["mine"], "backbone": [""], "weights": [""], "source": [""]}
     )
     features.to_csv(results / "tables" / "02_features.csv", index=False)
-    assert "no result rows of a test split are here" in build_report("demo").read_text()
+    counts = pd.DataFrame({"split": ["all"], "class": [""], "images": [41]})
+    counts.to_csv(results / "tables" / "00_classes.csv", index=False)
+    left_out = pd.DataFrame({"step": ["03_knn"], "reason": ["<no> labels were found"]})
+    left_out.to_csv(results / "tables" / "00_left_out.csv", index=False)
+    page = build_report("demo").read_text()
+    assert "Features of 41 images of mine" in page
+    assert "no result rows of a test split are here" in page
+    assert "Left out: 03_knn: &lt;no&gt; labels were found." in page
+
+
+def test_a_baseline_is_not_compared_with_itself():
+    line = summary({"09_results": result_rows()[2:]}, [])["table"].iloc[0]
+    assert line["backbone"].startswith("pixels") and line["best baseline %"] == ""
 
 
 def test_figures_carry_their_texts_and_files_their_sizes(results):
