@@ -6,6 +6,7 @@ Whatever is chosen (features, penalty) is chosen inside the training folds.
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from ..evaluation.metrics import Interval, classification_metrics, paired_differ
 from ..evaluation.predictions import Prediction
 from .selection import (
     default_models,
-    fit_search,
-    model_columns,
+    fitted_folds,
+    model_values,
     nested_parts,
     nested_search,
     require_columns,
@@ -235,45 +236,37 @@ def cross_validated_models(
     other = rows[outcome][labels == 0].iloc[0]
     units = rows[groups].astype(str).tolist()
     classes, counted = (str(other), str(positive)), (folds, inner_folds)
-    parts, inner = nested_parts(
-        labels, units, classes, counted, name=outcome, unit=groups, seed=seed
+    parts = nested_parts(labels, units, classes, counted, name=outcome, unit=groups, seed=seed)
+    families = models or default_models(table, without=(outcome,))
+    features = model_values(table, rows, families, only=only, without=(outcome,))
+    search = partial(
+        nested_search,
+        LogisticRegression(max_iter=1000),
+        f_classif,
+        grid={"best__k": list(counts), "model__C": list(penalties)},
+        scoring="neg_log_loss",
     )
-    probabilities: dict[str, np.ndarray] = {}
-    evidence: dict[str, np.ndarray] = {}
+    probabilities, evidence = ({name: np.empty(len(rows)) for name in features} for _ in range(2))
     chosen = []
-    families_of = models or default_models(table, without=(outcome,))
-    for name, families in families_of.items():
-        columns = model_columns(table, name, families, only=only, without=(outcome,))
-        values = rows[columns].to_numpy(np.float64)
-        scores, neutral = np.empty(len(rows)), np.empty(len(rows))
-        for fold in range(folds):
-            train = np.flatnonzero(parts != fold)
-            search = nested_search(
-                LogisticRegression(max_iter=1000),
-                f_classif,
-                inner[fold],
-                {"best__k": list(counts), "model__C": list(penalties)},
-                scoring="neg_log_loss",
-            )
-            facts = fit_search(search, values[train], labels[train], columns)
-            test, prior = parts == fold, labels[train].mean()
-            scores[test] = search.predict_proba(values[test])[:, 1]
-            sick, well = scores[test] * (1 - prior), (1 - scores[test]) * prior
-            neutral[test] = sick / (sick + well)
-            chosen.append({"model": name, "fold": fold} | facts)
-        probabilities[name], evidence[name] = scores, neutral
+    for fit in fitted_folds(features, labels, parts, search):
+        test, prior = ~fit.train, labels[fit.train].mean()
+        scores = fit.search.predict_proba(fit.values[test])[:, 1]
+        sick, well = scores * (1 - prior), (1 - scores) * prior
+        probabilities[fit.model][test] = scores
+        evidence[fit.model][test] = sick / (sick + well)
+        chosen.append(fit.chosen)
     return RadiomicsModels(
         outcome=outcome,
         classes=classes,
         labels=labels,
         groups=units,
         unit=groups,
-        folds=parts,
+        folds=parts[0],
         probabilities=probabilities,
         evidence=evidence,
         ids=rows["case"].astype(str).tolist(),
         facts=table.facts,
-        deep=frozenset(name for name, families in families_of.items() if "deep" in families),
+        deep=frozenset(name for name, own in families.items() if "deep" in own),
         chosen=pd.DataFrame(chosen),
         seed=seed,
     )

@@ -1,10 +1,12 @@
 """Columns of models, and the choice of features and penalty inside training folds."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 
 from ..core.errors import InputError
 from ..core.extras import extra
@@ -88,26 +90,42 @@ def default_models(
     return kinds | ({"fused": tuple(kinds)} if len(kinds) > 1 else {})
 
 
-def model_columns(
+def model_values(
     table: RadiomicsTable,
-    name: str,
-    families: Sequence[str],
+    rows: pd.DataFrame,
+    models: Mapping[str, Sequence[str]],
     *,
     only: Sequence[str] | None = None,
     without: Sequence[str] = (),
-) -> list[str]:
-    """Return the numeric columns of a model; a warning names those that hold texts.
+) -> dict[str, tuple[np.ndarray, list[str]]]:
+    """Return the numeric features of each model; a warning names columns that hold texts.
 
     Args:
         table: Table returned by `extract_radiomics`.
-        name: Name of the model, for messages.
-        families: See `RadiomicsTable.columns`.
+        rows: The rows of the table that count, [n].
+        models: Families of features by name of the model; see `RadiomicsTable.columns`.
         only: Handcrafted and deep features that count; all by default.
         without: Columns that never count, such as the outcome.
 
+    Returns:
+        Values, float64 [n, columns], and names of the columns, by name of the model.
+
     Raises:
-        InputError: If there is none, or one holds infinite values.
+        InputError: If a model has no feature, or one holds infinite values.
     """
+    columns = {
+        name: _columns(table, name, families, only, without) for name, families in models.items()
+    }
+    return {name: (rows[own].to_numpy(np.float64), own) for name, own in columns.items()}
+
+
+def _columns(
+    table: RadiomicsTable,
+    name: str,
+    families: Sequence[str],
+    only: Sequence[str] | None,
+    without: Sequence[str],
+) -> list[str]:
     kept = None if only is None else {*only, *table.columns("clinical")}
     wanted = [
         column
@@ -118,7 +136,7 @@ def model_columns(
     if texts := [column for column in wanted if column not in numeric]:
         warnings.warn(
             f"model {name}: {', '.join(texts)} left out, as they hold texts; write numbers.",
-            stacklevel=3,
+            stacklevel=4,
         )
     columns = [name for name in wanted if name in numeric and table.rows[name].notna().any()]
     if not columns:
@@ -207,21 +225,54 @@ def nested_search(
     return GridSearchCV(steps, dict(grid), scoring=scoring, cv=splits)
 
 
-@one_thread
-def fit_search(
-    search: "GridSearchCV", values: np.ndarray, outcome: np.ndarray, columns: list[str]
-) -> dict[str, Any]:
-    """Fit a search of `nested_search`.
+@dataclass(frozen=True, eq=False)
+class FoldFit:
+    """A model fitted on the training rows of an outer fold.
+
+    Attributes:
+        model: Name of the model.
+        train: Whether a row is a training row, bool [n].
+        search: The fitted search.
+        values: Features of all rows, float64 [n, columns].
+        chosen: Model, fold, penalty, number of features asked for and kept, and their names.
+    """
+
+    model: str
+    train: np.ndarray
+    search: "GridSearchCV"
+    values: np.ndarray
+    chosen: dict[str, Any]
+
+
+def fitted_folds(
+    models: Mapping[str, tuple[np.ndarray, list[str]]],
+    outcome: np.ndarray,
+    parts: tuple[np.ndarray, list[np.ndarray]],
+    search: Callable[[np.ndarray], "GridSearchCV"],
+) -> Iterator[FoldFit]:
+    """Fit each model on the training rows of each outer fold.
 
     Args:
-        search: The search; it is fitted in place.
-        values: Features, [n, columns].
-        outcome: What the model predicts, [n].
-        columns: Names of the features.
+        models: Features, [n, columns], and their names, by name of the model.
+        outcome: What the models predict, [n].
+        parts: Folds returned by `nested_parts`.
+        search: Returns the search of inner folds; see `nested_search`.
 
-    Returns:
-        What it chose: the penalty, the number of features asked for and kept, and their names.
+    Yields:
+        The fits, model by model.
     """
+    for name, (values, columns) in models.items():
+        for fold, inner in enumerate(parts[1]):
+            train, found = parts[0] != fold, search(inner)
+            facts = _fit(found, values[train], outcome[train], columns)
+            yield FoldFit(name, train, found, values, {"model": name, "fold": fold} | facts)
+
+
+@one_thread
+def _fit(
+    search: "GridSearchCV", values: np.ndarray, outcome: np.ndarray, columns: list[str]
+) -> dict[str, Any]:
+    """Fit a search in place; return the penalty, the number and the names of the features."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", UserWarning)  # of fewer features than asked for

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from ..evaluation.resampling import draw_counts, interval_bounds, unit_numbers
 from .models import COUNTS
 from .selection import (
     default_models,
-    fit_search,
-    model_columns,
+    fitted_folds,
+    model_values,
     nested_parts,
     nested_search,
     require_columns,
@@ -193,26 +194,23 @@ def cross_validated_survival(
     outcome, classes = Surv.from_arrays(events, times), events.astype(np.int64)
     units = rows[groups].astype(str).tolist()
     counted = (folds, inner_folds)
-    parts, inner = nested_parts(
+    parts = nested_parts(
         classes, units, ("no event", "event"), counted, name=event, unit=groups, seed=seed
     )
+    families = models or default_models(table, without=(time, event))
+    features = model_values(table, rows, families, only=only, without=(time, event))
     grid: dict[str, list[Any]] = {"best__k": list(counts), "model__alpha": list(penalties)}
-    risks: dict[str, np.ndarray] = {}
-    high: dict[str, np.ndarray] = {}
+    search = partial(nested_search, CoxPHSurvivalAnalysis(), _score_test, grid=grid)
+    risks = {name: np.empty(len(rows)) for name in features}
+    high = {name: np.empty(len(rows), bool) for name in features}
     chosen = []
-    for name, families in (models or default_models(table, without=(time, event))).items():
-        columns = model_columns(table, name, families, only=only, without=(time, event))
-        values = rows[columns].to_numpy(np.float64)
-        risks[name], high[name] = np.empty(len(rows)), np.empty(len(rows), bool)
-        for fold in range(folds):
-            train, test = np.flatnonzero(parts != fold), parts == fold
-            search = nested_search(CoxPHSurvivalAnalysis(), _score_test, inner[fold], grid)
-            facts = fit_search(search, values[train], outcome[train], columns)
-            risks[name][test] = search.predict(values[test])
-            high[name][test] = risks[name][test] > np.median(search.predict(values[train]))
-            chosen.append({"model": name, "fold": fold} | facts)
+    for fit in fitted_folds(features, outcome, parts, search):
+        risk = fit.search.predict(fit.values)
+        test, middle = ~fit.train, np.median(risk[fit.train])
+        risks[fit.model][test], high[fit.model][test] = risk[test], risk[test] > middle
+        chosen.append(fit.chosen)
     frame = pd.DataFrame(chosen)
-    return SurvivalModels(time, event, times, events, units, parts, risks, high, frame, seed)
+    return SurvivalModels(time, event, times, events, units, parts[0], risks, high, frame, seed)
 
 
 def _observed(table: RadiomicsTable, time: str, event: str, groups: str) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pytest
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.evaluation.scoring import score
 from radiodino_utils.radiomics.models import EVEN_ODDS, PROTOCOL, cross_validated_models
-from radiodino_utils.radiomics.selection import OneOfEachCluster, model_columns
+from radiodino_utils.radiomics.selection import OneOfEachCluster, model_values
 from radiodino_utils.radiomics.table import RadiomicsTable
 
 QUICK = {"penalties": (0.01, 1.0), "counts": (4,)}
@@ -163,11 +163,11 @@ def test_texts_are_named_and_infinite_values_refused():
     table = synthetic_table()
     table.rows["clinical_sex"] = "F"
     with pytest.warns(UserWarning, match="model clinical: clinical_sex left out"):
-        columns = model_columns(table, "clinical", ["clinical"])
-    assert columns == ["clinical_age"]
+        found = model_values(table, table.rows, {"clinical": ["clinical"]})
+    assert found["clinical"][1] == ["clinical_age"]
     table.rows.loc[3, "clinical_age"] = np.inf
     with pytest.raises(InputError, match="clinical_age: holds infinite values"):
-        model_columns(table, "fused", ["clinical", "deep"])
+        model_values(table, table.rows, {"fused": ["clinical", "deep"]})
 
 
 @pytest.mark.parametrize(
