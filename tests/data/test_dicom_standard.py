@@ -254,9 +254,9 @@ def test_a_missing_decoder_is_named(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(isolated, "__file__", str(tmp_path / "isolated.py"))
     monkeypatch.setattr(isolated, "_workers", {})
-    for name in ("MR_small_jpeg_ls_lossless.dcm", "JPEG-lossy.dcm"):
-        with pytest.raises(InputError, match=rf"{name}: .*gdcm - requires python-gdcm"):
-            read_image(FILES / name)
+    # JPEG-LS has another decoder where highdicom is installed
+    with pytest.raises(InputError, match=r"JPEG-lossy\.dcm: .*gdcm - requires python-gdcm"):
+        read_image(FILES / "JPEG-lossy.dcm")
 
 
 def test_a_frame_may_not_be_huge(tmp_path, monkeypatch):
