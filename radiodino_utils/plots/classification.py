@@ -17,10 +17,10 @@ from .style import (
     CHANCE,
     add_title,
     chance,
+    draw_backbones,
     draw_intervals,
     label_rows,
     legend_below,
-    series_positions,
     shortened,
     styled,
     wrapped,
@@ -171,17 +171,12 @@ def metric_bars(
     figure, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
     for axis, metric in zip(axes[0], metrics, strict=True):
         of_metric = results[results["metric"] == metric]
-        for i, backbone in enumerate(backbones):
-            of_backbone = of_metric[of_metric["backbone"] == backbone].set_index("dataset")
-            positions = series_positions(len(datasets), i, len(backbones))
-            label = label_of(backbone)
-            draw_intervals(axis, of_backbone.reindex(datasets), positions, i=i, label=label)
+        draw_backbones(axis, of_metric, datasets, backbones, key="dataset")
         levels = [chance(metric, (classes or {}).get(name)) for name in datasets]
         if np.isfinite(levels).any():
             rows = np.arange(len(datasets))
             axis.vlines(levels, rows - 0.48, rows + 0.48, **CHANCE)
         axis.set(xlabel=METRIC_LABELS.get(metric, f"{metric} %"), xlim=(0, 102))
-        label_rows(axis, datasets)
     legend_below(figure, axes[0, 0])
     title = f"Protocol {protocol}, test split, with 95 % bootstrap intervals"
     caption = (

@@ -14,10 +14,9 @@ from ..explain.faithfulness import CONTROLS, METRICS
 from ..explain.patches import PatchColours
 from .style import (
     add_title,
-    draw_intervals,
+    draw_backbones,
     label_rows,
     legend_below,
-    series_positions,
     styled,
 )
 
@@ -299,11 +298,7 @@ def score_intervals(results: pd.DataFrame, *, caveat: str = "") -> Figure:
     figure, axes = plt.subplots(1, len(METRICS), figsize=size, sharey=True)
     for axis, (metric, name) in zip(axes, METRICS.items(), strict=True):
         of_metric = results[results["metric"] == metric]
-        for i, backbone in enumerate(backbones):
-            scores = of_metric[of_metric["backbone"] == backbone].set_index("protocol")
-            positions = series_positions(len(maps), i, len(backbones), width=0.5)
-            label = label_of(backbone)
-            draw_intervals(axis, scores.reindex(maps), positions, i=i, label=label)
+        draw_backbones(axis, of_metric, maps, backbones, key="protocol")
         axis.set(title=name, xlabel="probability %" if metric == "road" else "share %")
         axis.axvline(0, color="0.6", lw=0.8)
         label_rows(axis, names)

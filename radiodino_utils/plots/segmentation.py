@@ -14,11 +14,9 @@ from .style import (
     add_title,
     class_looks,
     colour_of,
-    draw_intervals,
-    label_rows,
+    draw_backbones,
     legend_below,
     marker_of,
-    series_positions,
     shortened,
     styled,
     wrapped,
@@ -309,17 +307,12 @@ def probe_bars(results: pd.DataFrame, *, metric: str = "dice", empty: str = "ski
     figure, axes = plt.subplots(1, len(datasets), figsize=size, sharey=True, squeeze=False)
     for axis, dataset in zip(axes[0], datasets, strict=True):
         of_dataset = results[results["dataset"] == dataset]
-        for i, backbone in enumerate(backbones):
-            of_backbone = of_dataset[of_dataset["backbone"] == backbone].set_index("protocol")
-            positions = series_positions(len(protocols), i, len(backbones))
-            label = label_of(backbone)
-            draw_intervals(axis, of_backbone.reindex(protocols), positions, i=i, label=label)
+        draw_backbones(axis, of_dataset, protocols, backbones, key="protocol")
         axis.set(
             xlabel=f"{'Dice' if metric == 'dice' else metric} %",
             xlim=(0, 100),
             title=wrapped(dataset, 3.2),
         )
-        label_rows(axis, [protocol.removeprefix("seg-") for protocol in protocols])
     legend_below(figure, axes[0, 0])
     title = "Test images, with bootstrap 95 % intervals over images"
     reading = (

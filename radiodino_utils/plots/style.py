@@ -14,6 +14,7 @@ from PIL import Image
 from ..core.extras import extra
 from ..core.files import atomic
 from ..data.demo_ct import STRUCTURES
+from ..evaluation.labels import label_of
 
 with extra("notebooks"):
     import matplotlib.pyplot as plt
@@ -144,21 +145,6 @@ def draw_chance(axis: Axes, metric: str, classes: int | None) -> None:
         axis.axhline(level, **CHANCE)
 
 
-def series_positions(categories: int, i: int, count: int, *, width: float = 0.7) -> np.ndarray:
-    """Return where the i-th of several series is drawn, so that they stand beside each other.
-
-    Args:
-        categories: Number of categories, drawn at 0, 1, ...
-        i: Number of the series.
-        count: How many series there are.
-        width: Room for all series of a category.
-
-    Returns:
-        Positions, float64, [categories].
-    """
-    return np.arange(categories) + width / count * (i - (count - 1) / 2)
-
-
 def draw_intervals(
     axis: Axes,
     results: pd.DataFrame,
@@ -182,6 +168,25 @@ def draw_intervals(
     axis.hlines(positions, low, high, color=colour_of(i), lw=1.5)
     values, colour = 100 * results["value"], colour_of(i)
     axis.plot(values, positions, marker_of(i), color=colour, ms=size, label=label)
+
+
+def draw_backbones(
+    axis: Axes, results: pd.DataFrame, names: Sequence[str], backbones: Sequence[str], *, key: str
+) -> None:
+    """Draw the intervals of each backbone side by side, with a row of the panel for each name.
+
+    Args:
+        axis: Panel to draw on.
+        results: Rows with the columns backbone, value, ci_low and ci_high, fractions.
+        names: Rows of the panel, from the top; some may have no result.
+        backbones: Backbones of the figure, in the order of their colours.
+        key: Column of the names.
+    """
+    for i, backbone in enumerate(backbones):
+        own = results[results["backbone"] == backbone].set_index(key).reindex(names)
+        positions = np.arange(len(names)) + 0.7 / len(backbones) * (i - (len(backbones) - 1) / 2)
+        draw_intervals(axis, own, positions, i=i, label=label_of(backbone))
+    label_rows(axis, [name.removeprefix("seg-") for name in names])
 
 
 def label_rows(axis: Axes, names: Sequence[str]) -> None:

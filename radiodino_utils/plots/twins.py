@@ -3,9 +3,8 @@
 import pandas as pd
 
 from ..core.extras import extra
-from ..evaluation.labels import label_of
 from ..evaluation.segmentation.twins import DEDUPLICATED, TRAIN_DEDUPLICATED
-from .style import add_title, draw_intervals, label_rows, legend_below, series_positions, styled
+from .style import add_title, draw_backbones, legend_below, styled
 
 with extra("notebooks"):
     import matplotlib.pyplot as plt
@@ -39,13 +38,8 @@ def twin_points(points: pd.DataFrame, *, caveat: str = "") -> Figure:
         row[0].set_ylabel(f"{dataset}\n{with_twin} of {images} have a twin")
         for axis, comparison in zip(row, _PANELS, strict=True):
             compared = of_dataset[of_dataset["comparison"] == comparison]
-            for i, backbone in enumerate(backbones):
-                of_backbone = compared[compared["backbone"] == backbone].set_index("protocol")
-                positions = series_positions(len(protocols), i, len(backbones))
-                label = label_of(backbone)
-                draw_intervals(axis, of_backbone.reindex(protocols), positions, i=i, label=label)
+            draw_backbones(axis, compared, protocols, backbones, key="protocol")
             axis.axvline(0, color="0.6", lw=0.8, zorder=0)
-            label_rows(axis, [protocol.removeprefix("seg-") for protocol in protocols])
     for axis, title in zip(axes[0], _PANELS.values(), strict=True):
         axis.set_title(title)
     for axis in axes[-1]:

@@ -1,8 +1,10 @@
 import numpy as np
+import pandas as pd
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from radiodino_utils.data.demo_ct import ORGANS, STRUCTURES
-from radiodino_utils.plots.style import COLOURS, chance, class_looks, series_positions
+from radiodino_utils.plots.style import COLOURS, chance, class_looks, draw_backbones
 
 # Machado et al., IEEE TVCG 15:1291, 2009, severity 1
 DEUTERANOPIA = [
@@ -25,9 +27,18 @@ def test_the_palette_keeps_its_contrast_for_the_colour_blind():
         assert min(np.linalg.norm(seen[i] - seen[j]) for i, j in pairs) > 0.1
 
 
-def test_series_stand_beside_each_other_around_their_category():
-    positions = [series_positions(2, i, 3, width=0.6) for i in range(3)]
-    np.testing.assert_allclose(positions, [[-0.2, 0.8], [0, 1], [0.2, 1.2]])
+def test_backbones_stand_beside_each_other_around_their_row():
+    axis = Figure().subplots()
+    values = {"value": 0.5, "ci_low": 0.4, "ci_high": 0.6}
+    rows = [
+        {"backbone": backbone, "protocol": name} | values for backbone in "abc" for name in "pq"
+    ]
+    draw_backbones(axis, pd.DataFrame(rows), ["seg-q", "p", "q"], list("abc"), key="protocol")
+    positions = [line.get_ydata() for line in axis.lines]
+    np.testing.assert_allclose(np.mean(positions, 0), [0, 1, 2])
+    np.testing.assert_allclose(np.diff(positions, axis=0), 0.7 / 3)
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["q", "p", "q"]
+    np.testing.assert_allclose(axis.lines[0].get_xdata(), [np.nan, 50, 50])
 
 
 def test_a_class_has_one_look_in_every_figure():
