@@ -24,9 +24,7 @@ from .deep import DeepExtractor
 from .handcrafted import handcrafted_features, resampled
 from .options import RadiomicsOptions
 from .readers import CAVEATS, case_readers, read_cases
-from .table import RadiomicsTable
-
-_EXCLUDED = ["case", "patient", "label", "component", "what", "reason"]
+from .table import EXCLUDED, RadiomicsTable
 
 
 def extract_radiomics(
@@ -140,7 +138,7 @@ def table_of(
     if table is not None:
         rows = _with_clinical(rows, table, facts)
     _warn(facts)
-    return RadiomicsTable(rows, pd.DataFrame(excluded, columns=_EXCLUDED, dtype=object), facts)
+    return RadiomicsTable(rows, pd.DataFrame(excluded, columns=EXCLUDED, dtype=object), facts)
 
 
 def _rows(
@@ -246,7 +244,7 @@ def _exclusion(
     case: str, patient: str, region: Region | None, what: str, reason: str
 ) -> dict[str, Any]:
     place = (region.label, region.component) if region else (None, None)
-    return dict(zip(_EXCLUDED, (case, patient, *place, what, reason), strict=True))
+    return dict(zip(EXCLUDED, (case, patient, *place, what, reason), strict=True))
 
 
 def _read_clinical(path: Path) -> pd.DataFrame:

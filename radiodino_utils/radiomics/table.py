@@ -1,10 +1,11 @@
 """The table of radiomics: one row per region, a data dictionary, and what was left out."""
 
 import csv
+import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
@@ -35,6 +36,7 @@ _DEEP = {
 }
 WRITTEN = (".parquet", ".csv")
 KEYS = ["case", "label", "component"]  # of a region
+EXCLUDED = ["case", "patient", "label", "component", "what", "reason"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +150,32 @@ class RadiomicsTable:
         }
         write_json(sidecar, self.facts | {"regions": len(self.rows), "excluded": excluded})
         return [path, dictionary, sidecar]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read a table that `write` or `radiodino radiomics` wrote as parquet.
+
+        Args:
+            path: The file; its sidecar lies beside it.
+
+        Returns:
+            The table.
+
+        Raises:
+            InputError: If the table or its sidecar is missing, damaged, or no such file.
+        """
+        path = Path(path)
+        try:
+            rows = pd.read_parquet(path)
+            facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            excluded = facts.pop("excluded")["list"]
+            del facts["regions"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: no radiomics table in parquet with its sidecar beside it ({error}); "
+                "write it again."
+            ) from error
+        return cls(rows, pd.DataFrame(excluded, columns=EXCLUDED, dtype=object), facts)
 
 
 def require_written(path: str | Path) -> Path:

@@ -11,6 +11,7 @@ from PIL import Image
 from radiodino_utils import cli
 from radiodino_utils.core.errors import InputError
 from radiodino_utils.radiomics.extraction import extract_radiomics
+from radiodino_utils.radiomics.table import RadiomicsTable
 
 
 @pytest.fixture
@@ -172,6 +173,18 @@ def test_an_image_without_the_labels_asked_for_is_named_and_the_sidecar_is_stric
     assert reasons["p2"] == "the mask has none of the labels 2" and len(reasons) == 3
     text = table.write(tmp_path / "table.parquet")[2].read_text()
     assert "NaN" not in text and json.loads(text)["excluded"]["list"][0]["label"] is None
+
+
+def test_a_written_table_is_read_again(folders, tmp_path):
+    table = extract_radiomics(*folders, bin_count=16)
+    path, _, sidecar = table.write(tmp_path / "table.parquet")
+    again = RadiomicsTable.read(path)
+    pd.testing.assert_frame_equal(again.rows, table.rows)
+    pd.testing.assert_frame_equal(again.excluded, table.excluded, check_dtype=False)
+    assert again.facts == json.loads(json.dumps(table.facts)) and again.columns("shape2d")
+    sidecar.write_text("{}")
+    with pytest.raises(InputError, match="no radiomics table in parquet with its sidecar"):
+        RadiomicsTable.read(path)
 
 
 def test_a_volume_of_colours_is_left_out_with_its_reason(tmp_path):
