@@ -91,8 +91,11 @@ def _loaded(path: Path) -> Any:
             "again."
         ) from error
     except Exception as error:  # pickle.UnpicklingError and, for odd bytes, KeyError or IndexError
+        held = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it holds {held[1]}, which could run code" if held else "of another format"
         raise InputError(
-            f"{path}: not a weights file that can be read safely ({str(error).splitlines()[0]})."
+            f"{path}: not a weights file that can be read safely: {reason}; save the state dict "
+            "alone, best as .safetensors."
         ) from error
 
 

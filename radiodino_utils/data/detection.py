@@ -9,7 +9,7 @@ from .archives import ARCHIVES
 from .dicom import read_header
 from .folder_layout import is_image_file, split_of, visible_files
 from .folders import SYNONYMS
-from .open_names import UNLABELLED
+from .open_names import UNLABELLED, OpenName
 from .reading import SUFFIXES
 from .studies import LABELS
 from .tables import LISTS, read_table
@@ -17,6 +17,9 @@ from .tables import LISTS, read_table
 NIFTI = (".nii", ".nii.gz")
 _RASTER = tuple(suffix for suffix in SUFFIXES if suffix not in (*NIFTI, ".dcm"))
 _UNLABELLED = f"?labels={UNLABELLED}"
+# folders side by side that hold images and their masks
+_IMAGES = ("images", "image", "imgs", "img")
+_MASKS = ("masks", "mask", "msks", "msk", "labels", "segmentations")
 KINDS = {
     "classes": "a folder per class",
     "list": "a list of images",
@@ -42,6 +45,7 @@ class Detected:
         hint: What gives it labels, if it has none, or another way to read it.
         is_dicom: Whether most files of the folder are DICOM files, whatever the kind.
         is_nifti: Whether all images of the folder are NIfTI volumes.
+        images: Folder of the images that have masks.
     """
 
     path: Path
@@ -50,6 +54,7 @@ class Detected:
     hint: str = ""
     is_dicom: bool = False
     is_nifti: bool = False
+    images: Path | None = None
 
     @property
     def has_labels(self) -> bool:
@@ -91,11 +96,15 @@ def detect(path: str | Path) -> Detected:
 
 
 def _detect_folder(root: Path) -> Detected:
-    if (root / "images").is_dir() and (root / "masks").is_dir():
-        images = filter(is_image_file, visible_files(root / "images"))
-        volumes = [image.name.lower().endswith(NIFTI) for image in images]
-        kind = "volumes" if volumes and all(volumes) else "masks"
-        return Detected(root, kind, f"{kind}:{root}")
+    images, masks = (_subfolder(root, names) for names in (_IMAGES, _MASKS))
+    if images and masks and any(map(is_image_file, visible_files(masks))):
+        files = list(filter(is_image_file, visible_files(images)))
+        is_nifti = bool(files) and all(file.name.lower().endswith(NIFTI) for file in files)
+        kind = "volumes" if is_nifti else "masks"
+        name = f"{kind}:{root}"
+        if (images.name, masks.name) != ("images", "masks"):
+            name = str(OpenName(kind, str(masks), {"images": str(images)}))
+        return Detected(root, kind, name, images=images)
     files = sorted(filter(is_image_file, visible_files(root)))
     if not files:
         return Detected(root, "nothing")
@@ -119,6 +128,12 @@ def _detect_folder(root: Path) -> Detected:
     hint = "label it by one folder per class, or a list with the columns path and label"
     is_nifti = all(file.name.lower().endswith(NIFTI) for file in files)
     return Detected(root, "images", f"folder:{root}{_UNLABELLED}", hint, is_nifti=is_nifti)
+
+
+def _subfolder(root: Path, names: tuple[str, ...]) -> Path | None:
+    """Return the folder that bears one of the names in any case, the first of them."""
+    folders = {folder.name.lower(): folder for folder in root.iterdir() if folder.is_dir()}
+    return next((folders[name] for name in names if name in folders), None)
 
 
 def _class_folders(root: Path, files: list[Path]) -> dict[Path, list[Path]]:

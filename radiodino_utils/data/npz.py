@@ -15,6 +15,7 @@ from ..core.errors import InputError
 from ..core.files import atomic, data_folder, file_hash, require_space
 from ..core.locks import locked
 from .dataset import SPLITS, UNPACKED, ImageDataset, Split
+from .open_names import UNLABELLED
 
 _LARGE = 1 << 30  # bytes; a larger member must not be packed to less than 1 / _RATIO of its size
 _RATIO = 200
@@ -47,7 +48,8 @@ def read_npz(
         caveat: See `ImageDataset`.
         positive: See `ImageDataset`.
         any_splits: Whether `val` or `test` may be missing, and `images`, `labels` and `ids` without
-            a split in their names are read as the split "all".
+            a split in their names are read as the split "all"; without `labels` the one class is
+            `UNLABELLED`.
 
     Returns:
         The dataset; arrays are memory-mapped.
@@ -58,6 +60,9 @@ def read_npz(
     arrays, digest = mapped_arrays(path, md5=md5)
     required = {"train"} if any_splits else {*SPLITS}
     if any_splits and "images" in arrays:
+        if "labels" not in arrays:
+            arrays["labels"] = np.zeros(arrays["images"].shape[:1], np.uint8)
+            classes = (UNLABELLED,)
         splits = {"all": _read_split(arrays, "all", path)}
     else:
         names = [name for name in SPLITS if f"{name}_images" in arrays or name in required]
@@ -98,21 +103,23 @@ def _read_split(arrays: dict[str, np.ndarray], split: str, path: Path) -> Split:
     missing = [key for key in (f"{prefix}images", f"{prefix}labels") if key not in arrays]
     if missing:
         raise InputError(
-            f"{path}: the keys {', '.join(missing)} are missing; MedMNIST's layout is needed."
+            f"{path}: the keys {', '.join(missing)} are missing (it holds "
+            f"{', '.join(arrays) or 'none'}); save `images` and `labels`, or both with train_, "
+            "val_ and test_ before their names."
         )
     images, labels = arrays[f"{prefix}images"], np.asarray(arrays[f"{prefix}labels"])
     is_image = images.ndim in (3, 4) and images.shape[3:] in ((), (3,))
     if images.dtype != np.uint8 or not is_image:
         raise InputError(
             f"{path}: {prefix}images is {images.dtype} {images.shape}; "
-            "uint8 [n, height, width(, 3)] is needed."
+            "uint8 [n, height, width(, 3)] is needed: scale the values to 0..255 by one rule."
         )
     if not len(images):
         raise InputError(f"{path}: the split '{split}' is empty.")
     if labels.shape not in ((len(images),), (len(images), 1)) or labels.dtype.kind not in "iu":
         raise InputError(
             f"{path}: {prefix}labels is {labels.dtype} {labels.shape}; "
-            f"one whole number per image is needed, ({len(images)}, 1)."
+            f"one whole number per image is needed, ({len(images)}, 1): number the classes from 0."
         )
     if labels.min() < 0:
         raise InputError(f"{path}: {prefix}labels holds {labels.min()}; labels count from 0.")

@@ -83,11 +83,22 @@ def dicom_masks(
     header = decoded_header(path, str(path))
     to_voxels = np.linalg.inv(affine) @ np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM points left, back
     if header.get("Modality") == "RTSTRUCT":
-        names = {int(roi.ROINumber): str(roi.ROIName) for roi in header.StructureSetROISequence}
-        contours = {int(roi.ReferencedROINumber): roi for roi in header.ROIContourSequence}
+        rois = header.get("StructureSetROISequence") or ()
+        names = {int(roi.ROINumber): str(roi.get("ROIName") or roi.ROINumber) for roi in rois}
+        drawn = header.get("ROIContourSequence") or ()
+        contours = {int(roi.ReferencedROINumber): roi for roi in drawn}
+        numbers = sorted(contours.keys() | names.keys())
+        if not numbers:
+            raise InputError(f"{path}: the structure set holds no structure.")
+        # labels of a mask are 16 bits, and 0 is none
+        fit = numbers[0] > 0 and numbers[-1] < 1 << 16
+        labels = numbers if fit else range(1, len(numbers) + 1)
         return {
-            number: (names.get(number, str(number)), partial(_drawn, path, roi, shape, to_voxels))
-            for number, roi in contours.items()
+            label: (
+                names.get(number, str(number)),
+                partial(_drawn, path, contours.get(number, {}), shape, to_voxels),
+            )
+            for label, number in zip(labels, numbers, strict=True)
         }
     if header.get("Modality") == "SEG":
         labels = {

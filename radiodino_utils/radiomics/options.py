@@ -36,7 +36,7 @@ class RadiomicsOptions(Config):
         default=None, allow_inf_nan=False, description="Higher values do not count."
     )
     planes: tuple[str, ...] = Field(
-        default=("axial",), min_length=1, description=f"Planes of the slices: {', '.join(PLANES)}."
+        default=("axial",), min_length=1, description=f"Planes of the slices: {','.join(PLANES)}."
     )
     slices: Literal["all", "largest"] = Field(
         default="all",
@@ -54,6 +54,7 @@ class RadiomicsOptions(Config):
     @field_validator("planes")
     @classmethod
     def _known_planes(cls, planes: tuple[str, ...]) -> tuple[str, ...]:
+        planes = tuple(plane for text in planes for plane in text.split(","))
         for plane in planes:
             if plane not in PLANES:
                 raise unknown_name("plane", plane, PLANES)

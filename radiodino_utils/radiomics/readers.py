@@ -14,8 +14,9 @@ from ..data import demo_ct, lidc
 from ..data.busi import CLASSES, read_busi
 from ..data.demo_ct import fetch_wheel, read_volume
 from ..data.dicom import is_dicom
+from ..data.folder_layout import is_image_file, stem_of, visible_files
 from ..data.lidc import PATIENT, lung_tumour
-from ..data.masks import pair_masks, stem_of
+from ..data.masks import pair_masks
 from .cases import AXES, Case, read_case
 from .dicom_cases import structures
 
@@ -51,7 +52,14 @@ def case_readers(
     }
     if len(cases) < len(pairs):
         raise InputError(f"{images}: images in subfolders have one name; rename them.")
+    if masks.is_dir():
+        alone = {*filter(is_image_file, visible_files(masks))} - {mask for _, mask in pairs}
+        cases |= {mask.name: partial(_without_image, mask) for mask in sorted(alone)}
     return cases
+
+
+def _without_image(mask: Path) -> Case:
+    raise InputError(f"{mask}: the mask has no image.")
 
 
 def _structures(folder: Path, path: Path) -> dict[str, Callable[[], Case]]:

@@ -56,6 +56,7 @@ def perturb_radiomics(
         tables[kind] = table_of(
             readers, f"{Path(images).name}, {kind}", backbone=backbone, **options
         )
+        tables[kind].facts.update(perturbation=kind, seed=seed)
     return tables
 
 

@@ -167,7 +167,7 @@ def _opened(
     assert opened
     with_masks = opened if found.has_masks else None
     if with_masks:
-        opened = OpenName("folder", str(found.path / "images"), {"labels": UNLABELLED})
+        opened = OpenName("folder", str(found.images), {"labels": UNLABELLED})
     elif labels and found.is_dicom:  # its folders are no classes
         opened = OpenName("dicom", str(found.path))
     if opened.kind == "dicom":

@@ -53,6 +53,21 @@ def test_masks_and_volumes(images, tmp_path):
     assert detect(root).has_masks
 
 
+@pytest.mark.parametrize(("of_images", "of_masks"), [("Img", "msk"), ("imgs", "labels")])
+def test_masks_in_folders_of_other_names(images, of_images, of_masks):
+    root = images([f"{of_images}/1.png", f"{of_masks}/1.png"])
+    name = f"masks:{root / of_masks}?images={root / of_images}"
+    assert kind_and_name(root) == ("masks", name)
+    assert detect(root).images == root / of_images
+
+
+def test_a_folder_of_labels_without_images_is_no_folder_of_masks(images):
+    root = images(["images/1.png"])
+    (root / "labels").mkdir()
+    (root / "labels" / "1.txt").write_text("0 0 0 1 1")
+    assert kind_and_name(root)[0] == "images"
+
+
 def test_studies_are_known_by_their_content(studies):
     root = studies({"p1/IM0": "1", "p1/IM1": "1", "p2/IM0": "2", "p2/IM1": "2"})
     found = detect(root)

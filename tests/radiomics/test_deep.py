@@ -91,7 +91,7 @@ def test_planes_are_averaged_and_the_aspect_is_kept():
     labels[5:15, 20:40, 10:30] = 1
     case = Case("a", values, labels, spacing_mm=(2.5, 0.7, 0.7))
     one = [extracted(case, planes=(plane,)) for plane in ("axial", "coronal", "sagittal")]
-    three = extracted(case, planes=("axial", "coronal", "sagittal"))
+    three = extracted(case, planes=("axial", "coronal,sagittal"))
     for name, found in three.items():
         assert found[0] == pytest.approx(np.mean([part[name][0] for part in one]), rel=1e-4)
     down, right = _padding((20, 64), np.array([2.5, 0.7]))

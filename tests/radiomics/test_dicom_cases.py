@@ -223,6 +223,19 @@ def test_several_contours_in_a_slice_are_islands_holes_and_islands_in_holes(seri
     assert np.array_equal(cases(series, path)["ct wall"].labels[3], drawn)
 
 
+def test_structures_without_a_contour_are_empty_and_zero_is_a_number(series, tmp_path):
+    names = [item(ROINumber=n, ROIName=f"s{n}") for n in (0, 4)]
+    drawn = [item(ReferencedROINumber=0, ContourSequence=[contour(2, (4, 12), (5, 15))])]
+    path = write(
+        tmp_path / "rs.dcm", "RTSTRUCT", StructureSetROISequence=names, ROIContourSequence=drawn
+    )
+    found = cases(series, path)
+    assert [int(found[name].labels.max()) for name in ("ct s0", "ct s4")] == [1, 0]
+    assert (found["ct s0"].labels > 0).sum() == 9 * 11
+    with pytest.raises(InputError, match="holds no structure"):
+        cases(series, write(tmp_path / "rs.dcm", "RTSTRUCT", StructureSetROISequence=[]))
+
+
 def test_segments_of_another_grid_and_incomplete_series_are_refused(series, tmp_path):
     first = [(1, position(0))]
     other = segmentation(tmp_path, first, np.zeros((1, 10, 12), np.uint8), "FRACTIONAL")

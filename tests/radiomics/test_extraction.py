@@ -45,6 +45,15 @@ def test_one_row_per_region_and_every_exclusion_with_its_reason(folders):
     assert "4 regions" in repr(table)
 
 
+def test_a_mask_without_an_image_is_an_exclusion(folders):
+    images, masks = folders
+    (images / "p2.png").unlink()
+    with pytest.warns(UserWarning, match=r"masks without an image .*: p2\.png"):
+        table = extract_radiomics(images, masks, bin_count=8)
+    reasons = table.excluded.set_index("case")["reason"]
+    assert reasons["p2.png"].endswith("p2.png: the mask has no image.") and len(reasons) == 3
+
+
 def test_the_deep_features_of_another_backbone_take_the_place_of_the_first(folders):
     both = {"size": 64, "engine": "torch", "bin_width": 16}
     first = extract_radiomics(*folders, backbone="random-t16", **both)

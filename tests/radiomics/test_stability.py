@@ -122,6 +122,7 @@ def folders(tmp_path):
 
 def test_stable_features_are_found(folders):
     tables = perturb_radiomics(*folders, kinds=("none", "noise", "shrunk"), bin_count=16)
+    assert {table.facts["seed"] for table in tables.values()} == {0}
     values = measured_values(tables)
     table = feature_correlations(values)
     assert set(table["family"]) >= {"shape2d", "firstorder", "glcm"}
