@@ -11,7 +11,8 @@ from ..evaluation.results import VALIDATED
 # where none was scored on validation the first one counts, so that no test result chooses it
 _PROTOCOLS = ("logistic", "knn", "knn-k20", "linear", "knn1", "seg-linear")
 _BASELINES = ("random-", "pixels", "none")
-_FIGURES = ("09_summary", "03_metrics", "04_umap", "04_pca", "02_samples")
+_TABLES = ("09_results", "03_knn_rows", "05_segmentation_rows")
+_FIGURES = ("09_summary", "03_metrics", "05_probes", "04_umap", "04_pca", "02_samples")
 _CHOSEN, _SCORED = "protocol chosen by", "validation accuracy"
 _NUMBERS = ["value", "ci_low", "ci_high"]
 _RULE = (
@@ -31,7 +32,7 @@ def summary(tables: Mapping[str, pd.DataFrame], figures: list[str]) -> dict[str,
     Returns:
         `sentence`, `table` (a data frame, perhaps empty), `rule` and `figure` (a name, or "").
     """
-    rows = tables.get("09_results", tables.get("03_knn_rows", pd.DataFrame()))
+    rows = next((tables[name] for name in _TABLES if name in tables), pd.DataFrame())
     table = _table(rows) if {"protocol", "metric", "value", "n"} <= set(rows) else pd.DataFrame()
     first = [name for start in _FIGURES for name in figures if name.startswith(start)]
     return {

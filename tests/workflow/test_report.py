@@ -329,6 +329,13 @@ def test_a_run_without_labels_says_so(results):
     assert "Left out: 03_knn: &lt;no&gt; labels were found." in page
 
 
+def test_masks_without_labels_of_images_are_an_answer_too():
+    rows = result_rows(protocol="seg-linear").replace({"metric": {"accuracy": "dice"}})
+    shown = summary({"05_segmentation_rows": rows}, ["04_umap", "05_probes"])
+    assert "reaches 80.0 [60.0, 90.0] % Dice by the protocol seg-linear" in shown["sentence"]
+    assert shown["figure"] == "05_probes"
+
+
 def test_a_baseline_is_not_compared_with_itself():
     line = summary({"09_results": result_rows()[2:]}, [])["table"].iloc[0]
     assert line["backbone"].startswith("pixels") and line["best baseline %"] == ""

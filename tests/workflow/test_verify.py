@@ -470,4 +470,4 @@ def test_the_committed_results_are_verified_within_a_minute() -> None:
     assert run.returncode == 0, run.stdout + run.stderr
     assert (
         time.monotonic() - start < 600
-    )  # a busy machine is slow, not red; on a free one it takes less than 60 s
+    )  # a busy machine is slow, not red; on a free one it takes about a minute
