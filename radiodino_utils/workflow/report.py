@@ -105,7 +105,7 @@ def build_report(profile: str) -> Path:
     page = _template().render(
         profile=profile,
         caveats=_caveats(features, rows),
-        left_out=left_out[["step", "reason"]].itertuples(index=False),
+        left_out=left_out[["step", "reason"]].to_numpy().tolist(),
         summary=first,
         figure=_figure(figures[first["figure"]], folder) if first["figure"] else None,
         sections=_sections(folder, tables, figures),

@@ -13,7 +13,7 @@ _PROTOCOLS = ("logistic", "knn", "knn-k20", "linear", "knn1", "seg-linear")
 _BASELINES = ("random-", "pixels", "none")
 _TABLES = ("09_results", "03_knn_rows", "05_segmentation_rows")
 _FIGURES = ("09_summary", "03_metrics", "05_probes", "04_umap", "04_pca", "02_samples")
-_CHOSEN, _SCORED = "protocol chosen by", "validation accuracy"
+_CHOSEN, _SCORED = "chosen by", "validation"
 _NUMBERS = ["value", "ci_low", "ci_high"]
 _RULE = (
     "The backbone is the first one of the profile. Its protocol is the one with the best accuracy "
@@ -83,8 +83,7 @@ def _protocol(rows: pd.DataFrame) -> tuple[str, str]:
     candidates = rows[~rows["protocol"].str.contains(r"\(|^fewshot-")]
     if VALIDATED in rows and candidates[VALIDATED].notna().any():
         scores = candidates.groupby("protocol", sort=False)[VALIDATED].mean().dropna()
-        among = ", ".join(scores.index)
-        return scores.idxmax(), f"{_SCORED} {100 * scores.max():.1f} %, among {among}"
+        return scores.idxmax(), f"{_SCORED} ({100 * scores.max():.1f} %)"
     fixed = [name for name in _PROTOCOLS if name in set(rows["protocol"])]
     return (fixed[0], "fixed in advance") if fixed else ("", "")
 

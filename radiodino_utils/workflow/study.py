@@ -22,6 +22,7 @@ from ..data.open_names import UNLABELLED, OpenName, parse_open_name
 from ..data.registry import dataset_names, load_dataset
 from ..data.segmentation import SEGMENTATION_NAMES, load_segmentation_dataset
 from ..evaluation.folds import in_folds
+from ..radiomics.readers import case_readers
 from .inputs import WEIGHTS
 from .notebooks import OWN, profile_names
 
@@ -29,6 +30,7 @@ BACKBONE, BASELINES = "radiodino-mini", ("random-t16", "pixels")
 QUICK_SLICES = "5"  # of each series of DICOM, evenly
 FOLDS, REPEATS = 5, 3
 MASK_CLASSES = 32  # values of masks, at most
+BIN_COUNT = 32  # grey levels of radiomics
 SHOTS, KS = (1, 5, 10, 20, 50), (1, 5, 10, 20, 50, 100, 200)
 _NO_VALIDATION = ("knn-k20", "knn1", "knn11")  # kNN protocols that choose nothing
 _UNFIT = {
@@ -242,10 +244,35 @@ def _plan(study: Study, dataset: ImageDataset, name: str, segmentation: str) -> 
             "epochs": 4 if study.quick else 12,
             "labelled": labelled[:1] if study.quick else labelled,
         }
+        _add_radiomics(plan, study, segmentation)
     else:
         plan.left_out["05_segmentation_probing"] = "no masks were given (--masks PATH)"
     plan.notebooks["00_dataset_audit"]["left_out"] = plan.left_out
     return plan
+
+
+def _add_radiomics(plan: _Plan, study: Study, segmentation: str) -> None:
+    """Add the table of radiomics of the regions of the masks."""
+    opened = parse_open_name(segmentation)
+    assert opened
+    apart = opened.options.get("images")
+    root = opened.root
+    images, masks = (apart, opened.path) if apart else (f"{root}/images", f"{root}/masks")
+    try:
+        case_readers(images, masks)
+    except InputError as error:
+        plan.left_out["11_radiomics"] = str(error).rstrip(".")
+        return
+    del plan.left_out["11_radiomics"]
+    plan.left_out["models of radiomics"] = "they need an outcome; see docs/radiomics.md"
+    plan.notebooks["11_radiomics"] = {
+        "images": images,
+        "masks": masks,
+        "backbones": [study.backbones[0]],
+        "options": {"bin_count": BIN_COUNT},
+        "perturbed": [],
+        "readers": False,
+    }
 
 
 def _why_not_classified(dataset: ImageDataset) -> str:

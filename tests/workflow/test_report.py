@@ -290,7 +290,7 @@ def test_the_first_screen_holds_the_answer(results):
 def test_the_protocol_of_the_summary_is_not_chosen_by_its_results():
     worse = result_rows(protocol="logistic", value="0.1")
     line = summary({"09_results": pd.concat([result_rows(), worse])}, [])["table"].iloc[0]
-    assert (line["protocol"], line["protocol chosen by"]) == ("logistic", "fixed in advance")
+    assert (line["protocol"], line["chosen by"]) == ("logistic", "fixed in advance")
 
 
 def test_the_protocol_of_the_summary_is_the_best_on_validation():
@@ -307,8 +307,8 @@ def test_the_protocol_of_the_summary_is_the_best_on_validation():
     rows.loc[others, "val_accuracy"] = "1"
     shown = summary({"09_results": rows}, [])
     line = shown["table"].iloc[0]
-    chosen = "validation accuracy 80.0 %, among knn, logistic, linear"
-    assert (line["protocol"], line["protocol chosen by"]) == ("linear", chosen)
+    chosen = "validation (80.0 %)"
+    assert (line["protocol"], line["chosen by"]) == ("linear", chosen)
     assert line["value %"].startswith("60.0 [") and line["best baseline %"] == "60.0 (pixels)"
     assert "by the protocol linear, chosen on validation; the best" in shown["sentence"]
 
@@ -326,7 +326,7 @@ def test_a_run_without_labels_says_so(results):
     page = build_report("demo").read_text()
     assert "Features of 41 images of mine" in page
     assert "no result rows of a test split are here" in page
-    assert "Left out: 03_knn: &lt;no&gt; labels were found." in page
+    assert "<li>03_knn: &lt;no&gt; labels were found.</li>" in page
 
 
 def test_masks_without_labels_of_images_are_an_answer_too():

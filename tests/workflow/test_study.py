@@ -84,9 +84,14 @@ def test_masks_are_segmented(images):
         Image.fromarray(np.eye(16, dtype=np.uint8)).save(path)
     found = parameters(write_study(Study(root)))
     assert found["05"]["datasets"] == [f"scans=masks:{root}"]
+    assert found["11"]["images"] == f"{root}/images" and found["11"]["masks"] == f"{root}/masks"
+    assert "need an outcome" in found["00"]["left_out"]["models of radiomics"]
     assert found["02"]["datasets"] == [f"scans=folder:{root / 'images'}?labels=unlabelled"]
     apart = parameters(write_study(Study(root / "images", masks=root / "masks")))
     assert apart["05"]["datasets"] == [f"images=masks:{root / 'masks'}?images={root / 'images'}"]
+    assert {apart["11"][part] for part in ("images", "masks")} == {
+        str(root / part) for part in ("images", "masks")
+    }
 
 
 def test_values_of_masks_are_classes(images):
