@@ -62,7 +62,7 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
         line = {
             "dataset": dataset,
             "test images": own["n"].iloc[0],
-            "units of intervals": f"{units} {unit}s",
+            "interval over": f"{units} {unit}s",
             "backbone": label_of(first),
             "protocol": protocol,
             "metric": "Dice" if main == "dice" else main,

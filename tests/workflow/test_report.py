@@ -283,7 +283,7 @@ def test_the_first_screen_holds_the_answer(results):
         "protocol knn; the best baseline reaches 40.0 % (pixels)."
     )
     line = shown["table"].iloc[0]
-    assert line["AUC %"] == "80.0 [60.0, 90.0]" and line["units of intervals"] == "6 patients"
+    assert line["AUC %"] == "80.0 [60.0, 90.0]" and line["interval over"] == "6 patients"
     assert shown["figure"] == "03_metrics"
 
 
