@@ -11,7 +11,7 @@ def test_the_table_of_the_documents_is_that_of_the_benchmark():
     text = (REPOSITORY / "docs" / "radiomics.md").read_text("utf-8")
     for way, part in rows.groupby("way", sort=False):
         seconds = part.set_index("masks")["cpu_s"]
-        cells = [f"{seconds[masks]:.0f}" for masks in (1, 10, 89)]
+        cells = [f"{seconds[masks]:.1f}" for masks in (1, 10, 89)]
         assert f"| {part['kind'].iloc[0]} | {way} | {' | '.join(cells)} |" in text
     assert len(rows) == 15
 
