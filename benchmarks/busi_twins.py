@@ -14,7 +14,8 @@ import pandas as pd
 
 from radiodino_utils.backbones.loading import load_backbone
 from radiodino_utils.core.environment import git_revision, set_threads
-from radiodino_utils.data.registry import load_segmentation_dataset, missing_dataset
+from radiodino_utils.data.registry import missing_dataset
+from radiodino_utils.data.segmentation import load_segmentation_dataset
 from radiodino_utils.evaluation.results import write_table
 from radiodino_utils.evaluation.segmentation.metrics import score_images
 from radiodino_utils.evaluation.segmentation.probes import segment
