@@ -1,4 +1,4 @@
-"""Dice that near duplicates buy in public splits of BUSI; writes `busi_twins.csv` beside this file.
+"""Dice that near duplicates buy in public splits of BUSI; writes a table and a figure beside this.
 
     python benchmarks/busi_twins.py
 
@@ -26,6 +26,7 @@ from radiodino_utils.evaluation.segmentation.twins import (
     without_segmentation_twins,
 )
 from radiodino_utils.features.patch_maps import extract_patch_maps
+from radiodino_utils.plots.twins import twin_points as twin_figure
 
 SPLITS = ["busi-breastmnist", "busi-medsegbench", "busi-list1", "busi-list2", "busi-list3"]
 BACKBONES = ["radiodino-mini", "random-t16", "pixels"]
@@ -58,7 +59,9 @@ def main() -> None:
         for backbone in BACKBONES:
             tables.append(points_of(name, backbone))
             print(tables[-1].to_string(index=False), flush=True)
-    write_table(pd.concat(tables).assign(git=git_revision()).round(4), TABLE)
+    table = pd.concat(tables).assign(git=git_revision()).round(4)
+    write_table(table, TABLE)
+    twin_figure(table).savefig(TABLE.with_suffix(".png"), dpi=120)
 
 
 if __name__ == "__main__":

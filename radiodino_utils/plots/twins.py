@@ -35,7 +35,8 @@ def twin_points(points: pd.DataFrame, *, caveat: str = "") -> Figure:
     for row, dataset in zip(axes, datasets, strict=True):
         of_dataset = points[points["dataset"] == dataset]
         images, with_twin = of_dataset[["images", "with_twin"]].iloc[0]
-        row[0].set_ylabel(f"{dataset}\n{with_twin} of {images} have a twin")
+        about = f"{dataset}\n{with_twin} of {images}\nhave a twin"
+        row[0].set_ylabel(about, rotation=0, ha="right", va="center")
         for axis, comparison in zip(row, _PANELS, strict=True):
             compared = of_dataset[of_dataset["comparison"] == comparison]
             draw_backbones(axis, compared, protocols, backbones, key="protocol")

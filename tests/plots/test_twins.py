@@ -29,12 +29,15 @@ def points(datasets=("busi-breastmnist", "busi-list1")):
 def test_a_row_of_panels_for_each_dataset_that_has_twins():
     figure = twin_points(points(), caveat="near duplicates lie across the official splits")
     assert len(figure.axes) == 4
-    assert "62 of 156 have a twin" in figure.axes[0].get_ylabel()
+    assert "62 of 156\nhave a twin" in figure.axes[0].get_ylabel()
     assert "official splits" in figure.get_suptitle().replace("\n", " ")
     drawn = [line.get_xdata() for line in figure.axes[0].lines]
     assert max(value for line in drawn for value in line if value == value) == pytest.approx(2)
 
 
 @pytest.mark.parametrize("datasets", [("busi-breastmnist",), ("busi-breastmnist", "busi-list1")])
-def test_no_text_lies_on_another(datasets):
-    assert overlaps(text_boxes(twin_points(points(datasets)))) == []
+@pytest.mark.parametrize("protocols", [("seg-linear",), ("seg-linear", "seg-knn", "seg-unet")])
+def test_no_text_lies_on_another(datasets, protocols):
+    table = points(datasets)
+    table = table[table["protocol"].isin(protocols)]
+    assert overlaps(text_boxes(twin_points(table))) == []
