@@ -92,13 +92,13 @@ def dicom_masks(
             raise InputError(f"{path}: the structure set holds no structure.")
         # labels of a mask are 16 bits, and 0 is none
         fit = numbers[0] > 0 and numbers[-1] < 1 << 16
-        labels = numbers if fit else range(1, len(numbers) + 1)
+        counted = numbers if fit else range(1, len(numbers) + 1)
         return {
             label: (
                 names.get(number, str(number)),
                 partial(_drawn, path, contours.get(number, {}), shape, to_voxels),
             )
-            for label, number in zip(labels, numbers, strict=True)
+            for label, number in zip(counted, numbers, strict=True)
         }
     if header.get("Modality") == "SEG":
         labels = {
