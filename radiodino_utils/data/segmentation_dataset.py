@@ -91,7 +91,7 @@ class SegmentationDataset:
                     f"{self.ids[row]}: its mask holds the unknown value {unknown_values[-1]}; "
                     f"0 to {len(self.classes) - 1} are known ({', '.join(self.classes)})."
                 )
-        return mask.astype(np.uint8, copy=False)
+        return np.ascontiguousarray(mask, np.uint8)  # NIfTI slices are turned views
 
     def small_masks(self, rows: np.ndarray, edge: int) -> np.ndarray:
         """Return masks reduced to squares without mixing values, uint8 [n, edge, edge].

@@ -43,6 +43,7 @@ def test_images_and_labels_are_of_one_slice(folders, flip, plane, count):
     assert len(dataset) == 5 * count
     for row in range(count):
         np.testing.assert_array_equal(dataset.images[row] == 255, dataset.mask(row) == 2)
+        assert dataset.mask(row).flags.c_contiguous  # torch takes no turned views
     assert sum(dataset.mask(row).sum() for row in range(count)) == 2 * 6
 
 
