@@ -46,6 +46,7 @@ class Detected:
         is_dicom: Whether most files of the folder are DICOM files, whatever the kind.
         is_nifti: Whether all images of the folder are NIfTI volumes.
         images: Folder of the images that have masks.
+        masks: Folder of these masks.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Detected:
     is_dicom: bool = False
     is_nifti: bool = False
     images: Path | None = None
+    masks: Path | None = None
 
     @property
     def has_labels(self) -> bool:
@@ -104,7 +106,7 @@ def _detect_folder(root: Path) -> Detected:
         name = f"{kind}:{root}"
         if (images.name, masks.name) != ("images", "masks"):
             name = str(OpenName(kind, str(masks), {"images": str(images)}))
-        return Detected(root, kind, name, images=images)
+        return Detected(root, kind, name, images=images, masks=masks)
     files = sorted(filter(is_image_file, visible_files(root)))
     if not files:
         return Detected(root, "nothing")

@@ -198,8 +198,9 @@ def _loaded(found: Detected, index: DicomIndex | None) -> ImageDataset | Segment
     if found.kind == "dicom":
         labels = found.path / LABELS if found.has_labels else None
         return read_studies(found.path, found.name, labels=labels, slices="all", index=index)
-    if found.kind == "volumes":  # any window: the percentiles of volumes need their pixels
-        return volume_segmentation(found.path / "images", found.path / "masks", window=(0.0, 1.0))
+    if found.kind == "volumes" and found.images and found.masks:
+        # any window: the percentiles of volumes need their pixels
+        return volume_segmentation(found.images, found.masks, window=(0.0, 1.0))
     if found.has_masks:
         return load_segmentation_dataset(found.name, on_error="raise")[0]
     return load_dataset(found.name, on_error="raise") if found.name else None
@@ -239,9 +240,10 @@ def _sorted_out(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Separate images, masks, and images that are not part of the dataset."""
     paths = files["path"]
-    if found.has_masks:
-        is_image_, is_mask = (paths.str.startswith(f"{part}/") for part in ("images", "masks"))
-        reason = "neither in images/ nor in masks/"
+    if found.images and found.masks:
+        folders = (f"{found.images.name}/", f"{found.masks.name}/")
+        is_image_, is_mask = map(paths.str.startswith, folders)
+        reason = f"neither in {folders[0]} nor in {folders[1]}"
     else:
         beside = masks_beside(map(Path, paths))
         is_mask = paths.map(lambda path: Path(path) in beside).astype(bool)

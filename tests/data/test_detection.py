@@ -58,7 +58,7 @@ def test_masks_in_folders_of_other_names(images, of_images, of_masks):
     root = images([f"{of_images}/1.png", f"{of_masks}/1.png"])
     name = f"masks:{root / of_masks}?images={root / of_images}"
     assert kind_and_name(root) == ("masks", name)
-    assert detect(root).images == root / of_images
+    assert (detect(root).images, detect(root).masks) == (root / of_images, root / of_masks)
 
 
 def test_a_folder_of_labels_without_images_is_no_folder_of_masks(images):

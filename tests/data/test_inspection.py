@@ -91,6 +91,18 @@ def test_headers_of_studies_are_read_once(tmp_path, monkeypatch):
     assert facts["patients"] == 2
 
 
+def test_images_and_masks_in_folders_of_any_name(images):
+    root = images([f"{part}/{number}.png" for part in ("Img", "msk") for number in range(5)])
+    for mask in (root / "msk").iterdir():
+        Image.fromarray(np.eye(40, dtype=np.uint8)).save(mask)
+    for image in (root / "Img").iterdir():
+        Image.fromarray(np.zeros((40, 40), np.uint8)).save(image)
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(root / "other.png")
+    found = inspect(root)
+    assert not found.fault and found.facts()["images"] == 5
+    assert "neither in Img/ nor in msk/ (1)" in str(found)
+
+
 def test_arrays_and_archives(synthetic_dataset, tmp_path, images):
     synthetic_dataset()
     facts = inspect(tmp_path / "made.npz", progress=False).facts()
