@@ -30,7 +30,7 @@ def all_images(path: str | Path, *, progress: bool = True) -> AllImages:
 
     Args:
         path: An image, list, npz file or archive, or a folder: of images with masks beside them or
-            in `masks/` the images alone.
+            in a folder of their own the images alone.
         progress: Whether progress bars are shown.
 
     Raises:
@@ -47,7 +47,7 @@ def all_images(path: str | Path, *, progress: bool = True) -> AllImages:
         if found.kind not in ("list", "npz"):
             return AllImages([FileReader(path)], {})
         return AllImages(_listed(found), {})
-    root = path / "images" if found.has_masks else path
+    root = found.images or path
     headers = read_headers(root, visible_files(root), progress=progress)
     damaged = headers.ignored["reason"].str.startswith(DAMAGED)
     names = sorted([*headers.files["path"], *headers.ignored["path"][damaged]])

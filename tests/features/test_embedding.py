@@ -110,6 +110,15 @@ def test_images_of_every_kind_are_found(images, tmp_path, synthetic_dataset):
     np.testing.assert_array_equal(embeddings.values[1], embeddings.values[6])  # in colour
 
 
+@pytest.mark.parametrize(("of_images", "of_masks"), [("images", "masks"), ("Img", "msk")])
+def test_masks_in_a_folder_of_their_own_are_no_images(images, tmp_path, of_images, of_masks):
+    for folder in (of_images, of_masks):
+        (tmp_path / "study" / folder).mkdir(parents=True)
+        shutil.copy(images[0], tmp_path / "study" / folder / "x.png")
+    (reader,) = image_readers([tmp_path / "study"]).readers
+    assert str(reader) == str(tmp_path / "study" / of_images / "x.png")
+
+
 def test_paths_without_images(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     for path, message in ((tmp_path, "holds no image"), (tmp_path / "no", "no such file")):
