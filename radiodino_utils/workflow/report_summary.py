@@ -57,12 +57,11 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
         own = part[part["backbone"] == first]
         values = own.groupby("metric")[_NUMBERS].mean()  # over the seeds of a training
         unit = own.get("unit", pd.Series(["image"])).iloc[0]
-        units = own.get("units", own["n"]).iloc[0]
+        groups = "" if unit == "image" else f" ({own['units'].iloc[0]} {unit}s)"
         main = "dice" if protocol.startswith("seg-") else "accuracy"
         line = {
             "dataset": dataset,
-            "test images": own["n"].iloc[0],
-            "interval over": f"{units} {unit}s",
+            "tested on": f"{own['n'].iloc[0]} images{groups}",
             "backbone": label_of(first),
             "protocol": protocol,
             "metric": "Dice" if main == "dice" else main,
@@ -110,8 +109,8 @@ def _sentence(table: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> str:
         chosen = ", chosen on validation" if line[_CHOSEN].startswith(_SCORED) else ""
         ending = f"; the best baseline reaches {baseline.replace(' (', ' % (')}" if baseline else ""
         return (
-            f"On {line['test images']} test images of {line['dataset']}, {line['backbone']} "
-            f"reaches {line['value %']} % {line['metric']} by the protocol {line['protocol']}"
+            f"Tested on {line['tested on']} of {line['dataset']}, {line['backbone']} reaches "
+            f"{line['value %']} % {line['metric']} by the protocol {line['protocol']}"
             f"{chosen}{ending}."
         )
     features = tables.get("02_features", pd.DataFrame())

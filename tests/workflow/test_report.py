@@ -279,11 +279,11 @@ def test_a_caveat_is_said_once(results):
 def test_the_first_screen_holds_the_answer(results):
     shown = summary({"09_results": result_rows()}, ["03_metrics", "02_samples_made"])
     assert shown["sentence"] == (
-        "On 30 test images of made, radiodino-mini reaches 80.0 [60.0, 90.0] % accuracy by the "
-        "protocol knn; the best baseline reaches 40.0 % (pixels)."
+        "Tested on 30 images (6 patients) of made, radiodino-mini reaches 80.0 [60.0, 90.0] % "
+        "accuracy by the protocol knn; the best baseline reaches 40.0 % (pixels)."
     )
     line = shown["table"].iloc[0]
-    assert line["AUC %"] == "80.0 [60.0, 90.0]" and line["interval over"] == "6 patients"
+    assert line["AUC %"] == "80.0 [60.0, 90.0]" and line["tested on"] == "30 images (6 patients)"
     assert shown["figure"] == "03_metrics"
 
 
