@@ -57,7 +57,7 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
         own = part[part["backbone"] == first]
         values = own.groupby("metric")[_NUMBERS].mean()  # over the seeds of a training
         unit = own.get("unit", pd.Series(["image"])).iloc[0]
-        groups = "" if unit == "image" else f" ({own['units'].iloc[0]} {unit}s)"
+        groups = "" if unit == "image" else f" ({own.get('units', own['n']).iloc[0]} {unit}s)"
         main = "dice" if protocol.startswith("seg-") else "accuracy"
         line = {
             "dataset": dataset,
