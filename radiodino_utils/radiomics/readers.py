@@ -54,7 +54,10 @@ def case_readers(
         raise InputError(f"{images}: images in subfolders have one name; rename them.")
     if masks.is_dir():
         alone = {*filter(is_image_file, visible_files(masks))} - {mask for _, mask in pairs}
-        cases |= {mask.name: partial(_without_image, mask) for mask in sorted(alone)}
+        cases |= {
+            mask.relative_to(masks).as_posix(): partial(_without_image, mask)
+            for mask in sorted(alone)
+        }
     return cases
 
 
