@@ -217,11 +217,10 @@ def _notebooks(folder: Path) -> list[dict[str, Any]]:
 
 def _as_page(notebook: Path) -> Path:
     """Return an HTML page of an executed notebook, without scripts from a network."""
-    with extra("notebooks"):
-        from nbconvert import HTMLExporter
-
     page = notebook.with_suffix(".html")
     if not page.exists() or page.stat().st_mtime < notebook.stat().st_mtime:
+        with extra("notebooks"):
+            from nbconvert import HTMLExporter  # takes seconds to import
         offline = {"mathjax_url": "", "require_js_url": "", "jquery_url": "", "mermaid_js_url": ""}
         html, _ = HTMLExporter(embed_images=True, **offline).from_filename(str(notebook))
         write_text(page, re.sub(r"<script[^>]*>.*?</script>", "", html, flags=re.DOTALL))
