@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import overload
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,21 +13,10 @@ from ..features.features import Features
 
 # by the name of a new split the old split and its rows; without rows the split stays as it is
 Rows = Mapping[str, tuple[str, np.ndarray | None]]
+Data = TypeVar("Data", bound=ImageDataset | Features)
 
 
-@overload
-def with_splits(
-    data: ImageDataset, rows: Rows, *, name: str = "", fold_of: str = ""
-) -> ImageDataset: ...
-
-
-@overload
-def with_splits(data: Features, rows: Rows, *, name: str = "", fold_of: str = "") -> Features: ...
-
-
-def with_splits(
-    data: ImageDataset | Features, rows: Rows, *, name: str = "", fold_of: str = ""
-) -> ImageDataset | Features:
+def with_splits(data: Data, rows: Rows, *, name: str = "", fold_of: str = "") -> Data:
     """Return a dataset or features with other splits.
 
     Args:
@@ -41,8 +30,9 @@ def with_splits(
     """
     fold_of = fold_of or data.fold_of
     if isinstance(data, Features):
-        changed = _of_features(data, rows)
-        return replace(changed, dataset=name or data.dataset, fold_of=fold_of)
+        return replace(
+            data, dataset=name or data.dataset, fold_of=fold_of, **_of_features(data, rows)
+        )
     kept = {split: part.tolist() for split, (_, part) in rows.items() if part is not None}
     splits = {
         split: data.splits[old] if part is None else split_rows(data.splits[old], part)
@@ -52,7 +42,8 @@ def with_splits(
     return replace(data, name=name or data.name, splits=splits, digest=digest, fold_of=fold_of)
 
 
-def _of_features(features: Features, rows: Rows) -> Features:
+def _of_features(features: Features, rows: Rows) -> dict[str, Any]:
+    """Return the fields of the features that have new splits."""
     arrays, labels, ids, groups = {}, {}, {}, {}
     for split, (old, part) in rows.items():
         outputs = features.arrays[old].items()
@@ -61,7 +52,7 @@ def _of_features(features: Features, rows: Rows) -> Features:
         ids[split] = _names(features.ids[old], part)
         if old in features.groups:
             groups[split] = _names(features.groups[old], part)
-    return replace(features, arrays=arrays, labels=labels, ids=ids, groups=groups)
+    return {"arrays": arrays, "labels": labels, "ids": ids, "groups": groups}
 
 
 def _taken(array: np.ndarray, rows: np.ndarray | None) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from ..data.dataset import ImageDataset
 from ..data.duplicates import DISTANCE, near_pairs, perceptual_hashes
 from ..features.features import Features
 from .predictions import Prediction, without_rows
-from .subsets import with_splits
+from .subsets import Data, with_splits
 
 # suffixes of the name of a protocol
 DEDUPLICATED, TRAIN_DEDUPLICATED = " (deduplicated)", " (train-deduplicated)"
@@ -72,17 +72,7 @@ def find_all_twins(datasets: Iterable[ImageDataset]) -> dict[str, dict[str, np.n
     }
 
 
-@overload
-def without_twins(data: ImageDataset, twins: Mapping[str, np.ndarray]) -> ImageDataset: ...
-
-
-@overload
-def without_twins(data: Features, twins: Mapping[str, np.ndarray]) -> Features: ...
-
-
-def without_twins(
-    data: ImageDataset | Features, twins: Mapping[str, np.ndarray]
-) -> ImageDataset | Features:
+def without_twins(data: Data, twins: Mapping[str, np.ndarray]) -> Data:
     """Leave out the train and validation images that have a twin in the test split.
 
     Args:
