@@ -53,6 +53,13 @@ class OpenName:
         """Whether the options say that there are no labels."""
         return self.options.get("labels") == UNLABELLED
 
+    @property
+    def mask_folders(self) -> tuple[Path, Path]:
+        """The folders of the images and of their masks."""
+        if "images" in self.options:
+            return Path(self.options["images"]).expanduser(), self.root
+        return self.root / "images", self.root / "masks"
+
     def paths(self) -> list[str]:
         """Return every path in the name, as written."""
         named = [self.options[name] for name in ("labels", "images") if name in self.options]

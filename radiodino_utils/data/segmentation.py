@@ -98,11 +98,8 @@ def load_segmentation_dataset(
         joined = external_segmentation_test(own, test, seed=seed)
         return [replace(joined, name=opened.alias or name)]
     if opened and opened.kind in _READERS:
-        images, masks = opened.root / "images", opened.root / "masks"
-        if "images" in opened.options:
-            images, masks = Path(opened.options["images"]).expanduser(), opened.root
         options = _options(opened) | {"seed": seed, "tolerated": tolerated}
-        dataset = _READERS[opened.kind](images, masks, **options)
+        dataset = _READERS[opened.kind](*opened.mask_folders, **options)
         return [replace(dataset, name=opened.alias) if opened.alias else dataset]
     if name == "organct-seg":
         return [_organct()]
