@@ -15,7 +15,6 @@ from ..explain.patches import PatchColours
 from .style import (
     add_title,
     draw_backbones,
-    label_rows,
     legend_below,
     styled,
 )
@@ -298,10 +297,9 @@ def score_intervals(results: pd.DataFrame, *, caveat: str = "") -> Figure:
     figure, axes = plt.subplots(1, len(METRICS), figsize=size, sharey=True)
     for axis, (metric, name) in zip(axes, METRICS.items(), strict=True):
         of_metric = results[results["metric"] == metric]
-        draw_backbones(axis, of_metric, maps, backbones, key="protocol")
+        draw_backbones(axis, of_metric, maps, backbones, key="protocol", labels=names)
         axis.set(title=name, xlabel="probability %" if metric == "road" else "share %")
         axis.axvline(0, color="0.6", lw=0.8)
-        label_rows(axis, names)
     legend_below(figure, axes[0])
     n = " to ".join(map(str, dict.fromkeys((results["n"].min(), results["n"].max()))))
     title = f"How good are the maps? Mean over n = {n} images, 95 % intervals; more is better"

@@ -303,11 +303,12 @@ def probe_bars(results: pd.DataFrame, *, metric: str = "dice", empty: str = "ski
     results = results[results["metric"] == metric]
     datasets, backbones = results["dataset"].unique(), results["backbone"].unique()
     protocols = results["protocol"].unique()
+    probes = [protocol.removeprefix("seg-") for protocol in protocols]
     size = (3.4 * len(datasets) + 2.6, 3.2)
     figure, axes = plt.subplots(1, len(datasets), figsize=size, sharey=True, squeeze=False)
     for axis, dataset in zip(axes[0], datasets, strict=True):
         of_dataset = results[results["dataset"] == dataset]
-        draw_backbones(axis, of_dataset, protocols, backbones, key="protocol")
+        draw_backbones(axis, of_dataset, protocols, backbones, key="protocol", labels=probes)
         axis.set(
             xlabel=f"{'Dice' if metric == 'dice' else metric} %",
             xlim=(0, 100),

@@ -171,7 +171,13 @@ def draw_intervals(
 
 
 def draw_backbones(
-    axis: Axes, results: pd.DataFrame, names: Sequence[str], backbones: Sequence[str], *, key: str
+    axis: Axes,
+    results: pd.DataFrame,
+    names: Sequence[str],
+    backbones: Sequence[str],
+    *,
+    key: str,
+    labels: Sequence[str] | None = None,
 ) -> None:
     """Draw the intervals of each backbone side by side, with a row of the panel for each name.
 
@@ -181,12 +187,13 @@ def draw_backbones(
         names: Rows of the panel, from the top; some may have no result.
         backbones: Backbones of the figure, in the order of their colours.
         key: Column of the names.
+        labels: What is written at each row; the names by default.
     """
     for i, backbone in enumerate(backbones):
         own = results[results["backbone"] == backbone].set_index(key).reindex(names)
         positions = np.arange(len(names)) + 0.7 / len(backbones) * (i - (len(backbones) - 1) / 2)
         draw_intervals(axis, own, positions, i=i, label=label_of(backbone))
-    label_rows(axis, [name.removeprefix("seg-") for name in names])
+    label_rows(axis, names if labels is None else labels)
 
 
 def label_rows(axis: Axes, names: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ def twin_points(points: pd.DataFrame, *, caveat: str = "") -> Figure:
     points = points[points["with_twin"] > 0].rename(columns={"difference": "value"})
     datasets, backbones = points["dataset"].unique(), points["backbone"].unique()
     protocols = points["protocol"].unique()
+    probes = [protocol.removeprefix("seg-") for protocol in protocols]
     size = (8.6, 0.8 + len(datasets) * (0.5 + 0.5 * len(protocols)))
     shared = {"sharex": True, "sharey": True, "squeeze": False}
     figure, axes = plt.subplots(len(datasets), len(_PANELS), figsize=size, **shared)
@@ -39,7 +40,7 @@ def twin_points(points: pd.DataFrame, *, caveat: str = "") -> Figure:
         row[0].set_ylabel(about, rotation=0, ha="right", va="center")
         for axis, comparison in zip(row, _PANELS, strict=True):
             compared = of_dataset[of_dataset["comparison"] == comparison]
-            draw_backbones(axis, compared, protocols, backbones, key="protocol")
+            draw_backbones(axis, compared, protocols, backbones, key="protocol", labels=probes)
             axis.axvline(0, color="0.6", lw=0.8, zorder=0)
     for axis, title in zip(axes[0], _PANELS.values(), strict=True):
         axis.set_title(title)

@@ -154,7 +154,7 @@ def _fitted(features: np.ndarray, labels: np.ndarray) -> Pipeline:
 def class_tokens(model: torch.nn.Module, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
     """Return the outputs of a vision transformer, in fp32 on a CPU and in bf16 on a GPU.
 
-    A CPU that does not compute in bf16 needs seven times as long for it.
+    A CPU without instructions for bf16 takes several times as long for it.
 
     Args:
         model: Takes images standardised as those of ImageNet.

@@ -33,11 +33,13 @@ def test_backbones_stand_beside_each_other_around_their_row():
     rows = [
         {"backbone": backbone, "protocol": name} | values for backbone in "abc" for name in "pq"
     ]
-    draw_backbones(axis, pd.DataFrame(rows), ["seg-q", "p", "q"], list("abc"), key="protocol")
+    names, labels = ["absent", "p", "q"], ["none", "p", "q"]
+    table = pd.DataFrame(rows)
+    draw_backbones(axis, table, names, list("abc"), key="protocol", labels=labels)
     positions = [line.get_ydata() for line in axis.lines]
     np.testing.assert_allclose(np.mean(positions, 0), [0, 1, 2])
     np.testing.assert_allclose(np.diff(positions, axis=0), 0.7 / 3)
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["q", "p", "q"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == labels
     np.testing.assert_allclose(axis.lines[0].get_xdata(), [np.nan, 50, 50])
 
 
